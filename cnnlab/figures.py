@@ -1,0 +1,89 @@
+"""Figures of one run: learning curves, confusion matrix, most confident mistakes.
+
+They are drawn without pyplot: nothing here depends on a screen or on what a notebook drew before.
+"""
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnlab.config import NUM_CLASSES
+from cnnlab.data import CLASSES, Data
+from cnnlab.training import Result, Score
+
+# Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+
+def run_figures(result: Result, data: Data) -> dict[str, Figure]:
+    """Return the figures of one run by file name; a run that diverged in its first epoch has no curves."""
+    figures = {
+        "confusion_matrix": confusion_matrix(result.valid),
+        "confident_mistakes": confident_mistakes(result.valid, data.valid.x),
+    }
+    if result.epochs:
+        figures["learning_curves"] = learning_curves(result.epochs)
+    return figures
+
+
+def learning_curves(epochs: list[dict[str, float]]) -> Figure:
+    """Return loss and accuracy after each epoch.
+
+    The dashed line is the loss that training itself saw, with dropout on and weights on the move; compare the
+    solid lines, which are measured alike.
+    """
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    x = range(1, len(epochs) + 1)
+    loss.plot(x, [e["loss/train"] for e in epochs], "--", color=GREY, marker=".", label="train, in train mode")
+    loss.plot(x, [e["loss/train_eval"] for e in epochs], color=ORANGE, marker="o", label="train (eval mode)")
+    loss.plot(x, [e["loss/valid"] for e in epochs], color=BLUE, marker="s", label="validation")
+    accuracy.plot(
+        x, [100 * e["accuracy/train_eval"] for e in epochs], color=ORANGE, marker="o", label="train (eval mode)"
+    )
+    accuracy.plot(x, [100 * e["accuracy/valid"] for e in epochs], color=BLUE, marker="s", label="validation")
+    for axes, label in ((loss, "cross-entropy (nats)"), (accuracy, "accuracy (%)")):
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(score: Score) -> Figure:
+    """Return how many images of each class (row) were taken for which class (column), in percent of the row."""
+    counts = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
+    counts.index_put_((score.y, score.logits.argmax(dim=1)), torch.tensor(1), accumulate=True)
+    percent = (100 * counts / counts.sum(dim=1, keepdim=True)).numpy()
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.sqrt(percent), cmap="Blues")  # the root lets the rare mistakes show
+    for row, column in np.argwhere(percent >= 0.5):
+        colour = "white" if percent[row, column] > 40 else "black"
+        text = f"{percent[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(NUM_CLASSES), CLASSES, rotation=45, ha="right")
+    axes.set_yticks(range(NUM_CLASSES), CLASSES)
+    axes.set(xlabel="predicted", ylabel="true", title=f"Percent of each class, n = {len(score.y):,}")
+    return figure
+
+
+def confident_mistakes(score: Score, images: torch.Tensor, rows: int = 3, columns: int = 6) -> Figure:
+    """Return the misclassified images in which the network was surest of its wrong answer.
+
+    Shapes: `images` uint8 (N, 1, 28, 28), in the order of `score`.
+    """
+    sureness, predicted = score.logits.softmax(dim=1).max(dim=1)
+    wrong = (~score.correct).nonzero().flatten()
+    shown = wrong[sureness[wrong].argsort(descending=True)][: rows * columns].tolist()
+    figure = Figure(figsize=(1.35 * columns, 1.75 * rows), layout="constrained")
+    grid: list[Axes] = list(figure.subplots(rows, columns).flat)
+    for axes in grid:
+        axes.axis("off")
+    for axes, i in zip(grid, shown, strict=False):
+        axes.imshow(images[i, 0].cpu(), cmap="gray_r")
+        said, true = CLASSES[int(predicted[i])], CLASSES[int(score.y[i])]
+        axes.set_title(f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}", fontsize=7)
+    figure.suptitle(f"Most confident of {len(wrong)} mistakes among {len(score.y):,} validation images", fontsize=9)
+    return figure

@@ -1,0 +1,113 @@
+"""Networks: a tuple of convolution blocks, global average pooling, one linear layer."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import nn
+
+from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config
+
+# Name -> layer for maps of shape (B, C, H, W). Every one but "none" has a scale and a shift per channel,
+# so that all of them add the same 2 C parameters.
+NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "none": lambda channels, groups: nn.Identity(),
+    "batch": lambda channels, groups: nn.BatchNorm2d(channels),
+    # Layer normalisation of convolution maps takes its statistics over (C, H, W) of one image: a single group.
+    # (nn.LayerNorm itself would need a scale for every pixel.)
+    "layer": lambda channels, groups: nn.GroupNorm(1, channels),
+    "group": lambda channels, groups: nn.GroupNorm(groups, channels),
+    "instance": lambda channels, groups: nn.InstanceNorm2d(channels, affine=True),
+}
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+CONV_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {"element": nn.Dropout, "spatial": nn.Dropout2d}
+
+
+def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) -> nn.Sequential:
+    """Return `convs` times convolution, normalisation, activation, and then 2x2 max pooling.
+
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H // 2, W // 2).
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, convs + 1):
+        # The bias stays under a normalisation too: between two arms, the norm is then all that differs.
+        layers[f"conv{i}"] = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
+        in_channels = out_channels
+        if config.conv_dropout and config.conv_dropout_place == "before_norm":
+            layers[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
+        layers[f"norm{i}"] = NORMS[config.norm](out_channels, config.norm_groups)
+        layers[f"activation{i}"] = ACTIVATIONS[config.activation]()
+        if config.conv_dropout and config.conv_dropout_place == "after_norm":
+            layers[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
+    layers["pool"] = nn.MaxPool2d(2)
+    return nn.Sequential(layers)
+
+
+def head(channels: int, dropout: float) -> nn.Sequential:
+    """Return the classifier: (B, channels, H, W) -> logits (B, 10), for any height and width."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    layers["linear"] = nn.Linear(channels, NUM_CLASSES)
+    return nn.Sequential(layers)
+
+
+def build_model(config: Config) -> nn.Sequential:
+    """Return the network that `config` describes, with PyTorch's default initialisation.
+
+    Shapes: images (B, 1, 28, 28), normalised -> logits (B, 10).
+    """
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 1
+    for i, (convs, width) in enumerate(config.blocks, start=1):
+        parts[f"block{i}"] = conv_block(channels, width, convs, config)
+        channels = width
+    parts["head"] = head(channels, config.dropout)
+    return nn.Sequential(parts)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of values that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def layer_summary(model: nn.Module) -> pd.DataFrame:
+    """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
+
+    The shapes are those of one image, seen on its way through the network.
+    """
+    rows: list[dict[str, object]] = []
+
+    def note(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def hook(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            rows.append(
+                {
+                    "layer": name,
+                    "type": type(layer).__name__,
+                    "output": tuple(output.shape[1:]),
+                    "parameters": num_parameters(layer),
+                }
+            )
+
+        return hook
+
+    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(note(name)) for name, layer in leaves]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=next(model.parameters()).device)
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return pd.DataFrame(rows).set_index("layer")

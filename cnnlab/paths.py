@@ -1,0 +1,43 @@
+"""Where the project's files are: one absolute path, from which all others follow."""
+
+import os
+from pathlib import Path
+
+from cnnlab.errors import LabError
+
+
+def project_root() -> Path:
+    """Return the folder that holds `mlflow.db`, `models/` and `experiment_log/`.
+
+    It is `CNNLAB_HOME` where that is set, else the folder this package was cloned into; it never
+    depends on the working directory, so a notebook and a terminal see the same store.
+
+    Raises:
+        LabError: the package was installed without its project folder and `CNNLAB_HOME` is not set.
+    """
+    if home := os.environ.get("CNNLAB_HOME"):
+        return Path(home).expanduser().resolve()
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise LabError(
+            "cnnlab is installed outside its project folder; set CNNLAB_HOME to the folder "
+            "that shall hold mlflow.db and models/."
+        )
+    return root
+
+
+def database() -> Path:
+    """The SQLite file behind MLflow."""
+    return project_root() / "mlflow.db"
+
+
+def models_folder() -> Path:
+    """The artifact store: models and figures of all runs."""
+    return project_root() / "models"
+
+
+def state_folder() -> Path:
+    """Files of this machine only (server log, undelivered measurements); not under version control."""
+    folder = project_root() / ".cnnlab"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

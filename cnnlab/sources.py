@@ -1,0 +1,314 @@
+"""Where the four Fashion-MNIST arrays come from, and whether they are the right ones."""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import math
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+from unittest.mock import patch
+
+import torch
+
+from cnnlab.errors import LabError
+
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+PATIENCE = 10  # seconds without a byte from the network, after which a download is given up
+APT_LIMIT = 180  # seconds for one apt-get command as a whole
+
+
+class Arrays(NamedTuple):
+    """Images uint8 (N, 28, 28) and labels uint8 or int64 (N,), N = 60,000 train and 10,000 test."""
+
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+
+
+class Published(NamedTuple):
+    """One array as published: its IDX file, its key in mads_datasets' file, its shape, its SHA-256."""
+
+    idx: str
+    key: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+PUBLISHED = (  # in the order of Arrays
+    Published(
+        "train-images-idx3-ubyte",
+        "traindata",
+        (60_000, 28, 28),
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    Published(
+        "train-labels-idx1-ubyte",
+        "trainlabels",
+        (60_000,),
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    Published(
+        "t10k-images-idx3-ubyte",
+        "testdata",
+        (10_000, 28, 28),
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    Published(
+        "t10k-labels-idx1-ubyte",
+        "testlabels",
+        (10_000,),
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+)
+
+
+class BadData(LabError):
+    """The arrays are not Fashion-MNIST as published."""
+
+
+def load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:
+    """Return Fashion-MNIST from the first source that has it, checked, and keep it in the cache.
+
+    The cache comes first, then `folder` (or `CNNLAB_DATA`) where one is given, else Debian's folder
+    and the network. `say` hears which sources failed, why, and which one was used.
+
+    Raises:
+        LabError: the given folder does not hold the four right files, or no source can be reached.
+    """
+    if arrays := _attempt("the cache", _from_cache, say):
+        return arrays
+    given = folder or os.environ.get("CNNLAB_DATA")
+    arrays = _from_given(Path(given).expanduser(), say) if given else _from_elsewhere(say)
+    _keep(arrays, say)
+    return arrays
+
+
+def cache_file() -> Path:
+    """mads_datasets' own file, in `CNNLAB_CACHE` or else in `~/.cache/mads_datasets`."""
+    parent = os.environ.get("CNNLAB_CACHE") or Path.home() / ".cache" / "mads_datasets"
+    return Path(parent).expanduser() / "fashionmnist" / "fashionmnist.pt"
+
+
+def check(arrays: Arrays) -> None:
+    """Compare shapes, types, class counts and SHA-256 with the published data set.
+
+    Raises:
+        BadData: the first difference found.
+    """
+    for field, array, published in zip(Arrays._fields, arrays, PUBLISHED, strict=True):
+        labels = len(published.shape) == 1
+        if tuple(array.shape) != published.shape:
+            raise BadData(f"{field} has shape {tuple(array.shape)}, but should have {published.shape}.")
+        if array.dtype != torch.uint8 and not (labels and array.dtype == torch.int64):
+            raise BadData(f"{field} has type {array.dtype}, but should have torch.uint8.")
+        if labels:
+            _check_classes(field, array)
+        digest = hashlib.sha256(_idx_header(published))
+        digest.update(array.to(torch.uint8).contiguous().numpy().data)
+        if digest.hexdigest() != published.sha256:
+            raise BadData(f"{field} has other values than the published {published.idx} (wrong SHA-256).")
+
+
+def _check_classes(field: str, labels: torch.Tensor) -> None:
+    lowest, highest, each = int(labels.min()), int(labels.max()), len(labels) // 10
+    if lowest < 0 or highest > 9:
+        raise BadData(f"{field} should lie between 0 and 9, but lie between {lowest} and {highest}.")
+    counts = labels.bincount(minlength=10).tolist()
+    if counts != [each] * 10:
+        raise BadData(f"{field} should hold each class {each} times, but hold {counts}.")
+
+
+def _idx_header(published: Published) -> bytes:
+    """Two zeros, 8 for unsigned bytes, the number of dimensions, and each of them."""
+    rank = len(published.shape)
+    return struct.pack(f">HBB{rank}I", 0, 8, rank, *published.shape)
+
+
+def _attempt(name: str, read: Callable[[], Arrays], say: Callable[[str], None]) -> Arrays | None:
+    try:
+        arrays = read()
+        check(arrays)
+    # a source fails in its own way (network, pickle, zip, a missing tool); the answer is the next source
+    except Exception as error:
+        say(f"Fashion-MNIST not from {name}: {_reason(error)}")
+        return None
+    say(f"Fashion-MNIST from {name}.")
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LabError):
+        return str(error)
+    first_line, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first_line[:100]}"
+
+
+def _from_cache() -> Arrays:
+    file = cache_file()
+    if not file.is_file():
+        raise LabError(f"there is no {file} yet.")
+    return _read_mads(file)
+
+
+def _from_given(folder: Path, say: Callable[[str], None]) -> Arrays:
+    try:
+        arrays = _read_idx(folder)
+        check(arrays)
+    except (LabError, OSError) as error:
+        names = ", ".join(published.idx for published in PUBLISHED)
+        raise LabError(
+            f"The data folder {folder} cannot be used ({_reason(error).rstrip('.')}); put {names} there, "
+            "each raw or as .gz, or unset CNNLAB_DATA."
+        ) from error
+    say(f"Fashion-MNIST from {folder}.")
+    return arrays
+
+
+def _from_elsewhere(say: Callable[[str], None]) -> Arrays:
+    if arrays := _attempt("Debian's folder", lambda: _read_idx(DEBIAN_FOLDER), say):
+        return arrays
+    say("Fashion-MNIST is not on this machine yet: fetching it once (30 to 55 MB) ...")
+    downloads = (
+        ("the download of mads_datasets", _from_mads),
+        ("the mirror of torchvision", _from_torchvision),
+        (f"the Debian package {DEBIAN_PACKAGE}", _from_apt),
+    )
+    for name, read in downloads:
+        if arrays := _attempt(name, read, say):
+            return arrays
+    raise LabError(
+        "Fashion-MNIST is not on this machine and cannot be downloaded: connect to the internet once and "
+        "run `cnnlab doctor`, or put the four IDX files in a folder and set CNNLAB_DATA to it, or run "
+        f"`sudo apt-get install {DEBIAN_PACKAGE}`, or copy fashionmnist.pt from another machine to "
+        f"{cache_file()}."
+    )
+
+
+def _from_mads() -> Arrays:
+    from mads_datasets import DatasetFactoryProvider, DatasetType, datatools
+
+    # it asks without a time limit of its own, which also overrules the default of the sockets
+    requests = SimpleNamespace(get=functools.partial(datatools.requests.get, timeout=PATIENCE))
+    # it takes any folder that exists for a finished download, so a failure must leave none behind
+    with tempfile.TemporaryDirectory() as folder, _quiet(), patch.object(datatools, "requests", requests):
+        factory = DatasetFactoryProvider.create_factory(DatasetType.FASHION, datadir=folder)
+        factory.download_data()
+        return _read_mads(factory.filepath)
+
+
+def _from_torchvision() -> Arrays:
+    from torchvision.datasets import FashionMNIST
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        return _read_idx(Path(FashionMNIST(folder, download=True).raw_folder))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep log lines and progress bars off the screen, and sockets from waiting for ever."""
+    from loguru import logger
+
+    limit = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    logger.disable("mads_datasets")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.enable("mads_datasets")
+        socket.setdefaulttimeout(limit)
+
+
+def _from_apt() -> Arrays:
+    """Unpack Debian's package without root: apt's lists and cache are kept in a private folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for needed in ("lists/partial", "cache/archives/partial"):
+            (folder / needed).mkdir(parents=True)
+        options = [
+            f"-oDir::State::lists={folder / 'lists'}",
+            f"-oDir::Cache={folder / 'cache'}",
+            f"-oAcquire::http::Timeout={PATIENCE}",
+            f"-oAcquire::https::Timeout={PATIENCE}",
+            "-oAcquire::Retries=0",
+        ]
+        # a broken third-party archive fails the update, though Debian's own lists have arrived
+        with contextlib.suppress(LabError):
+            _run("apt-get", *options, "update", folder=folder)
+        _run("apt-get", *options, "download", DEBIAN_PACKAGE, folder=folder)
+        (package,) = folder.glob("*.deb")
+        _run("dpkg-deb", "-x", package.name, "content", folder=folder)
+        return _read_idx(folder / "content" / DEBIAN_FOLDER.relative_to("/"))
+
+
+def _run(tool: str, *arguments: str, folder: Path) -> None:
+    program = shutil.which(tool)
+    if program is None:
+        raise LabError(f"{tool} is not on this machine.")
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=folder,
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=APT_LIMIT,
+    )
+    if done.returncode:
+        raise LabError(f"{tool} says {(done.stderr.strip().splitlines() or ['nothing'])[-1]}.")
+
+
+def _read_mads(file: Path) -> Arrays:
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    return Arrays(*(content[published.key] for published in PUBLISHED))
+
+
+def _read_idx(folder: Path) -> Arrays:
+    train_images, train_labels, test_images, test_labels = (_read_idx_file(folder, one) for one in PUBLISHED)
+    return Arrays(train_images, train_labels.long(), test_images, test_labels.long())
+
+
+def _read_idx_file(folder: Path, published: Published) -> torch.Tensor:
+    raw, packed = folder / published.idx, folder / f"{published.idx}.gz"
+    if not raw.is_file() and not packed.is_file():
+        raise LabError(f"there is no {raw.name} and no {packed.name} in {folder}.")
+    try:
+        content = bytearray(raw.read_bytes() if raw.is_file() else gzip.decompress(packed.read_bytes()))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadData(f"{packed.name} is not a whole gzip file.") from error
+    header = _idx_header(published)
+    if not content.startswith(header) or len(content) != len(header) + math.prod(published.shape):
+        raise BadData(f"{published.idx} has the wrong header or length.")
+    return torch.frombuffer(content, dtype=torch.uint8, offset=len(header)).reshape(published.shape)
+
+
+def _keep(arrays: Arrays, say: Callable[[str], None]) -> None:
+    """Write mads_datasets' file in one step, so that no reader ever meets half of it."""
+    file = cache_file()
+    # a name of its own, because two processes may be here at once
+    part = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({one.key: array for one, array in zip(PUBLISHED, arrays, strict=True)}, part)
+        part.replace(file)
+    # torch.save turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:
+        say(f"Fashion-MNIST could not be kept in {file}: {_reason(error)}")
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -1,0 +1,1 @@
+"""Many runs that answer one question: what is varied, over which seeds, and what came out."""

@@ -1,0 +1,81 @@
+"""Running a study: what is missing is trained, what is there is reused, and the results come from MLflow."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from cnnlab.config import Config, replace
+from cnnlab.data import Data
+from cnnlab.studies.study import Study
+from cnnlab.tracking.courier import Courier
+from cnnlab.tracking.environment import owner
+from cnnlab.tracking.run_logger import RunLogger
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
+from cnnlab.training import fit
+
+Say = Callable[[str], None]
+
+
+def run_study(
+    study: Study, data: Data, store: Store, say: Say = print, device: str = "auto", progress: bool = True
+) -> pd.DataFrame:
+    """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
+
+    A run is identified by its config and its owner: calling this twice trains nothing twice, and after an
+    interruption it goes on with what is missing.
+    """
+    done = finished_configs(study, store)
+    todo = [(arm, config) for arm, config in study.runs() if config not in done]
+    say(study.describe())
+    if done:
+        say(f"{len(done)} of its runs are finished already and are not trained again.")
+    courier = Courier(store, say)
+    try:
+        for arm, config in todo:
+            tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
+            title = f"{arm}, seed {config.seed}"
+            with RunLogger(courier, study.name, config, title, tags) as log:
+                log.result(fit(config, data, [log], device=device, title=title, progress=progress), data)
+    finally:
+        courier.close()
+    return results(study, store)
+
+
+def finished_configs(study: Study, store: Store) -> set[Config]:
+    """Return the configs of the study's runs that are finished."""
+    return set(results(study, store)["config"])
+
+
+def results(study: Study, store: Store) -> pd.DataFrame:
+    """Return the finished runs of a study, one row each: `arm, seed, n`, final metrics and facts.
+
+    Only runs of this owner count, and a config counts once, with its first finished run.
+    """
+    runs = load_runs(store, study.name)
+    wanted = dict((config, arm) for arm, config in study.runs())
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & runs["config"].isin(wanted)]
+    runs = runs.drop_duplicates("config")
+    runs.insert(0, "arm", [wanted[config] for config in runs["config"]])
+    runs.insert(1, "seed", [config.seed for config in runs["config"]])
+    return runs.reset_index(drop=True)
+
+
+def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and SD over the seeds for each arm, in the order of the study.
+
+    Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
+    `gap_loss` in nats; `epoch_s` in seconds. The SD of a single run is unknown (nan).
+    """
+    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
+    groups = percent.groupby("arm")
+    table = pd.DataFrame({
+        "n": groups.size(),
+        "accuracy": groups["accuracy"].mean(),
+        "accuracy_sd": groups["accuracy"].std(),
+        "loss": groups["loss/valid"].mean(),
+        "loss_sd": groups["loss/valid"].std(),
+        "gap_loss": groups["gap/loss"].mean(),
+        "run_s": groups["time/total_s"].mean(),
+    })
+    return table.reindex([arm for arm in study.arms if arm in table.index])

@@ -1,0 +1,214 @@
+"""Carrying journals into MLflow: in order, each entry once, for as long as it takes."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+from mlflow.models import Model
+
+from cnnlab.tracking.journal import Journal, leftovers, spool_folder
+from cnnlab.tracking.store import Store, project_store
+
+RETRY_S = 2.0
+
+Say = Callable[[str], None]
+
+
+def deliver(journal: Journal, store: Store) -> str:
+    """Carry what is new in a journal into `store`; return the id of the run there.
+
+    Raises:
+        Exception: whatever MLflow raises when the store can't be reached; what arrived until then is remembered,
+            so that calling again goes on from there.
+    """
+    done, run_id = journal.delivered
+    for entry in journal.entries()[done:]:
+        run_id = _EVENTS[entry["event"]](store, journal, run_id, entry) or run_id
+        done += 1
+        journal.mark_delivered(done, run_id)
+    return run_id
+
+
+def _create(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> str:
+    client, experiment = store.client, store.experiment_id(entry["experiment"])
+    # After a crash the run may exist already, though its id was not written down any more.
+    known = client.search_runs([experiment], f"tags.`lab.journal` = '{journal.id}'", max_results=1)
+    if known:
+        run = known[0]
+    else:
+        tags = entry["tags"] | {"lab.journal": journal.id}
+        run = client.create_run(experiment, entry["time"], tags, run_name=entry["name"])
+    client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in entry["params"].items()])
+    return str(run.info.run_id)
+
+
+def _metrics(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    points = [Metric(k, v, entry["time"], entry["step"]) for k, v in entry["metrics"].items()]
+    store.client.log_batch(run_id, metrics=points)
+
+
+def _tags(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in entry["tags"].items()])
+
+
+def _files(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    store.client.log_artifacts(run_id, str(journal.files))
+
+
+def _model(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    client = store.client
+    run = client.get_run(run_id)
+    if run.outputs and run.outputs.model_outputs:
+        return  # it arrived just before a crash
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
+    description = Model.load(str(journal.model))
+    description.model_id = description.model_uuid = model.model_id
+    description.run_id = run_id
+    description.artifact_path = model.artifact_location
+    description.save(str(journal.model / "MLmodel"))
+    client.log_model_artifacts(model.model_id, str(journal.model))
+    client.finalize_logged_model(model.model_id, "READY")
+    finals = [
+        Metric(k, v, entry["time"], 0, model_id=model.model_id, run_id=run_id) for k, v in entry["metrics"].items()
+    ]
+    client.log_batch(run_id, metrics=finals)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def _end(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    store.client.set_terminated(run_id, entry["status"], entry["time"])
+
+
+_EVENTS = {"create": _create, "metrics": _metrics, "tags": _tags, "files": _files, "model": _model, "end": _end}
+
+
+class Courier:
+    """One thread that carries the journals of this process into MLflow, so that training never waits.
+
+    When the store stops answering, the journals keep the points, the student is told once, and the courier
+    tries again until it gets through. A project server that is gone is no obstacle: its runs are in
+    `mlflow.db`, and the courier then writes there itself.
+    """
+
+    def __init__(self, store: Store, say: Say = print) -> None:
+        self.store = store
+        self.say = say
+        self._journals: list[Journal] = []
+        self._run_ids: dict[str, str] = {}
+        self._state = threading.Condition()
+        self._asked = 0  # how often there was something to carry
+        self._done = 0  # how much of that has arrived
+        self._closing = False
+        self._failures = 0  # in a row
+        self._told = False
+        self._thread = threading.Thread(target=self._work, name="cnnlab-courier", daemon=True)
+        self._thread.start()
+
+    def carry(self, journal: Journal) -> None:
+        """Take on a journal, or look again at one that has grown."""
+        with self._state:
+            if journal not in self._journals:
+                self._journals.append(journal)
+            self._asked += 1
+            self._state.notify_all()
+
+    def flush(self) -> bool:
+        """Wait until everything has arrived; False as soon as it is clear that the store can't be reached."""
+        with self._state:
+            asked = self._asked
+            self._state.wait_for(lambda: self._done >= asked or self._failures >= 2)
+            return self._done >= asked
+
+    def run_id(self, journal: Journal) -> str | None:
+        """Return the id in MLflow of the run of a journal, None while it has none."""
+        return self._run_ids.get(journal.id)
+
+    def close(self) -> None:
+        """Deliver what can be delivered, say what could not, and end the thread."""
+        self.flush()
+        with self._state:
+            self._closing = True
+            self._state.notify_all()
+        self._thread.join(timeout=60)
+        for journal in self._journals:
+            journal.release()
+        if self._journals:
+            self.say(
+                f"{len(self._journals)} runs are not in MLflow yet: {self.store.uri} doesn't answer. They are kept in "
+                f"{spool_folder()}, and the next cnnlab command delivers them."
+            )
+
+    def _work(self) -> None:
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._done < self._asked or self._closing)
+                if self._closing:
+                    return
+                asked = self._asked
+            try:
+                for journal in list(self._journals):
+                    self._run_ids[journal.id] = deliver(journal, self.store)
+                    self._drop_if_complete(journal)
+            except Exception as error:  # whatever went wrong, the journal has the points: try again
+                self._fail(error)
+            else:
+                with self._state:
+                    self._done, self._failures = asked, 0
+                    self._state.notify_all()
+
+    def _drop_if_complete(self, journal: Journal) -> None:
+        if is_complete(journal):
+            self._journals.remove(journal)
+            journal.remove()
+
+    def _fail(self, error: Exception) -> None:
+        lost = self.store
+        if lost.is_project:
+            self.store = project_store()
+        if not self._told:
+            self._told = True
+            where = (
+                "the measurements go straight into mlflow.db now"
+                if self.store.kind == "embedded" and lost.kind == "server"
+                else f"the measurements are kept in {spool_folder()} until it does"
+            )
+            self.say(f"{lost.uri} doesn't answer ({_first_line(error)}). Training goes on, nothing is lost: {where}.")
+        with self._state:
+            self._failures += 1
+            self._state.notify_all()
+            self._state.wait_for(lambda: self._closing, timeout=RETRY_S if self._failures > 1 else 0)
+
+
+def is_complete(journal: Journal) -> bool:
+    """Return whether the run has ended and all of it is in MLflow."""
+    entries = journal.entries()
+    return bool(entries) and entries[-1]["event"] == "end" and journal.delivered[0] == len(entries)
+
+
+def deliver_leftovers(say: Say = print) -> None:
+    """Deliver what earlier processes could not, and close the runs of those that died as KILLED."""
+    for journal in leftovers():
+        entries = journal.entries()
+        if not entries:
+            journal.remove()
+            continue
+        if entries[-1]["event"] != "end":
+            journal.append("tags", tags={"fact.outcome": "interrupted: its process ended without a word"})
+            journal.append("end", status="KILLED", time=entries[-1].get("time", int(time.time() * 1000)))
+        target = entries[0]["target"]
+        store = project_store() if target == "project" else Store(target, "environment")
+        try:
+            run_id = deliver(journal, store)
+        except Exception as error:  # kept for the next time
+            journal.release()
+            say(f"The run {entries[0]['name']} still waits in {journal.folder}: {store.uri}: {_first_line(error)}")
+            continue
+        status = journal.entries()[-1]["status"]
+        say(f"Delivered to MLflow: what an earlier command left of the run {entries[0]['name']} ({run_id}, {status}).")
+        journal.remove()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

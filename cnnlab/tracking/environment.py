@@ -1,0 +1,42 @@
+"""Facts about the machine and the software a run was made with."""
+
+import getpass
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+
+from cnnlab import paths
+
+
+def owner() -> str:
+    """Return who makes runs here: `CNNLAB_OWNER` where that is set, else the name of the user's account."""
+    return os.environ.get("CNNLAB_OWNER") or getpass.getuser()
+
+
+@cache
+def environment_facts() -> dict[str, str]:
+    """Return the versions, the commit and the kind of machine that results may depend on."""
+    facts = {f"version.{name}": version(name) for name in ("torch", "torchvision", "mlflow", "mltrainer", "numpy")}
+    return facts | {
+        "version.python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str:
+    """Return the commit of the project folder, with "+changes" where its code was changed since."""
+    try:
+        folder = ["git", "-C", str(paths.project_root())]
+        commit = _output([*folder, "rev-parse", "HEAD"])
+        changed = _output([*folder, "status", "--porcelain", "--untracked-files=no", "--", "*.py", "pyproject.toml"])
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}+changes" if changed else commit
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
+    return done.stdout.strip()

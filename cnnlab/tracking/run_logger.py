@@ -1,0 +1,125 @@
+"""The record of one run in MLflow: params, facts, metrics after every epoch, figures, the model."""
+
+import copy
+import logging
+import time
+import warnings
+from types import TracebackType
+from typing import Any, Self
+
+import mlflow
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mlflow.models import infer_signature
+from safetensors.torch import save_file
+from torch import nn
+
+from cnnlab.config import IMAGE_SIZE, Config, to_params
+from cnnlab.data import Data
+from cnnlab.figures import run_figures
+from cnnlab.tracking.courier import Courier
+from cnnlab.tracking.environment import environment_facts
+from cnnlab.tracking.journal import Journal
+from cnnlab.training import FactReporter, Result
+
+MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
+
+
+class RunLogger(FactReporter):
+    """A reporter that records one run; use it as a context, so that the run ends whatever happens.
+
+        with RunLogger(courier, "02-dropout", config, name="dropout=0.3, seed 1", tags={}) as log:
+            log.result(fit(config, data, reporters=[log]), data)
+
+    An interrupt (Ctrl-C) ends the run as KILLED and any other exception as FAILED, with the epochs kept.
+    """
+
+    def __init__(self, courier: Courier, experiment: str, config: Config, name: str, tags: dict[str, str]) -> None:
+        self.config = config
+        self._courier = courier
+        self._journal = Journal.new()
+        self._write(
+            "create",
+            target="project" if courier.store.is_project else courier.store.uri,
+            experiment=experiment,
+            name=name,
+            params=to_params(config),
+            tags={"kind": "run", "mlflow.source.name": "cnnlab", "mlflow.source.type": "LOCAL"} | tags,
+        )
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow, None while it has not arrived there."""
+        return self._courier.run_id(self._journal)
+
+    def start(self, facts: dict[str, str]) -> None:
+        """Record what was built, before the first step."""
+        self._facts(facts | environment_facts())
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        """Record one epoch; mltrainer calls the validation loss `test_loss`, and `loss/valid` is the same value."""
+        self._write("metrics", step=epoch, metrics={"loss/train": train_loss, **metric_dict})
+
+    def result(self, result: Result, data: Data) -> None:
+        """Record the result: the final metrics, facts, figures, the weights and the model."""
+        finals = {f"final/{name}": value for name, value in result.final.items()}
+        self._write("metrics", step=len(result.epochs), metrics=finals)
+        self._facts(result.facts)
+        self._save_figures(run_figures(result, data))
+        self._save_model(result, finals)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED"
+        if error is not None:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            status = "KILLED" if stopped else "FAILED"
+            self._facts({"outcome": "interrupted" if stopped else f"failed: {error}"[:500]})
+        self._write("end", status=status)
+        self._courier.flush()
+
+    def _write(self, event: str, **content: Any) -> None:
+        self._journal.append(event, time=int(time.time() * 1000), **content)
+        self._courier.carry(self._journal)
+
+    def _facts(self, facts: dict[str, str]) -> None:
+        self._write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
+
+    def _save_figures(self, figures: dict[str, Figure]) -> None:
+        folder = self._journal.files / "figures"
+        folder.mkdir(parents=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=100)
+
+    def _save_model(self, result: Result, finals: dict[str, float]) -> None:
+        model = copy.deepcopy(result.model).cpu().eval()
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, self._journal.files / "weights.safetensors")
+        np.save(self._journal.files / "valid_correct.npy", result.valid.correct.numpy())
+        self._write("files")
+        save_for_mlflow(model, str(self._journal.model))
+        self._write("model", metrics=finals)
+
+
+def save_for_mlflow(model: nn.Module, folder: str) -> None:
+    """Save a model on the CPU in MLflow's format: as a graph, which loads without this package and without pickle.
+
+    Shapes: float32 (B, 1, 28, 28) -> logits float32 (B, 10), for any B.
+    """
+    example = np.zeros((2, 1, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)  # two images: B stays variable
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logits = model(torch.from_numpy(example)).numpy()
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        mlflow.pytorch.save_model(
+            model,
+            folder,
+            signature=infer_signature(example, logits),
+            input_example=example,
+            pip_requirements=MODEL_REQUIREMENTS,
+        )

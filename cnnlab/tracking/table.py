@@ -1,0 +1,49 @@
+"""Runs as a table: what is in MLflow, read back."""
+
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run, ViewType
+
+from cnnlab.config import Config, ConfigError, from_params
+from cnnlab.tracking.store import Store
+
+
+def load_runs(store: Store, experiment: str) -> pd.DataFrame:
+    """Return all runs of an experiment that this lab made, one row each, oldest first.
+
+    Columns: `run_id, name, status, owner, config` (a `Config`), the final metrics by their names
+    (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
+    """
+    found = store.client.get_experiment_by_name(experiment)
+    rows: list[dict[str, Any]] = []
+    token = None
+    while found is not None:
+        page = store.client.search_runs(
+            [found.experiment_id],
+            "tags.kind = 'run'",
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=500,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        rows += [row for run in page if (row := _row(run)) is not None]
+        if not (token := page.token):
+            break
+    return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "status", "owner", "config"])
+
+
+def _row(run: Run) -> dict[str, Any] | None:
+    try:
+        config: Config = from_params(run.data.params)
+    except ConfigError:
+        return None  # made by an other version of the lab, or half created
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "owner": run.data.tags.get("owner", ""),
+        "config": config,
+        **{k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")},
+        **{k: v for k, v in run.data.tags.items() if k.startswith("fact.")},
+    }

@@ -1,0 +1,406 @@
+"""Training one network: `fit(config, data)`, on top of mltrainer's `Trainer`."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import mltrainer
+import numpy as np
+import torch
+from loguru import logger
+from mltrainer import TrainerSettings
+from mltrainer.trainer import Reporter
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from tqdm import tqdm
+
+from cnnlab.config import Config
+from cnnlab.data import Batches, Data, Split
+from cnnlab.errors import LabError
+from cnnlab.models import build_model, num_parameters
+from cnnlab.progress import progress_bar
+
+TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
+EVAL_BATCH = 500
+DIVERGED_LOSS = 100.0  # guessing among ten classes has ln 10 = 2.3: what is far beyond does not come back
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+
+logger.disable("mltrainer")  # a log line per epoch; the reporters and the bar say it better
+
+
+class Diverged(Exception):
+    """The training loss left the range of numbers from which training can recover."""
+
+
+class Seeds(NamedTuple):
+    """One stream of random numbers for each thing that is random, so that changing one leaves the others."""
+
+    init: int
+    order: int
+    subset: int
+    dropout: int
+
+    @classmethod
+    def of(cls, seed: int) -> "Seeds":
+        """Derive the four from the seed of the run."""
+        return cls(*(int(state) for state in np.random.SeedSequence(seed).generate_state(4)))
+
+
+class LabTrainer(mltrainer.Trainer):
+    """mltrainer's `Trainer`, with its API, and three things made exact.
+
+    - Validation covers the whole set in every epoch, and every image has the same weight.
+    - The training images are scored in eval mode too (`train_sample`): the loss in train mode is
+      measured with dropout on and with weights that change under way.
+    - A schedule may move with every batch (`schedule_every="batch"`), and a diverging loss ends the loop.
+
+    Raises (from `loop`):
+        Diverged: the loss is not a number or beyond `DIVERGED_LOSS`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        train_sample: Iterable[tuple[Tensor, Tensor]],
+        schedule_every: str = "epoch",
+        precision: str = "float32",
+        keep: str = "last",
+        bar: tqdm | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.train_sample = train_sample
+        self.schedule_every = schedule_every
+        self.precision = precision
+        self.keep = keep
+        self.bar = bar if bar is not None else tqdm(disable=True)
+        self.num_steps = 0
+        self.images_seen = 0
+        self.logits_dtype: torch.dtype | None = None
+        self._lowest_loss = math.inf
+        self._best_step = 0
+        self._best_weights: dict[str, Tensor] | None = None
+
+    def loop(self) -> None:
+        """Train for `settings.epochs` epochs, reporting after each, and leave the kept weights in the model."""
+        try:
+            for epoch in range(1, self.settings.epochs + 1):
+                started, seen_before = time.perf_counter(), self.images_seen
+                train_loss = self.trainbatches()
+                trained_s = time.perf_counter() - started
+                metrics, valid_loss = self.evalbatches()
+                metrics["time/epoch_s"] = time.perf_counter() - started
+                metrics["time/images_per_s"] = (self.images_seen - seen_before) / trained_s
+                self.report(epoch, train_loss, valid_loss, metrics)
+                self._keep_if_best(valid_loss)
+                if self.early_stopping:
+                    self.early_stopping(valid_loss, self.model)
+                    if self.early_stopping.early_stop:
+                        break
+        finally:
+            if self._best_weights is not None:
+                self.model.load_state_dict(self._best_weights)
+
+    def trainbatches(self) -> float:
+        """Train one epoch; return the mean loss per image, in train mode, with the weights of the moment."""
+        self.model.train()
+        total_loss, num_images = 0.0, 0
+        for _ in range(self.settings.train_steps):
+            x, y = self._to_device(*self._next_batch(self.traindataloader, "_train_iter"))
+            self.optimizer.zero_grad()
+            with self._autocast():
+                logits = self.model(x)
+                loss = self.loss_fn(logits, y)
+            loss.backward()
+            self.optimizer.step()
+            self.lr = self.optimizer.param_groups[0]["lr"]
+            if self.scheduler and self.schedule_every == "batch":
+                self.scheduler.step()
+            self.num_steps += 1
+            self.images_seen += len(y)
+            self.logits_dtype = logits.dtype
+            value = loss.item()
+            if not value < DIVERGED_LOSS:  # also true for nan
+                raise Diverged(f"diverged at step {self.num_steps}")
+            total_loss += value * len(y)
+            num_images += len(y)
+            self.bar.set_postfix_str(f"loss {total_loss / num_images:.3f}", refresh=False)
+            self.bar.update(len(y))
+        return total_loss / num_images
+
+    def evalbatches(self) -> tuple[dict[str, float], float]:
+        """Score the validation set and the sample of the training set, both in eval mode."""
+        valid = self.score(islice(self.validdataloader, self.settings.valid_steps))
+        train = self.score(self.train_sample)
+        if self.scheduler and self.schedule_every == "epoch":
+            plateau = isinstance(self.scheduler, ReduceLROnPlateau)
+            self.scheduler.step(*([valid.loss] if plateau else []))
+        self.bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %")
+        extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
+        return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
+
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Score":
+        """Return what the network says of these images, in eval mode."""
+        self.model.eval()
+        logits, labels = [], []
+        with torch.inference_mode(), self._autocast():
+            for x, y in batches:
+                x, y = self._to_device(x, y)
+                logits.append(self.model(x).float())
+                labels.append(y)
+        all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+        loss = float(self.loss_fn(all_logits, all_labels))
+        return Score(all_logits.cpu(), all_labels.cpu(), loss)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        kind = (self.device or "cpu").split(":")[0]
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _keep_if_best(self, valid_loss: float) -> None:
+        if self.keep == "best" and valid_loss < self._lowest_loss:
+            self._lowest_loss, self._best_step = valid_loss, self.num_steps
+            self._best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    @property
+    def kept(self) -> str:
+        """Which weights the model holds after `loop`, such as "last (step 469 of 469)"."""
+        which, step = ("best", self._best_step) if self._best_weights else ("last", self.num_steps)
+        return f"{which} (step {step} of {self.num_steps})"
+
+
+class Score(NamedTuple):
+    """What a network says of N images: logits (N, 10), labels (N,), and the mean loss per image."""
+
+    logits: Tensor
+    y: Tensor
+    loss: float
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether each image was classified correctly: bool (N,)."""
+        return self.logits.argmax(dim=1) == self.y
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of images classified correctly."""
+        return int(self.correct.sum()) / len(self.y)
+
+
+def scores(train: Score, valid: Score) -> dict[str, float]:
+    """Return the metrics of one moment, all in eval mode; a positive gap means: better on the training images."""
+    return {
+        "loss/valid": valid.loss,
+        "accuracy/valid": valid.accuracy,
+        "loss/train_eval": train.loss,
+        "accuracy/train_eval": train.accuracy,
+        "gap/loss": valid.loss - train.loss,
+        "gap/accuracy": train.accuracy - valid.accuracy,
+    }
+
+
+@dataclass
+class Result:
+    """One finished training: the network with the kept weights, and what was measured."""
+
+    config: Config
+    model: nn.Module
+    epochs: list[dict[str, float]]  # the metrics after each epoch
+    final: dict[str, float]  # the metrics at the kept weights: the result of the run
+    outcome: str  # "finished", "stopped early after epoch 5", "diverged at step 17"
+    valid: Score
+    facts: dict[str, str] = field(repr=False)  # measured from the objects, not from the config
+
+
+class FactReporter(Reporter):
+    """A reporter that is also told, before the first epoch, what was built."""
+
+    def start(self, facts: dict[str, str]) -> None:
+        """Take the facts of a run that begins now."""
+
+
+class History(FactReporter):
+    """A reporter that keeps what it is told, in lists."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, str] = {}
+        self.epochs: list[dict[str, float]] = []
+
+    def start(self, facts: dict[str, str]) -> None:
+        """Take the facts of a run that begins now."""
+        self.facts = facts
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        """Take the metrics of one epoch; mltrainer calls the validation loss `test_loss`."""
+        self.epochs.append({"loss/train": train_loss, **metric_dict})
+
+
+def fit(
+    config: Config,
+    data: Data,
+    reporters: Sequence[Reporter] = (),
+    metrics: Sequence[Callable[[Any, Any], float]] = (),
+    device: str = "auto",
+    title: str = "",
+    progress: bool = True,
+) -> Result:
+    """Train the network of `config` on `data` and return it with all that was measured.
+
+    `reporters` are told of every epoch (mltrainer's `Reporter`); `metrics` are mltrainer's metrics, computed
+    over the whole validation set; `title` heads the progress bar. The caller's random numbers stay as they were.
+
+    Raises:
+        LabError: `device` isn't there.
+    """
+    device = resolve_device(device)
+    seeds = Seeds.of(config.seed)
+    history = History()
+    title = title or f"seed {config.seed}"
+    with (
+        TemporaryDirectory(prefix="cnnlab-") as folder,
+        torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []),
+        progress_bar(title, config.epochs * config.train_images, progress) as bar,
+    ):
+        trainer = _build_trainer(config, data, seeds, device, metrics, Path(folder), bar)
+        trainer.reporters = [history, *reporters]
+        for reporter in trainer.reporters:
+            if isinstance(reporter, FactReporter):
+                reporter.start(_facts_as_built(trainer))
+        torch.manual_seed(seeds.dropout)
+        outcome = "finished"
+        started = time.perf_counter()
+        try:
+            trainer.loop()
+            if len(history.epochs) < config.epochs:
+                outcome = f"stopped early after epoch {len(history.epochs)}"
+        except Diverged as diverged:
+            outcome = str(diverged)
+        seconds = time.perf_counter() - started
+        valid = trainer.score(trainer.validdataloader)
+        final = scores(trainer.score(trainer.train_sample), valid) | {"time/total_s": seconds}
+        bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
+    facts = _facts_as_built(trainer) | _facts_as_trained(trainer) | {"outcome": outcome}
+    return Result(config, trainer.model, history.epochs, final, outcome, valid, facts)
+
+
+def _build_trainer(
+    config: Config, data: Data, seeds: Seeds, device: str, metrics: Sequence[Any], folder: Path, bar: tqdm
+) -> LabTrainer:
+    subset = torch.randperm(len(data.train), generator=_generator(seeds.subset))[: config.train_images]
+    train, valid = data.train.take(subset).to(device), data.valid.to(device)
+    sample = Split(train.x[:TRAIN_EVAL_IMAGES], train.y[:TRAIN_EVAL_IMAGES])
+    train_batches = Batches(train, config.batch_size, _generator(seeds.order))
+    valid_batches = Batches(valid, EVAL_BATCH)
+    torch.manual_seed(seeds.init)
+    model = build_model(config).to(memory_format=torch.channels_last)  # 1.7 times faster convolutions on CPUs
+    scheduler, scheduler_kwargs = _schedule(config, num_steps=config.epochs * len(train_batches))
+    optimizer_kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        optimizer_kwargs["momentum"] = config.momentum
+    settings = TrainerSettings(
+        epochs=config.epochs,
+        metrics=list(metrics),
+        logdir=folder,
+        train_steps=len(train_batches),
+        valid_steps=len(valid_batches),
+        reporttypes=[],
+        optimizer_kwargs=optimizer_kwargs,
+        scheduler_kwargs=scheduler_kwargs,
+        earlystop_kwargs={"patience": config.patience} if config.patience else None,
+    )
+    return LabTrainer(
+        model=model,
+        settings=settings,
+        loss_fn=nn.CrossEntropyLoss(),
+        optimizer=OPTIMIZERS[config.optimizer],
+        traindataloader=train_batches,
+        validdataloader=valid_batches,
+        scheduler=scheduler,
+        device=device,
+        train_sample=Batches(sample, EVAL_BATCH),
+        schedule_every="batch",
+        precision=config.precision,
+        keep=config.keep,
+        bar=bar,
+    )
+
+
+def _schedule(config: Config, num_steps: int) -> tuple[type[LRScheduler] | None, dict[str, Any] | None]:
+    """Return the schedule's class and arguments; it moves with every batch and ends near zero."""
+    if config.schedule == "one_cycle":
+        cycles_momentum = config.optimizer != "sgd" or config.momentum > 0
+        return OneCycleLR, {"max_lr": config.lr, "total_steps": num_steps, "cycle_momentum": cycles_momentum}
+    if config.schedule == "cosine":
+        return CosineAnnealingLR, {"T_max": num_steps}
+    return None, None
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Return the device to train on: for "auto" the first that is there of cuda, mps, cpu.
+
+    Raises:
+        LabError: the device that was asked for isn't there.
+    """
+    there = [
+        name for name, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok
+    ]
+    there.append("cpu")
+    if device == "auto":
+        return there[0]
+    if device.split(":")[0] not in there:
+        raise LabError(f"device={device!r} is not on this machine: choose auto, {' or '.join(there)}.")
+    return device
+
+
+def _facts_as_built(trainer: LabTrainer) -> dict[str, str]:
+    train, valid = trainer.traindataloader, trainer.validdataloader
+    assert isinstance(train, Batches) and isinstance(valid, Batches)
+    tree = str(trainer.model)
+    return {
+        "num_parameters": str(num_parameters(trainer.model)),
+        "module_tree": tree,
+        "module_tree_sha256": hashlib.sha256(tree.encode()).hexdigest(),
+        "num_train": str(len(train.split)),
+        "train_sha256": train.split.sha256(),
+        "num_valid": str(len(valid.split)),
+        "valid_sha256": valid.split.sha256(),
+        "batch_size": str(train.batch_size),
+        "optimizer": _call(trainer.optimizer, trainer.optimizer.defaults),
+        "schedule": _call(trainer.scheduler, trainer.settings.scheduler_kwargs or {}),
+        "early_stopping": str(trainer.settings.earlystop_kwargs),
+        "device": _device_name(trainer.device or "cpu"),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _facts_as_trained(trainer: LabTrainer) -> dict[str, str]:
+    return {
+        "steps": str(trainer.num_steps),
+        "images_seen": str(trainer.images_seen),
+        "precision": str(trainer.logits_dtype).removeprefix("torch."),
+        "kept": trainer.kept,
+    }
+
+
+def _call(thing: object, arguments: dict[str, Any]) -> str:
+    """Return an object the way it would be written, without the arguments that are off."""
+    if thing is None:
+        return "none"
+    given = ", ".join(f"{k}={v}" for k, v in arguments.items() if v is not None and v is not False)
+    return f"{type(thing).__name__}({given})"
+
+
+def _device_name(device: str) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
