@@ -1,1 +1,40 @@
+"""cnnlab: predict, run, confront. The names that are typed in a notebook; each is loaded at its first use."""
 
+import importlib
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
+os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
+
+_HOME = {
+    "BASE": "config",
+    "Config": "config",
+    "replace": "config",
+    "load_data": "data",
+    "build_model": "models",
+    "layer_summary": "models",
+    "fit": "training",
+    "connect": "tracking.store",
+    "load_runs": "tracking.table",
+    "Study": "studies.study",
+    "find_profile": "studies.profiles",
+    "lab_studies": "studies.profiles",
+    "run_study": "studies.runner",
+    "results": "studies.runner",
+    "summary": "studies.runner",
+    "plot_arms": "reporting.figures",
+    "plot_curves": "reporting.figures",
+    "links": "reporting.text",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Load a name from its module when it is first used: torch and mlflow take seconds to import."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'cnnlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cnnlab.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

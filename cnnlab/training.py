@@ -286,6 +286,8 @@ def fit(
         seconds = time.perf_counter() - started
         valid = trainer.score(trainer.validdataloader)
         final = scores(trainer.score(trainer.train_sample), valid) | {"time/total_s": seconds}
+        if history.epochs:
+            final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
     facts = _facts_as_built(trainer) | _facts_as_trained(trainer) | {"outcome": outcome}
     return Result(config, trainer.model, history.epochs, final, outcome, valid, facts)

@@ -66,3 +66,20 @@ def lab_studies(profile: Profile) -> dict[str, Study]:
         ),
     ]
     return {study.name: study for study in studies}
+
+
+def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:
+    """Return the studies with these names or parts of names; all of them where no name is given.
+
+    Raises:
+        LabError: a name fits no study, or several.
+    """
+    if not names:
+        return list(studies.values())
+    chosen = []
+    for name in names:
+        fitting = [study for key, study in studies.items() if name in key]
+        if len(fitting) != 1:
+            raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(studies)}.")
+        chosen += fitting
+    return chosen

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from cnnlab.config import Config, replace
+from cnnlab.config import Config
 from cnnlab.data import Data
 from cnnlab.studies.study import Study
 from cnnlab.tracking.courier import Courier
@@ -12,6 +12,7 @@ from cnnlab.tracking.environment import owner
 from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
+from cnnlab.tracking.views import publish_views
 from cnnlab.training import fit
 
 Say = Callable[[str], None]
@@ -30,6 +31,7 @@ def run_study(
     say(study.describe())
     if done:
         say(f"{len(done)} of its runs are finished already and are not trained again.")
+    _publish(study, store, say)
     courier = Courier(store, say)
     try:
         for arm, config in todo:
@@ -40,6 +42,13 @@ def run_study(
     finally:
         courier.close()
     return results(study, store)
+
+
+def _publish(study: Study, store: Store, say: Say) -> None:
+    try:
+        publish_views(store, study.name, study.question, study.vary)
+    except Exception as error:  # a view less is no reason not to train
+        say(f"The shared views of {study.name} could not be written ({error}); the runs are not affected.")
 
 
 def finished_configs(study: Study, store: Store) -> set[Config]:
@@ -53,7 +62,7 @@ def results(study: Study, store: Store) -> pd.DataFrame:
     Only runs of this owner count, and a config counts once, with its first finished run.
     """
     runs = load_runs(store, study.name)
-    wanted = dict((config, arm) for arm, config in study.runs())
+    wanted = {config: arm for arm, config in study.runs()}
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & runs["config"].isin(wanted)]
     runs = runs.drop_duplicates("config")
     runs.insert(0, "arm", [wanted[config] for config in runs["config"]])
@@ -65,17 +74,21 @@ def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and SD over the seeds for each arm, in the order of the study.
 
     Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
-    `gap_loss` in nats; `epoch_s` in seconds. The SD of a single run is unknown (nan).
+    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan).
     """
+    if runs.empty:
+        return pd.DataFrame()
     percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
     groups = percent.groupby("arm")
-    table = pd.DataFrame({
-        "n": groups.size(),
-        "accuracy": groups["accuracy"].mean(),
-        "accuracy_sd": groups["accuracy"].std(),
-        "loss": groups["loss/valid"].mean(),
-        "loss_sd": groups["loss/valid"].std(),
-        "gap_loss": groups["gap/loss"].mean(),
-        "run_s": groups["time/total_s"].mean(),
-    })
+    table = pd.DataFrame(
+        {
+            "n": groups.size(),
+            "accuracy": groups["accuracy"].mean(),
+            "accuracy_sd": groups["accuracy"].std(),
+            "loss": groups["loss/valid"].mean(),
+            "loss_sd": groups["loss/valid"].std(),
+            "gap_loss": groups["gap/loss"].mean(),
+            "epoch_s": groups["time/epoch_s"].mean(),
+        }
+    )
     return table.reindex([arm for arm in study.arms if arm in table.index])

@@ -71,10 +71,11 @@ def _model(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -
     client.log_model_artifacts(model.model_id, str(journal.model))
     client.finalize_logged_model(model.model_id, "READY")
     finals = [
-        Metric(k, v, entry["time"], 0, model_id=model.model_id, run_id=run_id) for k, v in entry["metrics"].items()
+        Metric(name, value, entry["time"], entry["step"], model_id=model.model_id, run_id=run_id)
+        for name, value in entry["metrics"].items()
     ]
     client.log_batch(run_id, metrics=finals)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=entry["step"])])
 
 
 def _end(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:

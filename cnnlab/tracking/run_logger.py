@@ -64,10 +64,13 @@ class RunLogger(FactReporter):
     def result(self, result: Result, data: Data) -> None:
         """Record the result: the final metrics, facts, figures, the weights and the model."""
         finals = {f"final/{name}": value for name, value in result.final.items()}
-        self._write("metrics", step=len(result.epochs), metrics=finals)
+        # MLflow keeps them at the run and at the model; the same time and step make them the same points.
+        points = {"time": _now_ms(), "step": len(result.epochs), "metrics": finals}
+        self._write("metrics", **points)
         self._facts(result.facts)
         self._save_figures(run_figures(result, data))
-        self._save_model(result, finals)
+        self._save_model(result)
+        self._write("model", **points)
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +87,7 @@ class RunLogger(FactReporter):
         self._courier.flush()
 
     def _write(self, event: str, **content: Any) -> None:
-        self._journal.append(event, time=int(time.time() * 1000), **content)
+        self._journal.append(event, **{"time": _now_ms(), **content})
         self._courier.carry(self._journal)
 
     def _facts(self, facts: dict[str, str]) -> None:
@@ -96,14 +99,17 @@ class RunLogger(FactReporter):
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=100)
 
-    def _save_model(self, result: Result, finals: dict[str, float]) -> None:
+    def _save_model(self, result: Result) -> None:
         model = copy.deepcopy(result.model).cpu().eval()
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, self._journal.files / "weights.safetensors")
         np.save(self._journal.files / "valid_correct.npy", result.valid.correct.numpy())
         self._write("files")
         save_for_mlflow(model, str(self._journal.model))
-        self._write("model", metrics=finals)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def save_for_mlflow(model: nn.Module, folder: str) -> None:

@@ -5,11 +5,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cnnlab import paths, server
 from cnnlab.errors import LabError
@@ -93,6 +96,8 @@ def connect(say: Callable[[str], None] = print) -> Store:
     from cnnlab.tracking.courier import deliver_leftovers
 
     store = find_store()
+    if _is_sqlite(store.uri):
+        _create_tables(store.uri)
     try:
         store.client.search_experiments(max_results=1)
     except Exception as error:  # MLflow raises whatever the library below it raises
@@ -107,6 +112,18 @@ def connect(say: Callable[[str], None] = print) -> Store:
     say(store.describe())
     deliver_leftovers(say)
     return store
+
+
+def _create_tables(uri: str) -> None:
+    """Create MLflow's tables in a database that doesn't exist yet, without a path of this machine in them."""
+    from sqlalchemy.engine import make_url
+
+    file = Path(make_url(uri).database or "")
+    if file.exists() and file.stat().st_size > 0:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(file.name + "-create.lock")):
+        SqlAlchemyStore(uri, "mlflow-artifacts:/")
 
 
 def _is_sqlite(uri: str) -> bool:

@@ -33,6 +33,17 @@ def load_runs(store: Store, experiment: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "status", "owner", "config"])
 
 
+def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """Return metrics of `runs` after every epoch, one row each: `arm, seed, metric, epoch, value`."""
+    rows = [
+        {"arm": arm, "seed": seed, "metric": metric, "epoch": point.step, "value": point.value}
+        for arm, seed, run_id in zip(runs["arm"], runs["seed"], runs["run_id"], strict=True)
+        for metric in metrics
+        for point in store.client.get_metric_history(run_id, metric)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "metric", "epoch", "value"])
+
+
 def _row(run: Run) -> dict[str, Any] | None:
     try:
         config: Config = from_params(run.data.params)

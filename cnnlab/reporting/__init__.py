@@ -1,0 +1,1 @@
+"""What is shown: figures over several runs, tables, links into the MLflow UI."""

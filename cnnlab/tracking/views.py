@@ -1,0 +1,56 @@
+"""Shared views of an experiment in the MLflow UI: a sorted table with the right columns, and mean curves.
+
+MLflow keeps such a view in a tag of the experiment, `mlflow.sharedViewState.<key>`, and opens it by a link.
+The format is not documented; a test opens both views in a real browser.
+"""
+
+import json
+from collections.abc import Iterable
+from urllib.parse import urlencode
+
+from cnnlab.tracking.store import Store
+
+FINALS = ("final/accuracy/valid", "final/loss/valid", "final/gap/loss")
+VIEWS = {"table": "every run, best first", "curves": "curves of each arm: mean over the seeds, with a band"}
+
+
+def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
+    """Write the question above an experiment's table, and its views into its tags.
+
+    `varied` are the fields that differ between the arms; they become columns.
+    """
+    experiment_id = store.experiment_id(experiment)
+    columns = ["tags.`arm`", *(f"params.`{name}`" for name in varied), "params.`seed`"]
+    columns += [f"metrics.`{name}`" for name in FINALS] + ["tags.`fact.outcome`", "tags.`owner`"]
+    state = {
+        "searchFilter": "tags.kind = 'run'",
+        "orderByKey": f"metrics.`{FINALS[0]}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+    }
+    by_arm = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
+    views = {"table": state, "curves": state | {"groupBy": by_arm}}
+    store.client.set_experiment_tag(experiment_id, "mlflow.note.content", question)
+    store.client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+    for key, view in views.items():
+        store.client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+
+
+def view_link(address: str, experiment_id: str, key: str) -> str:
+    """Return the link that opens a view; `address` is that of the server, such as http://127.0.0.1:5001."""
+    query = {"viewStateShareKey": key} | ({"compareRunsMode": "CHART"} if key == "curves" else {})
+    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode(query)}"
+
+
+def view_links(store: Store, address: str) -> dict[str, dict[str, str]]:
+    """Return the links of every experiment that has views, by the experiment's name and the view's key."""
+    experiments = sorted(store.client.search_experiments(), key=lambda experiment: experiment.name)
+    return {
+        e.name: {key: view_link(address, e.experiment_id, key) for key in VIEWS}
+        for e in experiments
+        if any(tag.startswith("mlflow.sharedViewState.") for tag in e.tags)
+    }
