@@ -1,27 +1,28 @@
-"""One progress bar that is right in a terminal and in a notebook."""
+"""One progress bar that is right in a terminal, in a notebook and in a log file."""
 
 import io
 import sys
+from collections.abc import Callable
 
 from tqdm import tqdm
 
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {elapsed}<{remaining}{postfix}"
 
-class _NotebookLine(io.StringIO):
-    """A stream that shows what tqdm wrote last as one line of the cell's output.
 
-    tqdm's own notebook bar is a widget, and a widget is blank in a saved notebook; this line stays as text.
-    """
+class _OneLine(io.StringIO):
+    """A stream for tqdm that hands each state of the bar to `update`, and the last one to `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, update: Callable[[str], object], end: Callable[[str], object]) -> None:
         super().__init__()
-        from IPython.display import display
-
-        self._line = display({"text/plain": ""}, raw=True, display_id=True)
+        self._update, self._end = update, end
+        self._line = ""
 
     def write(self, text: str) -> int:
-        line = text.strip("\r\n\x1b[A ")
-        if line:
-            self._line.update({"text/plain": line}, raw=True)
+        if text == "\n":
+            self._end(self._line)
+        elif line := text.strip("\r\n "):
+            self._line = line
+            self._update(line)
         return len(text)
 
 
@@ -33,7 +34,7 @@ def in_notebook() -> bool:
 
 
 def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
-    """Return a bar over `images` with images per second and the time left; its last state stays on screen."""
+    """Return a bar over `images` with images per second and the time left; its last state stays, as one line."""
     if not visible:
         return tqdm(disable=True)
     return tqdm(
@@ -42,8 +43,20 @@ def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
         unit=" images",
         unit_scale=True,
         mininterval=0.3,
-        dynamic_ncols=not in_notebook(),
-        ncols=110 if in_notebook() else None,
-        file=_NotebookLine() if in_notebook() else sys.stderr,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt} images, {rate_noinv_fmt}, {elapsed}<{remaining}{postfix}",
+        file=_stream(),
+        bar_format=FORMAT,
+        dynamic_ncols=sys.stderr.isatty(),
+        ncols=None if sys.stderr.isatty() else 130,
     )
+
+
+def _stream() -> io.TextIOBase | None:
+    if in_notebook():
+        from IPython.display import display
+
+        # tqdm's own notebook bar is a widget, and a widget is blank in a saved notebook: text stays
+        handle = display({"text/plain": ""}, raw=True, display_id=True)
+        return _OneLine(lambda line: handle.update({"text/plain": line}, raw=True), end=lambda line: None)
+    if sys.stderr.isatty():
+        return None  # tqdm's default
+    return _OneLine(update=lambda line: None, end=lambda line: print(line, file=sys.stderr, flush=True))

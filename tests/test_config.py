@@ -1,0 +1,71 @@
+"""A Config can't hold what can't be run, and says why."""
+
+import dataclasses
+import pickle
+
+import pytest
+
+from cnnlab.config import BASE, Config, ConfigError, differences, from_params, replace, to_params
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"dropout": 1.0}, "less than 1"),
+        ({"dropout": -0.1}, "greater than or equal to 0"),
+        ({"dropout": "0.3"}, "number"),
+        ({"dropot": 0.3}, "did you mean dropout"),
+        ({"speed": 3}, "there are: blocks"),
+        ({"norm": "btach"}, "'batch'"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"epochs": 2.5}, "integer"),
+        ({"epochs": True}, "integer"),
+        ({"lr": 0.0}, "greater than 0"),
+        ({"lr": float("nan")}, "finite"),
+        ({"blocks": ()}, "a tuple of blocks"),
+        ({"blocks": ((1, 32, 3),)}, "a tuple of blocks"),
+        ({"blocks": ((0, 32),)}, "a tuple of blocks"),
+        ({"blocks": ((1, 8),) * 5}, "halved 4 times"),
+        ({"kernel_size": 4}, "odd"),
+        ({"norm": "group", "norm_groups": 7}, "divide the channels"),
+        ({"train_images": 60_000}, "55000"),
+        ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
+        ({"seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_an_impossible_value_is_refused_in_one_sentence(changes: dict, hint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        replace(BASE, **changes)
+    message = str(refused.value)
+    assert hint in message
+    assert "\n" not in message
+    assert next(iter(changes)) in message or "blocks" in message
+
+
+def test_replace_changes_only_what_is_named() -> None:
+    assert differences(BASE, replace(BASE, dropout=0.3)) == {"dropout": (0.0, 0.3)}
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        BASE.dropout = 0.3  # type: ignore[misc]
+
+
+def test_equal_values_are_the_same_run() -> None:
+    assert Config(dropout=0) == Config() == BASE
+    assert len({replace(BASE, seed=1), replace(BASE, seed=1), BASE}) == 2
+
+
+def test_a_config_survives_mlflow_and_another_process() -> None:
+    config = replace(BASE, blocks=((2, 16), (1, 24)), norm="group", patience=3, lr=1e-05, optimizer="sgd")
+    assert from_params(to_params(config)) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_params_are_exactly_the_fields() -> None:
+    assert list(to_params(BASE)) == [field.name for field in dataclasses.fields(Config)]
+
+
+def test_params_of_a_foreign_run_are_refused() -> None:
+    with pytest.raises(ConfigError, match="not the parameters of a run of this lab"):
+        from_params({"lr": "0.1", "units": "128"})

@@ -1,0 +1,76 @@
+"""Networks are what their Config says."""
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlab.config import BASE, replace
+from cnnlab.models import ACTIVATIONS, NORMS, build_model, conv_block, layer_summary, num_parameters
+
+
+def names(model: nn.Module) -> list[str]:
+    return [type(layer).__name__ for layer in model.modules() if not list(layer.children())]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_network_maps_images_to_ten_logits(norm: str, activation: str) -> None:
+    config = replace(BASE, norm=norm, activation=activation, blocks=((1, 8), (2, 16), (1, 16), (1, 24)), kernel_size=5)
+    assert build_model(config)(torch.randn(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_every_normalisation_adds_the_same_parameters() -> None:
+    plain = num_parameters(build_model(BASE))
+    added = {norm: num_parameters(build_model(replace(BASE, norm=norm))) - plain for norm in NORMS}
+    assert added == {"none": 0} | dict.fromkeys(("batch", "layer", "group", "instance"), 2 * (32 + 64 + 64))
+
+
+def test_layer_normalisation_is_over_the_whole_image() -> None:
+    x = 5 + 3 * torch.randn(4, 8, 6, 6)
+    out = NORMS["layer"](8, 2)(x)
+    assert out.mean(dim=(1, 2, 3)).abs().max() < 1e-5
+    assert out.mean(dim=(2, 3)).abs().max() > 0.01  # but not over each channel
+
+
+def test_a_run_without_normalisation_has_none() -> None:
+    assert not any("Norm" in name for name in names(build_model(BASE)))
+
+
+def test_dropout_is_where_the_config_says() -> None:
+    assert not any("Dropout" in name for name in names(build_model(BASE)))
+    head = build_model(replace(BASE, dropout=0.3))
+    assert names(head)[-2:] == ["Dropout", "Linear"]
+    assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.3]
+    before = replace(BASE, norm="batch", conv_dropout=0.2, conv_dropout_place="before_norm", conv_dropout_kind="spatial")
+    assert names(build_model(before))[:3] == ["Conv2d", "Dropout2d", "BatchNorm2d"]
+    after = replace(before, conv_dropout_place="after_norm", conv_dropout_kind="element")
+    assert names(build_model(after))[:5] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Dropout"]
+
+
+def test_pooling_before_or_after_relu_gives_the_same_maps() -> None:
+    block = conv_block(1, 8, convs=1, config=replace(BASE, norm="batch"))
+    x = torch.randn(5, 1, 28, 28)
+    late = nn.Sequential(block.conv1, block.norm1, block.activation1, block.pool)
+    assert torch.equal(block.eval()(x), late.eval()(x))
+
+
+def test_depth_is_the_number_of_convolutions() -> None:
+    model = build_model(replace(BASE, blocks=((1, 8), (3, 16))))
+    assert names(model).count("Conv2d") == 4
+    assert names(model).count("MaxPool2d") == 2
+
+
+def test_the_summary_shows_shapes_and_all_parameters() -> None:
+    model = build_model(BASE)
+    summary = layer_summary(model)
+    assert summary.loc["block1.conv1", "output"] == (32, 28, 28)
+    assert summary.loc["head.linear", "output"] == (10,)
+    assert summary["parameters"].sum() == num_parameters(model) == 56_394
+    assert model.training  # as it was
+
+
+def test_the_summary_leaves_batchnorm_statistics_alone() -> None:
+    model = build_model(replace(BASE, norm="batch"))
+    before = model.block1.norm1.running_mean.clone()
+    layer_summary(model)
+    assert torch.equal(model.block1.norm1.running_mean, before)

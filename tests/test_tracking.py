@@ -1,0 +1,356 @@
+"""Every run is in MLflow whatever happens, and the store opens anywhere."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from safetensors.torch import load_file
+
+from cnnlab import server
+from cnnlab.config import Config, from_params, replace
+from cnnlab.data import Batches, Data
+from cnnlab.errors import LabError
+from cnnlab.models import build_model
+from cnnlab.tracking.artifacts import artifact_folder
+from cnnlab.tracking.courier import Courier
+from cnnlab.tracking.journal import Journal, spool_folder
+from cnnlab.tracking.run_logger import RunLogger
+from cnnlab.tracking.store import connect
+from cnnlab.tracking.table import load_runs
+from cnnlab.training import Result, fit
+from tests.conftest import free_port
+
+EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval", "accuracy/train_eval"}
+EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "lr", "time/epoch_s", "time/images_per_s"}
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def courier(say=quiet) -> Iterator[Courier]:
+    carrier = Courier(connect(quiet), say)
+    yield carrier
+    carrier.close()
+
+
+def log_one(config: Config, data: Data, carrier: Courier, experiment: str = "quick-02-dropout") -> tuple[str, Result]:
+    with RunLogger(carrier, experiment, config, "a run", {"owner": "a student"}) as log:
+        result = fit(config, data, [log], progress=False)
+        log.result(result, data)
+    assert log.run_id
+    return log.run_id, result
+
+
+def logits_of(model, data: Data) -> torch.Tensor:
+    with torch.no_grad():
+        return model(next(iter(Batches(data.valid, 500)))[0])
+
+
+@pytest.fixture
+def recorded(home: Path, small: Config, small_data: Data) -> tuple[str, Result]:
+    """One run in the embedded store."""
+    with courier() as carrier:
+        return log_one(replace(small, dropout=0.3, norm="batch"), small_data, carrier)
+
+
+def test_params_are_the_config_and_nothing_else(recorded: tuple[str, Result]) -> None:
+    run = MlflowClient().get_run(recorded[0])
+    assert set(run.data.params) == {field.name for field in fields(Config)}
+    assert from_params(run.data.params) == recorded[1].config
+    assert run.info.status == "FINISHED"
+
+
+def test_metrics_are_logged_by_epoch_and_the_result_once(recorded: tuple[str, Result]) -> None:
+    client, (run_id, result) = MlflowClient(), recorded
+    run = client.get_run(run_id)
+    assert {name for name in run.data.metrics if not name.startswith("final/")} == EPOCH_METRICS
+    for name in ("loss/train", "accuracy/valid"):
+        points = client.get_metric_history(run_id, name)
+        assert [(p.step, p.value) for p in points] == [(i, e[name]) for i, e in enumerate(result.epochs, 1)]
+    (final,) = client.get_metric_history(run_id, "final/accuracy/valid")
+    assert final.value == result.final["accuracy/valid"]
+
+
+def test_facts_are_tags(recorded: tuple[str, Result]) -> None:
+    tags = MlflowClient().get_run(recorded[0]).data.tags
+    assert tags["fact.optimizer"].startswith("AdamW(lr=0.01")
+    assert tags["fact.outcome"] == "finished"
+    assert tags["fact.version.torch"] == torch.__version__.split("+")[0]
+    assert "BatchNorm2d" in tags["fact.module_tree"]
+    assert tags["kind"] == "run"
+
+
+def test_figures_and_files_are_artifacts(recorded: tuple[str, Result]) -> None:
+    client, (run_id, result) = MlflowClient(), recorded
+    figures = {Path(f.path).name for f in client.list_artifacts(run_id, "figures")}
+    assert figures == {"learning_curves.png", "confusion_matrix.png", "confident_mistakes.png"}
+    correct = np.load(client.download_artifacts(run_id, "valid_correct.npy"))
+    assert correct.mean() == result.final["accuracy/valid"]
+    weights = load_file(client.download_artifacts(run_id, "weights.safetensors"))
+    model = build_model(result.config)
+    model.load_state_dict(weights)
+    assert model.eval()
+
+
+def test_the_model_gives_the_same_predictions_without_the_class(
+    recorded: tuple[str, Result], small_data: Data, home: Path
+) -> None:
+    run_id, result = recorded
+    (output,) = MlflowClient().get_run(run_id).outputs.model_outputs
+    np.save(home / "x.npy", next(iter(Batches(small_data.valid, 500)))[0].numpy())
+    script = f"""
+        import sys, mlflow, numpy as np, torch
+        mlflow.set_tracking_uri({mlflow.get_tracking_uri()!r})
+        model = mlflow.pytorch.load_model("models:/{output.model_id}")
+        np.save(sys.argv[1] + "/y.npy", model(torch.from_numpy(np.load(sys.argv[1] + "/x.npy"))).detach().numpy())
+        assert not any(name.startswith(("cnnlab.models", "cnnlab.training")) for name in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(home)], check=True, timeout=120)
+    expected = logits_of(result.model.eval(), small_data)
+    assert np.array_equal(np.load(home / "y.npy"), expected.numpy())
+    assert torch.equal(expected.argmax(1) == small_data.valid.y, result.valid.correct)
+
+
+def test_no_model_is_a_pickle_and_no_path_of_the_machine_is_in_the_store(
+    recorded: tuple[str, Result], home: Path
+) -> None:
+    assert not [file for file in home.rglob("*") if file.suffix in {".pkl", ".pth", ".pickle"}]
+    assert list(home.rglob("model.pt2"))
+    dump = "\n".join(closing_dump(home / "mlflow.db"))
+    for path in (str(home), str(Path.home()), str(Path.cwd())):
+        assert path not in dump
+    for file in home.glob("models/**/*"):
+        if file.suffix in {".yaml", ".json", ".txt"} or file.name == "MLmodel":
+            assert str(home) not in file.read_text()
+
+
+def closing_dump(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as database:
+        return list(database.iterdump())
+
+
+def test_a_mixed_store_opens_after_a_move(
+    home: Path, small: Config, small_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embedded and server runs in one experiment; the folder is moved; figures and models open both ways."""
+    with courier() as carrier:
+        assert carrier.store.kind == "embedded"
+        runs = [log_one(small, small_data, carrier)]
+    server.start(quiet)
+    try:
+        with courier() as carrier:
+            assert carrier.store.kind == "server"
+            runs.append(log_one(replace(small, seed=1), small_data, carrier))
+    finally:
+        server.stop(quiet)
+    moved = home.parent / "moved" / "to here"
+    shutil.move(home, moved)
+    monkeypatch.setenv("CNNLAB_HOME", str(moved))
+    _everything_opens(runs, small_data)
+    server.start(quiet)
+    try:
+        _everything_opens(runs, small_data)
+    finally:
+        server.stop(quiet)
+
+
+def _everything_opens(runs: list[tuple[str, Result]], data: Data) -> None:
+    store = connect(quiet)
+    assert len(load_runs(store, "quick-02-dropout")) == 2
+    for run_id, result in runs:
+        figure = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="figures/confusion_matrix.png")
+        assert Path(figure).read_bytes().startswith(b"\x89PNG")
+        (output,) = store.client.get_run(run_id).outputs.model_outputs
+        model = mlflow.pytorch.load_model(f"models:/{output.model_id}")
+        assert torch.equal(logits_of(model, data), logits_of(result.model.eval(), data))
+
+
+class KillServer:
+    """A reporter that kills the server after the first epoch, as the system would, and may start it again."""
+
+    def __init__(self, restart: bool) -> None:
+        self.restart = restart
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        if epoch == 2:
+            for process in server.processes():
+                process.kill()
+            psutil.wait_procs(server.processes(), timeout=5)
+        if epoch == 4 and self.restart:
+            server.start(quiet)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_killed_server_costs_no_metric_and_no_run(
+    home: Path, running_server: str, small: Config, small_data: Data, restart: bool
+) -> None:
+    said: list[str] = []
+    config = replace(small, epochs=6)
+    with courier(said.append) as carrier:
+        assert carrier.store.kind == "server"
+        with RunLogger(carrier, "quick-02-dropout", config, "survivor", {"owner": "a student"}) as log:
+            result = fit(config, small_data, [log, KillServer(restart)], progress=False)
+            log.result(result, small_data)
+    assert result.outcome == "finished"
+    assert len([line for line in said if "nothing is lost" in line]) == 1  # told once
+    assert not list(spool_folder().glob("*"))
+    store = connect(quiet)
+    run = store.client.get_run(log.run_id)
+    assert run.info.status == "FINISHED"
+    for name in EPOCH_METRICS:
+        points = store.client.get_metric_history(log.run_id, name)
+        assert [p.step for p in points] == [1, 2, 3, 4, 5, 6]
+    assert [p.value for p in store.client.get_metric_history(log.run_id, "loss/train")] == [
+        e["loss/train"] for e in result.epochs
+    ]
+    assert store.client.list_artifacts(log.run_id, "figures")
+
+
+def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
+    home: Path, small: Config, small_data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MLFLOW_TRACKING_URI names a server that has no other way in: the points wait in the spool."""
+    url = server.start(quiet)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    said: list[str] = []
+    with courier(said.append) as carrier:
+        assert carrier.store.kind == "environment"
+        with RunLogger(carrier, "dropout", small, "waits", {"owner": "a student"}) as log:
+            result = fit(small, small_data, [log, KillServer(restart=False)], progress=False)
+            log.result(result, small_data)
+    assert result.outcome == "finished"
+    assert len([line for line in said if "nothing is lost" in line]) == 1
+    assert "the next cnnlab command delivers them" in said[-1]
+    assert len(list(spool_folder().glob("*/journal.jsonl"))) == 1
+    with pytest.raises(LabError, match="doesn't answer"):
+        connect(quiet)
+    server.start(quiet)
+    try:
+        store = connect(said.append)
+        assert "Delivered to MLflow" in said[-1]
+        (run,) = store.client.search_runs([store.experiment_id("dropout")])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["final/accuracy/valid"] == result.final["accuracy/valid"]
+        assert len(run.outputs.model_outputs) == 1
+        assert not list(spool_folder().glob("*"))
+    finally:
+        server.stop(quiet)
+
+
+ENDLESS = """
+    import sys
+    from tests.conftest import _stripes
+    from cnnlab.config import BASE, replace
+    from cnnlab.data import Data
+    from cnnlab.tracking.courier import Courier
+    from cnnlab.tracking.run_logger import RunLogger
+    from cnnlab.tracking.store import connect
+    from cnnlab.training import fit
+
+    data = Data(_stripes(640, seed=1), _stripes(203, seed=2))
+    config = replace(BASE, blocks=((1, 8),), train_images=320, epochs=100_000, schedule="constant")
+    courier = Courier(connect())
+    try:
+        with RunLogger(courier, "quick-02-dropout", config, "endless", {"owner": "a student"}) as log:
+            fit(config, data, [log], progress=False)
+    finally:
+        courier.close()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and no SIGINT for one process")
+@pytest.mark.parametrize(("how", "outcome"), [(signal.SIGKILL, "without a word"), (signal.SIGINT, "interrupted")])
+def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signals, outcome: str) -> None:
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(ENDLESS)], cwd=root, stderr=subprocess.PIPE)
+    try:
+        journal = _wait_for_epochs(3)
+        if how == signal.SIGKILL:
+            connect(quiet)  # another command must not take the journal of a living process
+            assert journal.exists()
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    written = journal.read_text().count('"event": "metrics"') if journal.exists() else None
+    store = connect(quiet)
+    (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
+    assert run.info.status == "KILLED"
+    assert outcome in run.data.tags["fact.outcome"]
+    assert run.data.tags["fact.num_parameters"]
+    epochs = [p.step for p in store.client.get_metric_history(run.info.run_id, "loss/valid")]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) >= 3
+    assert written is None or len(epochs) == written
+    assert not list(spool_folder().glob("*"))
+
+
+def _wait_for_epochs(n: int) -> Path:
+    for _ in range(600):
+        for journal in spool_folder().glob("*/journal.jsonl"):
+            if journal.read_text().count('"event": "metrics"') >= n:
+                return journal
+        time.sleep(0.1)
+    raise AssertionError("the process wrote no epochs within a minute")
+
+
+def test_a_line_cut_by_a_crash_is_ignored(home: Path) -> None:
+    journal = Journal.new()
+    journal.append("create", name="x")
+    journal.append("metrics", step=1, metrics={"loss/train": float("nan")})
+    with (journal.folder / "journal.jsonl").open("a") as file:
+        file.write('{"event": "metrics", "st')
+    assert [entry["event"] for entry in journal.entries()] == ["create", "metrics"]
+    journal.release()
+
+
+def test_delivering_again_after_a_crash_makes_no_second_run(home: Path, small: Config, small_data: Data) -> None:
+    with courier() as carrier:
+        logger = RunLogger(carrier, "quick-02-dropout", small, "once", {"owner": "a student"})
+        result = fit(small, small_data, [logger], progress=False)
+        logger.result(result, small_data)
+        assert carrier.flush()
+        (folder,) = spool_folder().glob("*")
+        kept = json.loads((folder / "delivered.json").read_text())
+        carrier.close()
+    (folder / "delivered.json").unlink()  # as if the process had died before it could write it
+    store = connect(quiet)
+    (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
+    assert run.info.run_id == kept["run_id"]
+    assert len(run.outputs.model_outputs) == 1
+    assert len(store.client.get_metric_history(run.info.run_id, "loss/train")) == small.epochs
+
+
+def test_an_address_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
+    uri = f"sqlite:///{(tmp_path / 'my lab' / 'mlflow.db').as_posix()}"
+    inside = artifact_folder("mlflow-artifacts:/quick-02-dropout/abc/artifacts", uri)
+    assert inside == (tmp_path / "my lab" / "models" / "quick-02-dropout" / "abc" / "artifacts").resolve()
+    for bad in ("mlflow-artifacts:/../../etc", "mlflow-artifacts:/a/%2e%2e/%2e%2e/%2e%2e/x"):
+        with pytest.raises(MlflowException, match="leads out"):
+            artifact_folder(bad, uri)
+
+
+def test_a_store_that_does_not_answer_is_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(LabError, match="unset MLFLOW_TRACKING_URI"):
+        connect(quiet)

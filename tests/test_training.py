@@ -1,0 +1,218 @@
+"""Training is reproducible, measured exactly, and an end by divergence is a result."""
+
+import math
+
+import mltrainer
+import pytest
+import torch
+from mltrainer.metrics import F1Score
+from mltrainer.trainer import Reporter
+from torch import nn
+
+from cnnlab.config import BASE, Config, replace
+from cnnlab.data import Batches, Data, Split
+from cnnlab.errors import LabError
+from cnnlab.models import build_model
+from cnnlab.training import DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit, resolve_device
+
+
+def train(config: Config, data: Data, **options) -> Result:
+    return fit(config, data, progress=False, device="cpu", **options)
+
+
+def same_weights(a: Result, b: Result) -> bool:
+    pairs = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5, "conv_dropout": 0.1, "norm": "batch"}])
+def test_same_seed_gives_the_same_weights(small: Config, small_data: Data, changes: dict) -> None:
+    config = replace(small, **changes)
+    one = train(config, small_data)
+    torch.manual_seed(123)  # whatever else happened in the process
+    torch.rand(7)
+    other = train(config, small_data)
+    assert same_weights(one, other)
+    assert [e["loss/train"] for e in one.epochs] == [e["loss/train"] for e in other.epochs]
+
+
+def test_another_seed_gives_other_weights(small: Config, small_data: Data) -> None:
+    assert not same_weights(train(small, small_data), train(replace(small, seed=1), small_data))
+
+
+def test_a_seed_gives_every_arm_the_same_start_and_images(small: Config, small_data: Data) -> None:
+    plain, dropout = History(), History()
+    a = train(replace(small, epochs=1, lr=1e-12, schedule="constant"), small_data, reporters=[plain])
+    b = train(replace(small, epochs=1, lr=1e-12, schedule="constant", dropout=0.5), small_data, reporters=[dropout])
+    assert plain.facts["train_sha256"] == dropout.facts["train_sha256"]
+    assert torch.allclose(a.model.block1.conv1.weight, b.model.block1.conv1.weight, atol=1e-9)
+
+
+def test_the_four_streams_of_a_seed_differ() -> None:
+    assert len({*Seeds.of(0), *Seeds.of(1)}) == 8
+
+
+def test_training_leaves_the_callers_random_numbers_alone(small: Config, small_data: Data) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(small, small_data)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_validation_covers_the_whole_set_with_equal_weights(small: Config, small_data: Data) -> None:
+    big = Data(small_data.train, _repeat(small_data.valid, 703))  # not a multiple of the batch
+    result = train(small, big)
+    logits = result.model.eval()(next(iter(Batches(big.valid, 703)))[0])
+    loss = nn.functional.cross_entropy(logits, big.valid.y).item()
+    correct = (logits.argmax(1) == big.valid.y).sum().item()
+    assert result.final["loss/valid"] == pytest.approx(loss, rel=1e-5)
+    assert result.final["accuracy/valid"] == correct / 703
+    assert result.facts["num_valid"] == "703"
+
+
+def _repeat(split: Split, n: int) -> Split:
+    return split.take(torch.arange(n) % len(split))
+
+
+def test_the_training_loss_is_weighted_per_image(small: Config, small_data: Data) -> None:
+    config = replace(small, train_images=70, batch_size=64, epochs=1, lr=1e-12, schedule="constant")
+    result = train(config, small_data)  # batches of 64 and of 6, and weights that stay
+    assert result.epochs[0]["loss/train"] == pytest.approx(result.final["loss/train_eval"], rel=1e-5)
+
+
+def test_dropout_makes_the_train_mode_loss_worse_than_the_eval_mode_loss(small: Config, small_data: Data) -> None:
+    last = train(replace(small, dropout=0.8, epochs=6), small_data).epochs[-1]
+    assert last["loss/train"] > last["loss/train_eval"]
+    assert last["gap/loss"] == last["loss/valid"] - last["loss/train_eval"]
+    assert last["gap/accuracy"] == last["accuracy/train_eval"] - last["accuracy/valid"]
+
+
+def test_the_result_is_the_value_at_the_last_weights(small: Config, small_data: Data) -> None:
+    result = train(small, small_data)
+    assert result.final["loss/valid"] == result.epochs[-1]["loss/valid"]
+    assert result.facts["kept"] == "last (step 20 of 20)"
+    assert result.facts["steps"] == "20"
+    assert result.facts["images_seen"] == "640"
+    assert result.outcome == "finished"
+
+
+def test_best_weights_are_restored_without_early_stopping(small: Config, small_data: Data) -> None:
+    config = replace(small, keep="best", epochs=6, lr=0.05, optimizer="sgd", schedule="constant", seed=3)
+    result = train(config, small_data)
+    losses = [epoch["loss/valid"] for epoch in result.epochs]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1, "choose a seed whose best epoch isn't the last"
+    assert result.final["loss/valid"] == losses[best]
+    assert result.facts["kept"] == f"best (step {10 * (best + 1)} of 60)"
+
+
+def test_early_stopping_ends_the_run_and_is_recorded(small: Config, small_data: Data) -> None:
+    result = train(replace(small, epochs=30, patience=1, lr=0.05, optimizer="sgd", schedule="constant"), small_data)
+    assert len(result.epochs) < 30
+    assert result.outcome == f"stopped early after epoch {len(result.epochs)}"
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_divergence_is_a_recorded_result(small: Config, small_data: Data, keep: str) -> None:
+    history = History()
+    config = replace(small, optimizer="sgd", lr=1e6, schedule="constant", keep=keep)
+    result = train(config, small_data, reporters=[history])
+    step = int(result.outcome.removeprefix("diverged at step "))
+    assert 1 < step <= 20
+    assert result.facts["steps"] == str(step)
+    assert len(history.epochs) == (step - 1) // 10
+    assert not result.final["loss/valid"] < DIVERGED_LOSS
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle", "cosine"])
+def test_every_optimizer_learns_with_every_schedule(
+    small: Config, small_data: Data, optimizer: str, schedule: str
+) -> None:
+    lr = 0.2 if optimizer == "sgd" else 0.02
+    config = replace(small, optimizer=optimizer, schedule=schedule, lr=lr, epochs=5, norm="batch")
+    result = train(config, small_data)
+    assert result.final["loss/valid"] < 0.75 * math.log(10)
+    assert result.facts["optimizer"].lower().startswith(optimizer + "(")
+    last_lr = result.epochs[-1]["lr"]
+    assert last_lr == lr if schedule == "constant" else last_lr < 0.02 * lr
+
+
+def test_one_single_step_is_possible(small: Config, small_data: Data) -> None:
+    result = train(replace(small, train_images=8, batch_size=8, epochs=1), small_data)
+    assert result.facts["steps"] == "1"
+
+
+def test_bf16_trains_with_float32_weights(small: Config, small_data: Data) -> None:
+    result = train(replace(small, precision="bf16"), small_data)
+    assert result.facts["precision"] == "bfloat16"
+    assert result.model.block1.conv1.weight.dtype == torch.float32
+    assert result.final["loss/valid"] < math.log(10)
+
+
+def test_mltrainers_metrics_are_computed_over_the_whole_set(small: Config, small_data: Data) -> None:
+    result = train(small, small_data, metrics=[F1Score("micro")])
+    assert result.epochs[-1][f"{F1Score('micro')}/valid"] == pytest.approx(result.final["accuracy/valid"], abs=1e-4)
+
+
+def test_mltrainers_reporters_are_told_of_every_epoch(small: Config, small_data: Data) -> None:
+    class Collect(Reporter):
+        seen: list[tuple[int, float]] = []
+
+        def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+            self.seen.append((epoch, test_loss))
+
+    result = train(small, small_data, reporters=[Collect()])
+    assert Collect.seen == [(i, e["loss/valid"]) for i, e in enumerate(result.epochs, start=1)]
+
+
+def test_the_trainer_keeps_mltrainers_interface(small: Config, small_data: Data, tmp_path) -> None:
+    """A student's own Trainer call works: ReduceLROnPlateau, stepped by epoch, and a float learning rate."""
+    batches = Batches(small_data.train, 64)
+    settings = mltrainer.TrainerSettings(
+        epochs=3, metrics=[], logdir=tmp_path, train_steps=len(batches), valid_steps=1, reporttypes=[],
+        optimizer_kwargs={"lr": 1e-9}, scheduler_kwargs={"factor": 0.5, "patience": 0, "threshold": 0.5},
+        earlystop_kwargs=None,
+    )  # fmt: skip
+    trainer = LabTrainer(
+        build_model(small), settings, nn.CrossEntropyLoss(), torch.optim.SGD, batches, Batches(small_data.valid, 500),
+        torch.optim.lr_scheduler.ReduceLROnPlateau, train_sample=Batches(small_data.train, 500),
+    )  # fmt: skip
+    trainer.loop()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-10)  # halved twice: never better
+
+
+def test_the_facts_are_those_of_the_objects(small: Config, small_data: Data) -> None:
+    history = History()
+    train(replace(small, norm="batch", dropout=0.25, lr=0.004, weight_decay=0.05), small_data, reporters=[history])
+    facts = history.facts
+    assert "BatchNorm2d(8" in facts["module_tree"]
+    assert "Dropout(p=0.25" in facts["module_tree"]
+    assert facts["optimizer"].startswith("AdamW(lr=0.004,")
+    assert "weight_decay=0.05" in facts["optimizer"]
+    assert facts["schedule"].startswith("OneCycleLR(max_lr=0.004, total_steps=20")
+    assert facts["num_train"] == "320"
+    assert facts["valid_sha256"] == small_data.valid.sha256()
+
+
+def test_no_files_are_left_behind(small: Config, small_data: Data, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(small, small_data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_absent_device_is_named_with_those_that_are_there() -> None:
+    with pytest.raises(LabError, match="choose auto"):
+        resolve_device("tpu")
+
+
+def test_the_initial_loss_is_that_of_guessing(real_data: Data) -> None:
+    result = train(replace(BASE, train_images=64, epochs=1, lr=1e-12), real_data)
+    assert result.final["loss/valid"] == pytest.approx(math.log(10), abs=0.1)
+
+
+def test_one_batch_of_real_images_can_be_learned_by_heart(real_data: Data) -> None:
+    config = replace(BASE, train_images=64, epochs=120, schedule="one_cycle", lr=0.005)
+    few = Data(real_data.train, real_data.valid.take(torch.arange(100)))
+    assert train(config, few).final["accuracy/train_eval"] == 1.0
