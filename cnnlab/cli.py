@@ -3,6 +3,7 @@
 Every command loads what it needs when it runs, so that `cnnlab --help` answers at once.
 """
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -18,7 +19,7 @@ def cli() -> None:
     """Hypothesis-driven experiments with CNNs on Fashion-MNIST, every run logged to MLflow."""
 
 
-@cli.command()
+@cli.command(short_help="Train what is missing, show mean, SD and n.")
 @click.argument("studies", nargs=-1)
 @click.option("--profile", help="How much is trained: tiny (seconds), quick (minutes), full (hours).  [default: quick]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
@@ -53,7 +54,7 @@ def run(
     click.echo(f"\n{links(store)}")
 
 
-@cli.command()
+@cli.command(short_help="Check everything the lab needs.")
 def doctor() -> None:
     """Check everything the lab needs; each line is OK or says what mends it."""
     from cnnlab.doctor import examine
@@ -62,7 +63,7 @@ def doctor() -> None:
         raise SystemExit(1)
 
 
-@cli.group()
+@cli.group(short_help="Start, stop or look at the MLflow server.")
 def server() -> None:
     """Start, stop or look at the MLflow server of this folder."""
 
@@ -96,13 +97,13 @@ def status() -> None:
         raise SystemExit(1)
 
 
-@cli.command()
+@cli.command(short_help="Open the shared views in the MLflow UI.")
 @click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open the first in a browser.")
 def ui(in_browser: bool) -> None:
     """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
     from cnnlab import server as mlflow_server
 
-    if not _has_own_address():
+    if "MLFLOW_TRACKING_URI" not in os.environ:
         mlflow_server.start(click.echo)
 
     from cnnlab.reporting.text import links
@@ -114,12 +115,6 @@ def ui(in_browser: bool) -> None:
     if in_browser:
         every = [link for views in view_links(store, store.uri).values() for link in views.values()]
         click.launch(every[0] if every else store.uri)
-
-
-def _has_own_address() -> bool:
-    import os
-
-    return bool(os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def confident_mistakes(score: Score, images: torch.Tensor, rows: int = 3, column
     for axes in grid:
         axes.axis("off")
     for axes, i in zip(grid, shown, strict=False):
-        axes.imshow(images[i, 0].cpu(), cmap="gray_r")
+        axes.imshow(images[i, 0].cpu().numpy(), cmap="gray_r")
         said, true = CLASSES[int(predicted[i])], CLASSES[int(score.y[i])]
         axes.set_title(f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}", fontsize=7)
     figure.suptitle(f"Most confident of {len(wrong)} mistakes among {len(score.y):,} validation images", fontsize=9)

@@ -88,6 +88,7 @@ class LabTrainer(mltrainer.Trainer):
         self.logits_dtype: torch.dtype | None = None
         self._lowest_loss = math.inf
         self._best_step = 0
+        self._scores: tuple[Score, Score] | None = None  # of train sample and validation set, at the weights of now
         self._best_weights: dict[str, Tensor] | None = None
 
     def loop(self) -> None:
@@ -109,10 +110,12 @@ class LabTrainer(mltrainer.Trainer):
         finally:
             if self._best_weights is not None:
                 self.model.load_state_dict(self._best_weights)
+                self._scores = None
 
     def trainbatches(self) -> float:
         """Train one epoch; return the mean loss per image, in train mode, with the weights of the moment."""
         self.model.train()
+        self._scores = None
         total_loss, num_images = 0.0, 0
         for _ in range(self.settings.train_steps):
             x, y = self._to_device(*self._next_batch(self.traindataloader, "_train_iter"))
@@ -139,14 +142,20 @@ class LabTrainer(mltrainer.Trainer):
 
     def evalbatches(self) -> tuple[dict[str, float], float]:
         """Score the validation set and the sample of the training set, both in eval mode."""
-        valid = self.score(islice(self.validdataloader, self.settings.valid_steps))
-        train = self.score(self.train_sample)
+        train, valid = self.both_scores()
         if self.scheduler and self.schedule_every == "epoch":
             plateau = isinstance(self.scheduler, ReduceLROnPlateau)
             self.scheduler.step(*([valid.loss] if plateau else []))
         self.bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %")
         extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
         return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
+
+    def both_scores(self) -> "tuple[Score, Score]":
+        """Return the scores of the training sample and of the validation set, measured once for the same weights."""
+        if self._scores is None:
+            valid = islice(self.validdataloader, self.settings.valid_steps)
+            self._scores = self.score(self.train_sample), self.score(valid)
+        return self._scores
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Score":
         """Return what the network says of these images, in eval mode."""
@@ -284,8 +293,8 @@ def fit(
         except Diverged as diverged:
             outcome = str(diverged)
         seconds = time.perf_counter() - started
-        valid = trainer.score(trainer.validdataloader)
-        final = scores(trainer.score(trainer.train_sample), valid) | {"time/total_s": seconds}
+        train, valid = trainer.both_scores()
+        final = scores(train, valid) | {"time/total_s": seconds}
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")

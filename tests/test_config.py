@@ -15,7 +15,7 @@ from cnnlab.config import BASE, Config, ConfigError, differences, from_params, r
         ({"dropout": -0.1}, "greater than or equal to 0"),
         ({"dropout": "0.3"}, "number"),
         ({"dropot": 0.3}, "did you mean dropout"),
-        ({"speed": 3}, "there are: blocks"),
+        ({"units": 128}, "there are: blocks"),
         ({"norm": "btach"}, "'batch'"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"epochs": 2.5}, "integer"),

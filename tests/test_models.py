@@ -41,7 +41,9 @@ def test_dropout_is_where_the_config_says() -> None:
     head = build_model(replace(BASE, dropout=0.3))
     assert names(head)[-2:] == ["Dropout", "Linear"]
     assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.3]
-    before = replace(BASE, norm="batch", conv_dropout=0.2, conv_dropout_place="before_norm", conv_dropout_kind="spatial")
+    before = replace(
+        BASE, norm="batch", conv_dropout=0.2, conv_dropout_place="before_norm", conv_dropout_kind="spatial"
+    )
     assert names(build_model(before))[:3] == ["Conv2d", "Dropout2d", "BatchNorm2d"]
     after = replace(before, conv_dropout_place="after_norm", conv_dropout_kind="element")
     assert names(build_model(after))[:5] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Dropout"]

@@ -5,7 +5,7 @@ import math
 import mltrainer
 import pytest
 import torch
-from mltrainer.metrics import F1Score
+from mltrainer.metrics import Accuracy
 from mltrainer.trainer import Reporter
 from torch import nn
 
@@ -98,7 +98,7 @@ def test_the_result_is_the_value_at_the_last_weights(small: Config, small_data: 
 
 
 def test_best_weights_are_restored_without_early_stopping(small: Config, small_data: Data) -> None:
-    config = replace(small, keep="best", epochs=6, lr=0.05, optimizer="sgd", schedule="constant", seed=3)
+    config = replace(small, keep="best", epochs=6, lr=0.3, optimizer="sgd", schedule="constant", seed=1)
     result = train(config, small_data)
     losses = [epoch["loss/valid"] for epoch in result.epochs]
     best = losses.index(min(losses))
@@ -152,19 +152,21 @@ def test_bf16_trains_with_float32_weights(small: Config, small_data: Data) -> No
 
 
 def test_mltrainers_metrics_are_computed_over_the_whole_set(small: Config, small_data: Data) -> None:
-    result = train(small, small_data, metrics=[F1Score("micro")])
-    assert result.epochs[-1][f"{F1Score('micro')}/valid"] == pytest.approx(result.final["accuracy/valid"], abs=1e-4)
+    result = train(small, small_data, metrics=[Accuracy()])
+    assert result.epochs[-1]["Accuracy/valid"] == pytest.approx(result.final["accuracy/valid"], abs=1e-6)
 
 
 def test_mltrainers_reporters_are_told_of_every_epoch(small: Config, small_data: Data) -> None:
     class Collect(Reporter):
-        seen: list[tuple[int, float]] = []
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, float]] = []
 
         def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
             self.seen.append((epoch, test_loss))
 
-    result = train(small, small_data, reporters=[Collect()])
-    assert Collect.seen == [(i, e["loss/valid"]) for i, e in enumerate(result.epochs, start=1)]
+    collect = Collect()
+    result = train(small, small_data, reporters=[collect])
+    assert collect.seen == [(i, e["loss/valid"]) for i, e in enumerate(result.epochs, start=1)]
 
 
 def test_the_trainer_keeps_mltrainers_interface(small: Config, small_data: Data, tmp_path) -> None:
@@ -172,7 +174,7 @@ def test_the_trainer_keeps_mltrainers_interface(small: Config, small_data: Data,
     batches = Batches(small_data.train, 64)
     settings = mltrainer.TrainerSettings(
         epochs=3, metrics=[], logdir=tmp_path, train_steps=len(batches), valid_steps=1, reporttypes=[],
-        optimizer_kwargs={"lr": 1e-9}, scheduler_kwargs={"factor": 0.5, "patience": 0, "threshold": 0.5},
+        optimizer_kwargs={"lr": 1e-4}, scheduler_kwargs={"factor": 0.5, "patience": 0, "threshold": 0.5},
         earlystop_kwargs=None,
     )  # fmt: skip
     trainer = LabTrainer(
@@ -180,7 +182,7 @@ def test_the_trainer_keeps_mltrainers_interface(small: Config, small_data: Data,
         torch.optim.lr_scheduler.ReduceLROnPlateau, train_sample=Batches(small_data.train, 500),
     )  # fmt: skip
     trainer.loop()
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-10)  # halved twice: never better
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-5)  # halved twice: never better
 
 
 def test_the_facts_are_those_of_the_objects(small: Config, small_data: Data) -> None:

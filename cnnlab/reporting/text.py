@@ -13,8 +13,8 @@ from cnnlab.tracking.views import VIEWS, view_links
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
     """Return the table of `summary` for a terminal: one row for each arm, with n and SD beside every mean."""
     table = Table(title=title, title_justify="left")
-    table.add_column("arm")
-    for heading in ("n", "accuracy (%)", "SD (pp)", "loss", "SD", "gap (loss)", "s / epoch"):
+    table.add_column("arm", no_wrap=True)
+    for heading in ("n", "acc. %", "SD pp", "loss", "SD", "gap", "s/epoch"):
         table.add_column(heading, justify="right")
     for arm, row in arms.iterrows():
         numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)

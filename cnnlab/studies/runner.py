@@ -9,7 +9,7 @@ from cnnlab.data import Data
 from cnnlab.studies.study import Study
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.run_logger import RunLogger
+from cnnlab.tracking.run_logger import RunLogger, reuse_run
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.views import publish_views
@@ -26,17 +26,22 @@ def run_study(
     A run is identified by its config and its owner: calling this twice trains nothing twice, and after an
     interruption it goes on with what is missing.
     """
-    done = finished_configs(study, store)
+    done = set(results(study, store)["config"])
     todo = [(arm, config) for arm, config in study.runs() if config not in done]
     say(study.describe())
     if done:
         say(f"{len(done)} of its runs are finished already and are not trained again.")
+    elsewhere = _trained_elsewhere(store) if todo else {}
     _publish(study, store, say)
     courier = Courier(store, say)
     try:
         for arm, config in todo:
             tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
             title = f"{arm}, seed {config.seed}"
+            if config in elsewhere:
+                say(f"{title}: trained already, in another study; its results are taken over.")
+                reuse_run(courier, elsewhere[config], study.name, title, tags)
+                continue
             with RunLogger(courier, study.name, config, title, tags) as log:
                 log.result(fit(config, data, [log], device=device, title=title, progress=progress), data)
     finally:
@@ -44,16 +49,19 @@ def run_study(
     return results(study, store)
 
 
+def _trained_elsewhere(store: Store) -> dict[Config, str]:
+    """Return the id of the first finished run of every config that this owner has trained, in any study."""
+    runs = load_runs(store)
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & (runs["reused_from"] == "")]
+    first = runs.drop_duplicates("config")
+    return dict(zip(first["config"], first["run_id"], strict=True))
+
+
 def _publish(study: Study, store: Store, say: Say) -> None:
     try:
         publish_views(store, study.name, study.question, study.vary)
     except Exception as error:  # a view less is no reason not to train
         say(f"The shared views of {study.name} could not be written ({error}); the runs are not affected.")
-
-
-def finished_configs(study: Study, store: Store) -> set[Config]:
-    """Return the configs of the study's runs that are finished."""
-    return set(results(study, store)["config"])
 
 
 def results(study: Study, store: Store) -> pd.DataFrame:

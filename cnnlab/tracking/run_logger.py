@@ -15,7 +15,7 @@ from mlflow.models import infer_signature
 from safetensors.torch import save_file
 from torch import nn
 
-from cnnlab.config import IMAGE_SIZE, Config, to_params
+from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
 from cnnlab.data import Data
 from cnnlab.figures import run_figures
 from cnnlab.tracking.courier import Courier
@@ -35,12 +35,21 @@ class RunLogger(FactReporter):
     An interrupt (Ctrl-C) ends the run as KILLED and any other exception as FAILED, with the epochs kept.
     """
 
-    def __init__(self, courier: Courier, experiment: str, config: Config, name: str, tags: dict[str, str]) -> None:
+    def __init__(
+        self,
+        courier: Courier,
+        experiment: str,
+        config: Config,
+        name: str,
+        tags: dict[str, str],
+        started: int | None = None,
+    ) -> None:
         self.config = config
         self._courier = courier
         self._journal = Journal.new()
-        self._write(
+        self.write(
             "create",
+            time=started or _now_ms(),
             target="project" if courier.store.is_project else courier.store.uri,
             experiment=experiment,
             name=name,
@@ -59,18 +68,18 @@ class RunLogger(FactReporter):
 
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
         """Record one epoch; mltrainer calls the validation loss `test_loss`, and `loss/valid` is the same value."""
-        self._write("metrics", step=epoch, metrics={"loss/train": train_loss, **metric_dict})
+        self.write("metrics", step=epoch, metrics={"loss/train": train_loss, **metric_dict})
 
     def result(self, result: Result, data: Data) -> None:
         """Record the result: the final metrics, facts, figures, the weights and the model."""
         finals = {f"final/{name}": value for name, value in result.final.items()}
         # MLflow keeps them at the run and at the model; the same time and step make them the same points.
         points = {"time": _now_ms(), "step": len(result.epochs), "metrics": finals}
-        self._write("metrics", **points)
+        self.write("metrics", **points)
         self._facts(result.facts)
         self._save_figures(run_figures(result, data))
         self._save_model(result)
-        self._write("model", **points)
+        self.write("model", **points)
 
     def __enter__(self) -> Self:
         return self
@@ -83,15 +92,16 @@ class RunLogger(FactReporter):
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             status = "KILLED" if stopped else "FAILED"
             self._facts({"outcome": "interrupted" if stopped else f"failed: {error}"[:500]})
-        self._write("end", status=status)
+        self.write("end", status=status)
         self._courier.flush()
 
-    def _write(self, event: str, **content: Any) -> None:
+    def write(self, event: str, **content: Any) -> None:
+        """Write an event into the journal, with the time in ms since 1970, and have it carried to MLflow."""
         self._journal.append(event, **{"time": _now_ms(), **content})
         self._courier.carry(self._journal)
 
     def _facts(self, facts: dict[str, str]) -> None:
-        self._write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
+        self.write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
 
     def _save_figures(self, figures: dict[str, Figure]) -> None:
         folder = self._journal.files / "figures"
@@ -104,8 +114,35 @@ class RunLogger(FactReporter):
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, self._journal.files / "weights.safetensors")
         np.save(self._journal.files / "valid_correct.npy", result.valid.correct.numpy())
-        self._write("files")
+        self.write("files")
         save_for_mlflow(model, str(self._journal.model))
+
+
+def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
+    """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
+
+    Params, facts, metrics and times are those of the run `run_id`; its figures and its model stay there.
+    """
+    client = courier.store.client
+    run = client.get_run(run_id)
+    facts = {name: value for name, value in run.data.tags.items() if name.startswith("fact.")}
+    origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
+    points: dict[tuple[int, int], dict[str, float]] = {}
+    for metric in run.data.metrics:
+        for point in client.get_metric_history(run_id, metric):
+            points.setdefault((point.step, point.timestamp), {})[metric] = point.value
+    logger = RunLogger(
+        courier,
+        experiment,
+        from_params(run.data.params),
+        name,
+        facts | tags | {"reused_from": run_id, "mlflow.note.content": origin},
+        started=run.info.start_time,
+    )
+    for (step, measured), metrics in sorted(points.items()):
+        logger.write("metrics", time=measured, step=step, metrics=metrics)
+    logger.write("end", time=run.info.end_time, status=run.info.status)
+    courier.flush()
 
 
 def _now_ms() -> int:

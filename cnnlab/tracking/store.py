@@ -22,7 +22,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment"):
+for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
@@ -48,7 +48,7 @@ class Store:
         return {
             "environment": f"MLflow: {self.uri} (from MLFLOW_TRACKING_URI)",
             "server": f"MLflow: the server at {self.uri}",
-            "embedded": f"MLflow: {paths.database()} (no server is running; ./start_server.sh starts the UI)",
+            "embedded": f"MLflow: {_short(paths.database())} (no server is running; ./start_server.sh starts the UI)",
         }[self.kind]
 
     def experiment_id(self, name: str) -> str:
@@ -108,10 +108,22 @@ def connect(say: Callable[[str], None] = print) -> Store:
         )
         reason = str(error).splitlines()[0][:200]
         raise LabError(f"the MLflow store {store.uri} doesn't answer ({reason}): {mend}.") from None
-    mlflow.set_tracking_uri(store.uri)
+    _point_mlflow_at(store)
     say(store.describe())
     deliver_leftovers(say)
     return store
+
+
+def _point_mlflow_at(store: Store) -> None:
+    """Let plain `mlflow` calls of a student go to the same store."""
+    mlflow.set_tracking_uri(store.uri)
+    if store.kind != "environment":
+        # MLflow has put the address into the environment too, where it would pass for the user's own wish.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def _short(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"
 
 
 def _create_tables(uri: str) -> None:

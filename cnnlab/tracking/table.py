@@ -3,26 +3,27 @@
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 
 from cnnlab.config import Config, ConfigError, from_params
 from cnnlab.tracking.store import Store
 
+COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "config"]
 
-def load_runs(store: Store, experiment: str) -> pd.DataFrame:
-    """Return all runs of an experiment that this lab made, one row each, oldest first.
 
-    Columns: `run_id, name, status, owner, config` (a `Config`), the final metrics by their names
+def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
+    """Return the runs of an experiment (of all, without a name) that this lab made, one row each, oldest first.
+
+    Columns: `run_id, name, status, owner, reused_from, config` (a `Config`), the final metrics by their names
     (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
     """
-    found = store.client.get_experiment_by_name(experiment)
+    experiments = store.client.search_experiments(filter_string=f"name = '{experiment}'" if experiment else None)
     rows: list[dict[str, Any]] = []
     token = None
-    while found is not None:
+    while experiments:
         page = store.client.search_runs(
-            [found.experiment_id],
+            [found.experiment_id for found in experiments],
             "tags.kind = 'run'",
-            run_view_type=ViewType.ACTIVE_ONLY,
             max_results=500,
             order_by=["attributes.start_time ASC"],
             page_token=token,
@@ -30,7 +31,7 @@ def load_runs(store: Store, experiment: str) -> pd.DataFrame:
         rows += [row for run in page if (row := _row(run)) is not None]
         if not (token := page.token):
             break
-    return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "status", "owner", "config"])
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
@@ -54,6 +55,7 @@ def _row(run: Run) -> dict[str, Any] | None:
         "name": run.info.run_name,
         "status": run.info.status,
         "owner": run.data.tags.get("owner", ""),
+        "reused_from": run.data.tags.get("reused_from", ""),
         "config": config,
         **{k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")},
         **{k: v for k, v in run.data.tags.items() if k.startswith("fact.")},

@@ -1,0 +1,143 @@
+"""The command line does what it says, and its exit codes are right."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnnlab.tracking.journal import spool_folder
+from cnnlab.tracking.store import connect
+
+ROOT = Path(__file__).parents[1]
+
+
+def cnnlab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cnnlab", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout)
+
+
+def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
+    """The README's first command, in the tiny profile: real images, real runs, a table, links; and again, for free."""
+    done = cnnlab("run", "--profile", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert "MLflow: my lab/mlflow.db" in done.stdout
+    assert "tiny-02-dropout: 4 arms x 2 seeds, each 2 epochs of 640 images." in done.stdout
+    rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
+    assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
+    assert "viewStateShareKey=table" in done.stdout
+    assert done.stderr.count("\n") == 8  # one line for each training: the bar's last state
+    runs = runs_in_store()
+    assert len(runs) == 10
+    again = cnnlab("run", "--profile", "tiny")
+    assert again.returncode == 0
+    assert "8 of its runs are finished already" in again.stdout
+    assert again.stderr == ""
+    assert runs_in_store() == runs
+
+
+def runs_in_store() -> list[str]:
+    store = connect(lambda line: None)
+    ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    return [run.info.run_id for run in store.client.search_runs(ids)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
+    command = [sys.executable, "-m", "cnnlab", "run", "baseline", "--profile", "tiny", "--epochs", "3000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(900):
+            journals = list(spool_folder().glob("*/journal.jsonl"))
+            if journals and journals[0].read_text().count('"metrics"') >= 2:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert "Stopped. What was measured is kept" in stderr
+    assert "Traceback" not in stderr
+    store = connect(lambda line: None)
+    (run,) = store.client.search_runs([store.experiment_id("custom-01-baseline")])
+    assert run.info.status == "KILLED"
+    assert len(store.client.get_metric_history(run.info.run_id, "loss/valid")) >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (("run", "--profile", "huge"), 1, "choose tiny, quick, full"),
+        (("run", "normalisation"), 1, "names 0 studies"),
+        (("run", "--epochs", "0"), 2, "0 is not in the range"),
+        (("fly",), 2, "No such command"),
+        (("server", "status"), 1, ""),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_the_right_exit_code(
+    home: Path, arguments: tuple[str, ...], code: int, hint: str
+) -> None:
+    done = cnnlab(*arguments)
+    assert done.returncode == code
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command() -> None:
+    done = cnnlab("--help")
+    assert done.returncode == 0
+    for command in ("run", "doctor", "server", "ui"):
+        assert command in done.stdout
+
+
+def test_the_doctor_finds_a_healthy_lab_well(home: Path) -> None:
+    done = cnnlab("doctor")
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("OK") for line in lines)
+    assert [line.split()[1] for line in lines] == [
+        "python", "packages", "data", "store", "schema", "spool", "server", "tracking", "device",
+    ]  # fmt: skip
+    assert "55,000 train, 5,000 valid" in done.stdout
+
+
+def test_the_doctor_names_what_mends_a_damaged_store(home: Path) -> None:
+    connect(lambda line: None)
+    file = home / "mlflow.db"
+    file.write_bytes(b"not a database at all" * 500)
+    done = cnnlab("doctor")
+    assert done.returncode == 1
+    ill = [line for line in done.stdout.splitlines() if line.startswith("MEND")]
+    assert any("is damaged" in line and "version control" in line for line in ill)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_sees_runs_that_wait(home: Path) -> None:
+    folder = spool_folder() / json.dumps("left over").strip('"')
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_text('{"event": "create"}\n')
+    done = cnnlab("doctor")
+    assert done.returncode == 1
+    assert "1 runs are on their way" in done.stdout
+    shutil.rmtree(folder)
+
+
+def test_the_server_commands_start_and_stop_one_server(home: Path) -> None:
+    try:
+        started = cnnlab("server", "start")
+        assert started.returncode == 0, started.stderr
+        assert f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}" in started.stdout
+        assert cnnlab("server", "status").returncode == 0
+        links = cnnlab("ui", "--no-open")
+        assert links.returncode == 0
+        assert "Model training" in links.stdout
+    finally:
+        assert cnnlab("server", "stop").returncode == 0
+    assert cnnlab("server", "status").returncode == 1
