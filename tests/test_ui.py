@@ -6,80 +6,98 @@ Without Chromium these tests are skipped; where `CNNLAB_BROWSER` names one (as i
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from cnnlab import server
-from cnnlab.config import Config
+from cnnlab.config import BASE, replace
 from cnnlab.data import Data
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import connect
 from cnnlab.tracking.views import view_links
+from tests.conftest import free_port
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
+ARMS = {"dropout=0.0", "dropout=0.5"}
 
 
 def quiet(line: str) -> None:
     """Say nothing."""
 
 
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A study of two arms and three seeds on a running server: its address, and the runs."""
+    base = replace(BASE, blocks=((1, 8),), train_images=320, epochs=3, batch_size=32, lr=0.01)
+    study = Study("quick-02-dropout", "What does dropout change?", base, (0, 1, 2), {"dropout": (0.0, 0.5)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        address = server.start(quiet)
+        try:
+            yield address, run_study(study, small_data, connect(quiet), quiet, progress=False)
+        finally:
+            server.stop(quiet)
+
+
 @pytest.fixture
 def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": 2200, "height": 1400})
+        page = browser.new_page(viewport={"width": 2200, "height": 1400})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        yield page
         browser.close()
 
 
-def test_the_shared_views_show_arms_columns_and_bands(home: Path, small: Config, small_data: Data, page: Page) -> None:
-    study = Study("quick-02-dropout", "What does dropout change?", small, (0, 1, 2), {"dropout": (0.0, 0.5)})
-    runs = run_study(study, small_data, connect(quiet), quiet, progress=False)
-    best = runs.loc[runs["accuracy/valid"].idxmax()]
-    address = server.start(quiet)
-    try:
-        links = view_links(connect(quiet), address)["quick-02-dropout"]
-        page.goto(links["table"])
-        expect(page.get_by_text("6 matching runs")).to_be_visible(timeout=60_000)
-        expect(page.get_by_text("What does dropout change?").first).to_be_visible()
-        headers = page.locator(".ag-header-cell").all_inner_texts()
-        for column in ("final/accuracy/valid", "final/loss/valid", "dropout", "seed", "arm", "owner"):
-            assert column in [header.strip() for header in headers]
-        assert "Dataset" not in headers
-        first = page.locator(
-            '.ag-center-cols-container [row-index="0"], .ag-pinned-left-cols-container [row-index="0"]'
-        )
-        expect(first.first).to_contain_text(best["name"])  # sorted: the best run is on top
-
-        page.goto("about:blank")
-        page.goto(links["curves"])
-        expect(page.get_by_text("accuracy/valid").first).to_be_visible(timeout=60_000)
-        chart = page.locator(".js-plotly-plot").first
-        expect(chart.locator(".scatterlayer .trace")).not_to_have_count(0, timeout=60_000)
-        names = page.evaluate("""() => [...document.querySelectorAll('.js-plotly-plot')]
-            .flatMap(plot => plot.data.map(trace => [trace.name ?? '', trace.fill ?? '']))""")
-        assert {name for name, _ in names if name} >= {"dropout=0.0", "dropout=0.5"}
-        assert any(fill in ("toself", "tonexty", "tozerox") for _, fill in names)  # the band over the seeds
-    finally:
-        server.stop(quiet)
+def test_the_table_shows_every_run_with_the_right_columns_best_first(
+    shown: tuple[str, pd.DataFrame], page: Page
+) -> None:
+    address, runs = shown
+    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["table"])
+    expect(page.get_by_text("6 matching runs")).to_be_visible()
+    expect(page.get_by_text("What does dropout change?").first).to_be_visible()
+    headers = {header.strip() for header in page.locator(".ag-header-cell").all_inner_texts()}
+    wanted = {"final/accuracy/valid", "final/loss/valid", "final/gap/loss", "dropout", "seed", "arm", "owner"}
+    assert wanted <= headers
+    assert not {"Dataset", "epochs", "batch_size", "lr"} & headers
+    shown_runs = page.locator('[role="row"] a[href*="/runs/"]').all_inner_texts()
+    best_first = runs.sort_values("accuracy/valid", ascending=False)
+    assert len(shown_runs) == 6
+    accuracy = dict(zip(runs["name"], runs["accuracy/valid"], strict=True))
+    assert [accuracy[name.strip()] for name in shown_runs] == list(best_first["accuracy/valid"])
 
 
-def test_a_run_shows_its_question_figures_and_facts(home: Path, small: Config, small_data: Data, page: Page) -> None:
-    study = Study("quick-01-baseline", "How well does the plain network do?", small, (0,))
-    runs = run_study(study, small_data, connect(quiet), quiet, progress=False)
-    address = server.start(quiet)
-    try:
-        experiment = connect(quiet).experiment_id(study.name)
-        run = f"{address}/#/experiments/{experiment}/runs/{runs['run_id'][0]}"
-        page.goto(run)
-        expect(page.get_by_text("fact.outcome").first).to_be_visible(timeout=60_000)
-        expect(page.get_by_text("one_cycle").first).to_be_visible()
-        page.goto(f"{run}/artifacts/figures/confusion_matrix.png")
-        expect(page.locator('img[alt="confusion_matrix.png"]').first).to_be_visible(timeout=60_000)
-    finally:
-        server.stop(quiet)
+def test_the_curves_show_the_mean_of_each_arm_with_a_band(shown: tuple[str, pd.DataFrame], page: Page) -> None:
+    address, _ = shown
+    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["curves"])
+    chart = page.locator(".js-plotly-plot").first
+    expect(chart.locator(".js-fill")).to_have_count(len(ARMS))  # a band for each arm
+    for arm in ARMS:
+        expect(page.get_by_text(f"{arm} (loss/valid)").first).to_be_visible()
+    for title in ("loss/valid", "accuracy/valid", "gap/loss"):
+        expect(page.get_by_text(title, exact=True).first).to_be_attached()
+    traces = chart.evaluate("plot => plot.data.map(trace => [trace.fill ?? '', trace.x?.length ?? 0])")
+    lines = [points for fill, points in traces if not fill and points]
+    assert len(lines) >= len(ARMS)
+    assert set(lines) == {3}  # a point for each epoch
+
+
+def test_a_run_shows_its_params_facts_and_figures(shown: tuple[str, pd.DataFrame], page: Page) -> None:
+    address, runs = shown
+    experiment = connect(quiet).experiment_id("quick-02-dropout")
+    run = f"{address}/#/experiments/{experiment}/runs/{runs['run_id'][0]}"
+    page.goto(run)
+    expect(page.get_by_text("fact.outcome").first).to_be_attached()
+    expect(page.get_by_text("one_cycle").first).to_be_attached()
+    page.goto(f"{run}/artifacts/figures/confusion_matrix.png")
+    expect(page.get_by_alt_text("figures/confusion_matrix.png").first).to_be_visible()

@@ -6,12 +6,17 @@ The format is not documented; a test opens both views in a real browser.
 
 import json
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlencode
 
 from cnnlab.tracking.store import Store
 
-FINALS = ("final/accuracy/valid", "final/loss/valid", "final/gap/loss")
 VIEWS = {"table": "every run, best first", "curves": "curves of each arm: mean over the seeds, with a band"}
+FINALS = ("final/accuracy/valid", "final/loss/valid", "final/gap/loss")
+CHARTS = {
+    "Validation": ("loss/valid", "accuracy/valid"),
+    "Training, and the gap to validation": ("loss/train", "loss/train_eval", "gap/loss"),
+}
 
 
 def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
@@ -22,7 +27,7 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
     experiment_id = store.experiment_id(experiment)
     columns = ["tags.`arm`", *(f"params.`{name}`" for name in varied), "params.`seed`"]
     columns += [f"metrics.`{name}`" for name in FINALS] + ["tags.`fact.outcome`", "tags.`owner`"]
-    state = {
+    table = {
         "searchFilter": "tags.kind = 'run'",
         "orderByKey": f"metrics.`{FINALS[0]}`",
         "orderByAsc": False,
@@ -33,11 +38,39 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
         "selectedColumns": columns,
     }
     by_arm = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
-    views = {"table": state, "curves": state | {"groupBy": by_arm}}
+    curves = table | {"groupBy": by_arm} | _charts()
     store.client.set_experiment_tag(experiment_id, "mlflow.note.content", question)
-    store.client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
-    for key, view in views.items():
+    for key, view in {"table": table, "curves": curves}.items():
         store.client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+
+
+def _charts() -> dict[str, Any]:
+    sections = [
+        {"uuid": title, "name": title, "display": True, "isReordered": False, "deleted": False, "isGenerated": False}
+        for title in CHARTS
+    ]
+    charts = [
+        {
+            "uuid": metric,
+            "type": "LINE",
+            "metricSectionId": title,
+            "metricKey": metric,
+            "selectedMetricKeys": [metric],
+            "runsCountToCompare": 100,  # else the UI draws the first 10 runs only
+            "xAxisKey": "step",
+            "xAxisScaleType": "linear",
+            "scaleType": "linear",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+            "useGlobalXaxisKey": True,
+            "range": {"xMin": None, "xMax": None, "yMin": None, "yMax": None},
+            "isGenerated": False,
+            "deleted": False,
+        }
+        for title, metrics in CHARTS.items()
+        for metric in metrics
+    ]
+    return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
 
 
 def view_link(address: str, experiment_id: str, key: str) -> str:

@@ -1,0 +1,42 @@
+"""Write the exact version of every package, direct or not, into pyproject.toml.
+
+    uv run .ci/pin.py
+
+A lock file would do the same, but it names the registry it was made with; names and versions hold everywhere.
+The markers of `uv export` survive, so one list serves Linux, macOS and Windows.
+"""
+
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["tomlkit"]
+# ///
+
+import subprocess
+from pathlib import Path
+
+import tomlkit
+
+PROJECT = Path(__file__).resolve().parents[1]
+FILE = PROJECT / "pyproject.toml"
+
+
+def uv(*arguments: str) -> str:
+    """Run uv in the project and return what it prints."""
+    return subprocess.run(["uv", *arguments], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+
+
+def write_pins(pins: list[str]) -> None:
+    """Replace the list of pins in pyproject.toml; everything else in it stays as it is."""
+    document = tomlkit.parse(FILE.read_text(encoding="utf-8"))
+    document["tool"]["uv"]["constraint-dependencies"] = tomlkit.array(pins).multiline(True)
+    FILE.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    write_pins([])
+    uv("lock", "--upgrade")
+    exported = uv("export", "--frozen", "--all-groups", "--no-hashes", "--no-emit-project", "--no-annotate", "--no-header")
+    pins = exported.split("\n")[:-1]
+    write_pins(pins)
+    uv("lock")
+    print(f"{len(pins)} packages pinned in {FILE.name}; install them with `uv sync`.")
