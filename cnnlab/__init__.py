@@ -16,6 +16,7 @@ _HOME = {
     "fit": "training",
     "connect": "tracking.store",
     "load_runs": "tracking.table",
+    "read_test_set": "tracking.test_set",
     "Study": "studies.study",
     "find_profile": "studies.profiles",
     "lab_studies": "studies.profiles",

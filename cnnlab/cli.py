@@ -41,10 +41,12 @@ def run(
     chosen = pick(lab_studies(find_profile(profile, epochs, seeds)), studies)
 
     from cnnlab.data import load_data
+    from cnnlab.device import describe_device
     from cnnlab.reporting.text import arms_table, links
     from cnnlab.studies.runner import run_study, summary
     from cnnlab.tracking.store import connect
 
+    click.echo(f"Training on {describe_device(device)}")
     store = connect(click.echo)
     data = load_data(click.echo)
     for study in chosen:

@@ -107,11 +107,9 @@ def _tracking() -> str:
 
 
 def _device() -> str:
-    import torch
+    from cnnlab.device import describe_device
 
-    from cnnlab.training import resolve_device
-
-    return f"{resolve_device()}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
+    return f"{describe_device()}, {os.cpu_count()} cores"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

@@ -1,6 +1,5 @@
 """Training one network: `fit(config, data)`, on top of mltrainer's `Trainer`."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +23,10 @@ from tqdm import tqdm
 
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data, Split
+from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
-from cnnlab.models import build_model, num_parameters
+from cnnlab.facts import facts_as_built
+from cnnlab.models import build_model
 from cnnlab.progress import progress_bar
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
@@ -267,10 +268,11 @@ def fit(
     over the whole validation set; `title` heads the progress bar. The caller's random numbers stay as they were.
 
     Raises:
-        LabError: `device` isn't there.
+        LabError: `device` isn't there, or `data` has fewer training images than `config` asks for.
     """
+    if config.train_images > len(data.train):
+        raise LabError(f"train_images={config.train_images} is not possible: the data hold {len(data.train)}.")
     device = resolve_device(device)
-    seeds = Seeds.of(config.seed)
     history = History()
     title = title or f"seed {config.seed}"
     with (
@@ -278,33 +280,45 @@ def fit(
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []),
         progress_bar(title, config.epochs * config.train_images, progress) as bar,
     ):
-        trainer = _build_trainer(config, data, seeds, device, metrics, Path(folder), bar)
+        trainer, facts = _build_trainer(config, data, device, metrics, Path(folder), bar)
         trainer.reporters = [history, *reporters]
         for reporter in trainer.reporters:
             if isinstance(reporter, FactReporter):
-                reporter.start(_facts_as_built(trainer))
-        torch.manual_seed(seeds.dropout)
-        outcome = "finished"
+                reporter.start(facts)
         started = time.perf_counter()
-        try:
-            trainer.loop()
-            if len(history.epochs) < config.epochs:
-                outcome = f"stopped early after epoch {len(history.epochs)}"
-        except Diverged as diverged:
-            outcome = str(diverged)
-        seconds = time.perf_counter() - started
+        outcome = _train(trainer, history)
+        final = {"time/total_s": time.perf_counter() - started}
         train, valid = trainer.both_scores()
-        final = scores(train, valid) | {"time/total_s": seconds}
+        final |= scores(train, valid)
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
-    facts = _facts_as_built(trainer) | _facts_as_trained(trainer) | {"outcome": outcome}
+    facts = facts | {
+        "steps": str(trainer.num_steps),
+        "images_seen": str(trainer.images_seen),
+        "precision": str(trainer.logits_dtype).removeprefix("torch."),
+        "kept": trainer.kept,
+        "outcome": outcome,
+    }
     return Result(config, trainer.model, history.epochs, final, outcome, valid, facts)
 
 
+def _train(trainer: LabTrainer, history: History) -> str:
+    """Train to the end, and return in words how that came."""
+    try:
+        trainer.loop()
+    except Diverged as diverged:
+        return str(diverged)
+    if len(history.epochs) < trainer.settings.epochs:
+        return f"stopped early after epoch {len(history.epochs)}"
+    return "finished"
+
+
 def _build_trainer(
-    config: Config, data: Data, seeds: Seeds, device: str, metrics: Sequence[Any], folder: Path, bar: tqdm
-) -> LabTrainer:
+    config: Config, data: Data, device: str, metrics: Sequence[Any], folder: Path, bar: tqdm
+) -> tuple[LabTrainer, dict[str, str]]:
+    """Return the trainer of a run, with its random numbers at their start, and the facts about it."""
+    seeds = Seeds.of(config.seed)
     subset = torch.randperm(len(data.train), generator=_generator(seeds.subset))[: config.train_images]
     train, valid = data.train.take(subset).to(device), data.valid.to(device)
     sample = Split(train.x[:TRAIN_EVAL_IMAGES], train.y[:TRAIN_EVAL_IMAGES])
@@ -327,7 +341,7 @@ def _build_trainer(
         scheduler_kwargs=scheduler_kwargs,
         earlystop_kwargs={"patience": config.patience} if config.patience else None,
     )
-    return LabTrainer(
+    trainer = LabTrainer(
         model=model,
         settings=settings,
         loss_fn=nn.CrossEntropyLoss(),
@@ -342,6 +356,8 @@ def _build_trainer(
         keep=config.keep,
         bar=bar,
     )
+    torch.manual_seed(seeds.dropout)
+    return trainer, facts_as_built(trainer, train_batches, valid_batches)
 
 
 def _schedule(config: Config, num_steps: int) -> tuple[type[LRScheduler] | None, dict[str, Any] | None]:
@@ -356,62 +372,3 @@ def _schedule(config: Config, num_steps: int) -> tuple[type[LRScheduler] | None,
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def resolve_device(device: str = "auto") -> str:
-    """Return the device to train on: for "auto" the first that is there of cuda, mps, cpu.
-
-    Raises:
-        LabError: the device that was asked for isn't there.
-    """
-    there = [
-        name for name, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok
-    ]
-    there.append("cpu")
-    if device == "auto":
-        return there[0]
-    if device.split(":")[0] not in there:
-        raise LabError(f"device={device!r} is not on this machine: choose auto, {' or '.join(there)}.")
-    return device
-
-
-def _facts_as_built(trainer: LabTrainer) -> dict[str, str]:
-    train, valid = trainer.traindataloader, trainer.validdataloader
-    assert isinstance(train, Batches) and isinstance(valid, Batches)
-    tree = str(trainer.model)
-    return {
-        "num_parameters": str(num_parameters(trainer.model)),
-        "module_tree": tree,
-        "module_tree_sha256": hashlib.sha256(tree.encode()).hexdigest(),
-        "num_train": str(len(train.split)),
-        "train_sha256": train.split.sha256(),
-        "num_valid": str(len(valid.split)),
-        "valid_sha256": valid.split.sha256(),
-        "batch_size": str(train.batch_size),
-        "optimizer": _call(trainer.optimizer, trainer.optimizer.defaults),
-        "schedule": _call(trainer.scheduler, trainer.settings.scheduler_kwargs or {}),
-        "early_stopping": str(trainer.settings.earlystop_kwargs),
-        "device": _device_name(trainer.device or "cpu"),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _facts_as_trained(trainer: LabTrainer) -> dict[str, str]:
-    return {
-        "steps": str(trainer.num_steps),
-        "images_seen": str(trainer.images_seen),
-        "precision": str(trainer.logits_dtype).removeprefix("torch."),
-        "kept": trainer.kept,
-    }
-
-
-def _call(thing: object, arguments: dict[str, Any]) -> str:
-    """Return an object the way it would be written, without the arguments that are off."""
-    if thing is None:
-        return "none"
-    given = ", ".join(f"{k}={v}" for k, v in arguments.items() if v is not None and v is not False)
-    return f"{type(thing).__name__}({given})"
-
-
-def _device_name(device: str) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device

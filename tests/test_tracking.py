@@ -34,6 +34,7 @@ from cnnlab.tracking.journal import Journal, spool_folder
 from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.store import connect
 from cnnlab.tracking.table import load_runs
+from cnnlab.tracking.test_set import read_test_set
 from cnnlab.training import Result, fit
 from tests.conftest import free_port
 
@@ -354,3 +355,26 @@ def test_a_store_that_does_not_answer_is_named_at_once(home: Path, monkeypatch: 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(LabError, match="unset MLFLOW_TRACKING_URI"):
         connect(quiet)
+
+
+def test_reading_the_test_set_is_a_run_with_its_reason(home: Path) -> None:
+    store = connect(quiet)
+    test = read_test_set(store, "the final claim", quiet)
+    assert len(test) == 10_000
+    (run,) = store.client.search_runs([store.experiment_id("test-set")])
+    assert run.data.params == {"reason": "the final claim"}
+    assert run.data.tags["kind"] == "test-reading"
+    assert run.data.tags["owner"] == "a student"
+    with pytest.raises(MlflowException):
+        store.client.log_param(run.info.run_id, "reason", "another one")
+    with pytest.raises(LabError, match="say why"):
+        read_test_set(store, "", quiet)
+    assert len(store.client.search_runs([store.experiment_id("test-set")])) == 1
+
+
+def test_connecting_twice_follows_the_server(home: Path, running_server: str) -> None:
+    """MLflow writes the address it was given into the environment; that is not a wish of the user."""
+    assert connect(quiet).kind == "server"
+    assert mlflow.get_tracking_uri() == running_server
+    server.stop(quiet)
+    assert connect(quiet).kind == "embedded"

@@ -11,9 +11,10 @@ from torch import nn
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, Split
+from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
-from cnnlab.training import DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit, resolve_device
+from cnnlab.training import DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit
 
 
 def train(config: Config, data: Data, **options) -> Result:
@@ -218,3 +219,8 @@ def test_one_batch_of_real_images_can_be_learned_by_heart(real_data: Data) -> No
     config = replace(BASE, train_images=64, epochs=120, schedule="one_cycle", lr=0.005)
     few = Data(real_data.train, real_data.valid.take(torch.arange(100)))
     assert train(config, few).final["accuracy/train_eval"] == 1.0
+
+
+def test_more_images_than_there_are_is_refused(small: Config, small_data: Data) -> None:
+    with pytest.raises(LabError, match="the data hold 640"):
+        train(replace(small, train_images=641), small_data)

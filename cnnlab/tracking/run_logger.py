@@ -1,7 +1,6 @@
 """The record of one run in MLflow: params, facts, metrics after every epoch, figures, the model."""
 
 import copy
-import logging
 import time
 import warnings
 from types import TracebackType
@@ -158,7 +157,6 @@ def save_for_mlflow(model: nn.Module, folder: str) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logits = model(torch.from_numpy(example)).numpy()
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         mlflow.pytorch.save_model(
             model,
             folder,

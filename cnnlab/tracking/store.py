@@ -22,7 +22,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "urllib3.connectionpool"):
+for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
@@ -48,7 +48,7 @@ class Store:
         return {
             "environment": f"MLflow: {self.uri} (from MLFLOW_TRACKING_URI)",
             "server": f"MLflow: the server at {self.uri}",
-            "embedded": f"MLflow: {_short(paths.database())} (no server is running; ./start_server.sh starts the UI)",
+            "embedded": f"MLflow: {_short(paths.database())} (its server isn't running; ./start_server.sh starts it)",
         }[self.kind]
 
     def experiment_id(self, name: str) -> str:
