@@ -54,7 +54,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     try:
         for _ in range(900):
             journals = list(spool_folder().glob("*/journal.jsonl"))
-            if journals and journals[0].read_text().count('"metrics"') >= 2:
+            if journals and journals[0].read_text().count('"event": "metrics"') >= 2:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -134,7 +134,7 @@ def _create_tables(uri: str) -> None:
     if file.exists() and file.stat().st_size > 0:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(file.name + "-create.lock")):
+    with FileLock(paths.state_folder() / "create.lock"):
         SqlAlchemyStore(uri, "mlflow-artifacts:/")
 
 
