@@ -35,7 +35,9 @@ def write_pins(pins: list[str]) -> None:
 if __name__ == "__main__":
     write_pins([])
     uv("lock", "--upgrade")
-    exported = uv("export", "--frozen", "--all-groups", "--no-hashes", "--no-emit-project", "--no-annotate", "--no-header")
+    exported = uv(
+        "export", "--frozen", "--all-groups", "--no-hashes", "--no-emit-project", "--no-annotate", "--no-header"
+    )
     pins = exported.split("\n")[:-1]
     write_pins(pins)
     uv("lock")

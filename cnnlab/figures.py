@@ -23,17 +23,20 @@ def run_figures(result: Result, data: Data) -> dict[str, Figure]:
         "confident_mistakes": confident_mistakes(result.valid, data.valid.x),
     }
     if result.epochs:
-        figures["learning_curves"] = learning_curves(result.epochs)
+        config, n = result.config, len(result.valid.y)
+        title = f"One run, seed {config.seed}: {config.train_images:,} training, {n:,} validation images"
+        figures["learning_curves"] = learning_curves(result.epochs, title)
     return figures
 
 
-def learning_curves(epochs: list[dict[str, float]]) -> Figure:
+def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
     """Return loss and accuracy after each epoch.
 
     The dashed line is the loss that training itself saw, with dropout on and weights on the move; compare the
     solid lines, which are measured alike.
     """
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=10)
     loss, accuracy = figure.subplots(1, 2)
     x = range(1, len(epochs) + 1)
     loss.plot(x, [e["loss/train"] for e in epochs], "--", color=GREY, marker=".", label="train, in train mode")

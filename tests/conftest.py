@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than cores would wait for each other
 
 from cnnlab import server
 from cnnlab.config import BASE, Config, replace

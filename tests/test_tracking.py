@@ -186,30 +186,33 @@ def _everything_opens(runs: list[tuple[str, Result]], data: Data) -> None:
 
 
 class KillServer:
-    """A reporter that kills the server after the first epoch, as the system would, and may start it again."""
+    """A reporter that kills or stops the server under way, as the system would, and may start it again."""
 
-    def __init__(self, restart: bool) -> None:
+    def __init__(self, restart: bool, how: str = "kill") -> None:
         self.restart = restart
+        self.how = how
 
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
         if epoch == 2:
             for process in server.processes():
-                process.kill()
-            psutil.wait_procs(server.processes(), timeout=5)
+                getattr(process, self.how)()
+            if self.how == "kill":
+                psutil.wait_procs(server.processes(), timeout=5)
         if epoch == 4 and self.restart:
             server.start(quiet)
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_killed_server_costs_no_metric_and_no_run(
-    home: Path, running_server: str, small: Config, small_data: Data, restart: bool
+@pytest.mark.parametrize(("how", "restart"), [("kill", False), ("kill", True), ("suspend", False)])
+def test_a_lost_server_costs_no_metric_and_no_run(
+    home: Path, running_server: str, small: Config, small_data: Data, how: str, restart: bool
 ) -> None:
+    """kill -9 without and with a restart, and a server that takes connections but never answers."""
     said: list[str] = []
     config = replace(small, epochs=6)
     with courier(said.append) as carrier:
         assert carrier.store.kind == "server"
         with RunLogger(carrier, "quick-02-dropout", config, "survivor", {"owner": "a student"}) as log:
-            result = fit(config, small_data, [log, KillServer(restart)], progress=False)
+            result = fit(config, small_data, [log, KillServer(restart, how)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1  # told once

@@ -20,7 +20,7 @@ from cnnlab.errors import LabError
 # MLflow would wait four minutes for a server that is gone; the journal keeps the points, so seconds will do.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
