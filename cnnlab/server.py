@@ -99,6 +99,11 @@ def is_healthy(at: int) -> bool:
     return _folder_served(at) is not None
 
 
+def answers(at: int) -> bool:
+    """Whether the server of this project folder answers on port `at`."""
+    return is_listening(at) and _answers(at)
+
+
 def is_ours(at: int) -> bool:
     """Whether port `at` is held by the server of this project folder, healthy or not."""
     folder = _folder_served(at)

@@ -5,34 +5,35 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.models import Model
 
 from cnnlab.tracking.journal import Journal, leftovers, spool_folder
-from cnnlab.tracking.store import Store, project_store
+from cnnlab.tracking.store import Store, experiment_id, first_line
 
 RETRY_S = 2.0
 
 Say = Callable[[str], None]
 
 
-def deliver(journal: Journal, store: Store) -> str:
-    """Carry what is new in a journal into `store`; return the id of the run there.
+def deliver(journal: Journal, client: MlflowClient) -> str:
+    """Carry what is new in a journal into MLflow; return the id of the run there.
 
     Raises:
-        Exception: whatever MLflow raises when the store can't be reached; what arrived until then is remembered,
-            so that calling again goes on from there.
+        Exception: whatever MLflow raises when the store can't be reached. What arrived until then is remembered:
+            calling again goes on from there.
     """
     done, run_id = journal.delivered
     for entry in journal.entries()[done:]:
-        run_id = _EVENTS[entry["event"]](store, journal, run_id, entry) or run_id
+        run_id = _EVENTS[entry["event"]](client, journal, run_id, entry) or run_id
         done += 1
         journal.mark_delivered(done, run_id)
     return run_id
 
 
-def _create(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> str:
-    client, experiment = store.client, store.experiment_id(entry["experiment"])
+def _create(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> str:
+    experiment = experiment_id(client, entry["experiment"])
     # After a crash the run may exist already, though its id was not written down any more.
     known = client.search_runs([experiment], f"tags.`lab.journal` = '{journal.id}'", max_results=1)
     if known:
@@ -44,21 +45,20 @@ def _create(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) 
     return str(run.info.run_id)
 
 
-def _metrics(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+def _metrics(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
     points = [Metric(k, v, entry["time"], entry["step"]) for k, v in entry["metrics"].items()]
-    store.client.log_batch(run_id, metrics=points)
+    client.log_batch(run_id, metrics=points)
 
 
-def _tags(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
-    store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in entry["tags"].items()])
+def _tags(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    client.log_batch(run_id, tags=[RunTag(k, v) for k, v in entry["tags"].items()])
 
 
-def _files(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
-    store.client.log_artifacts(run_id, str(journal.files))
+def _files(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    client.log_artifacts(run_id, str(journal.files))
 
 
-def _model(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
-    client = store.client
+def _model(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
     run = client.get_run(run_id)
     if run.outputs and run.outputs.model_outputs:
         return  # it arrived just before a crash
@@ -78,8 +78,8 @@ def _model(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=entry["step"])])
 
 
-def _end(store: Store, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
-    store.client.set_terminated(run_id, entry["status"], entry["time"])
+def _end(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
+    client.set_terminated(run_id, entry["status"], entry["time"])
 
 
 _EVENTS = {"create": _create, "metrics": _metrics, "tags": _tags, "files": _files, "model": _model, "end": _end}
@@ -96,6 +96,7 @@ class Courier:
     def __init__(self, store: Store, say: Say = print) -> None:
         self.store = store
         self.say = say
+        self._began_at = store.uri
         self._journals: list[Journal] = []
         self._run_ids: dict[str, str] = {}
         self._state = threading.Condition()
@@ -148,38 +149,42 @@ class Courier:
                 if self._closing:
                     return
                 asked = self._asked
-            try:
-                for journal in list(self._journals):
-                    self._run_ids[journal.id] = deliver(journal, self.store)
-                    self._drop_if_complete(journal)
-            except Exception as error:  # whatever went wrong, the journal has the points: try again
-                self._fail(error)
-            else:
-                with self._state:
+            error = self._carry_all()
+            with self._state:
+                if error is None:
                     self._done, self._failures = asked, 0
-                    self._state.notify_all()
+                else:
+                    self._failures += 1
+                self._state.notify_all()
+                if error is not None:
+                    self._state.wait_for(lambda: self._closing, timeout=RETRY_S)
 
-    def _drop_if_complete(self, journal: Journal) -> None:
-        if is_complete(journal):
-            self._journals.remove(journal)
-            journal.remove()
-
-    def _fail(self, error: Exception) -> None:
-        lost = self.store
-        if lost.is_project:
-            self.store = project_store()
-        if not self._told:
-            self._told = True
-            where = (
-                "the measurements go straight into mlflow.db now"
-                if self.store.kind == "embedded" and lost.kind == "server"
-                else f"the measurements are kept in {spool_folder()} until it does"
+    def _carry_all(self) -> Exception | None:
+        """Carry what is new in every journal; return an error if something did not get through."""
+        problem, client = None, self.store.client
+        if self._began_at.startswith("http") and client.tracking_uri.startswith("sqlite"):
+            self._tell(
+                f"The MLflow server {self._began_at} stopped answering. Training goes on, nothing is lost: the "
+                "measurements go straight into mlflow.db. ./start_server.sh starts the server again."
             )
-            self.say(f"{lost.uri} doesn't answer ({_first_line(error)}). Training goes on, nothing is lost: {where}.")
-        with self._state:
-            self._failures += 1
-            self._state.notify_all()
-            self._state.wait_for(lambda: self._closing, timeout=RETRY_S if self._failures > 1 else 0)
+        for journal in list(self._journals):
+            try:
+                self._run_ids[journal.id] = deliver(journal, client)
+                if is_complete(journal):
+                    self._journals.remove(journal)
+                    journal.remove()
+            except Exception as error:  # whatever went wrong, the journal has the points: try again later
+                problem = error
+                self._tell(
+                    f"{client.tracking_uri} doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
+                    f"the measurements are kept in {spool_folder()} and delivered when it does."
+                )
+        return problem
+
+    def _tell(self, line: str) -> None:
+        if not self._told:  # once is enough
+            self._told = True
+            self.say(line)
 
 
 def is_complete(journal: Journal) -> bool:
@@ -199,17 +204,13 @@ def deliver_leftovers(say: Say = print) -> None:
             journal.append("tags", tags={"fact.outcome": "interrupted: its process ended without a word"})
             journal.append("end", status="KILLED", time=entries[-1].get("time", int(time.time() * 1000)))
         target = entries[0]["target"]
-        store = project_store() if target == "project" else Store(target, "environment")
+        store = Store() if target == "project" else Store(target)
         try:
-            run_id = deliver(journal, store)
+            run_id = deliver(journal, store.client)
         except Exception as error:  # kept for the next time
             journal.release()
-            say(f"The run {entries[0]['name']} still waits in {journal.folder}: {store.uri}: {_first_line(error)}")
+            say(f"The run {entries[0]['name']} still waits in {journal.folder}: {store.uri}: {first_line(error)}")
             continue
         status = journal.entries()[-1]["status"]
         say(f"Delivered to MLflow: what an earlier command left of the run {entries[0]['name']} ({run_id}, {status}).")
         journal.remove()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -49,7 +49,7 @@ class RunLogger(FactReporter):
         self.write(
             "create",
             time=started or _now_ms(),
-            target="project" if courier.store.is_project else courier.store.uri,
+            target=courier.store.chosen or "project",
             experiment=experiment,
             name=name,
             params=to_params(config),
@@ -90,7 +90,7 @@ class RunLogger(FactReporter):
         if error is not None:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             status = "KILLED" if stopped else "FAILED"
-            self._facts({"outcome": "interrupted" if stopped else f"failed: {error}"[:500]})
+            self._facts({"outcome": "interrupted" if stopped else f"failed: {type(error).__name__}: {error}"[:500]})
         self.write("end", status=status)
         self._courier.flush()
 

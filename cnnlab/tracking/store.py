@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -28,20 +28,38 @@ for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
 
 @dataclass(frozen=True)
 class Store:
-    """One MLflow store: its address, and whether it is a server's, this project's file, or the user's choice."""
+    """One MLflow store: the one the user chose, or else this project's own.
 
-    uri: str
-    kind: Literal["environment", "server", "embedded"]
+    The project's own is the file `mlflow.db`, and there are two ways to it, which hold the same runs: its server,
+    if that answers, or the file itself. Each use takes the way that is open at that moment.
+    """
 
-    @cached_property
-    def client(self) -> MlflowClient:
-        """MLflow's client for this store."""
-        return MlflowClient(self.uri)
+    chosen: str | None = None  # the address of MLFLOW_TRACKING_URI, where that is set
 
     @property
     def is_project(self) -> bool:
-        """Whether this is the project's own `mlflow.db`, through its server or directly."""
-        return self.kind != "environment"
+        """Whether this is the project's own store."""
+        return self.chosen is None
+
+    @property
+    def uri(self) -> str:
+        """The address at this moment."""
+        if self.chosen:
+            return self.chosen
+        port = server.port()
+        return server.address(port) if server.answers(port) else f"sqlite:///{paths.database().as_posix()}"
+
+    @property
+    def kind(self) -> Literal["environment", "server", "embedded"]:
+        """Which way leads to the store at this moment."""
+        if not self.is_project:
+            return "environment"
+        return "embedded" if _is_sqlite(self.uri) else "server"
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the address of this moment."""
+        return _client(self.uri)
 
     def describe(self) -> str:
         """Return one sentence that says where the runs go."""
@@ -53,38 +71,29 @@ class Store:
 
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment of this name; it is made where it doesn't exist yet."""
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            # An address without a folder of this machine in it: the store can be moved.
-            location = f"mlflow-artifacts:/{name}" if self.kind != "environment" or _is_sqlite(self.uri) else None
-            try:
-                return self.client.create_experiment(name, artifact_location=location)
-            except MlflowException:
-                found = self.client.get_experiment_by_name(name)  # somebody else made it just now
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        return experiment_id(self.client, name)
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Return the id of the experiment of this name; it is made where it doesn't exist yet."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server gives its experiments an address without a folder of this machine in it; a file does not.
+        location = f"mlflow-artifacts:/{name}" if _is_sqlite(client.tracking_uri) else None
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # somebody else made it just now
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
 
 
 def find_store() -> Store:
-    """Return the store that a run should go to now.
-
-    `MLFLOW_TRACKING_URI` if that is set; else this project's server if it answers; else the file
-    `mlflow.db` itself. The last two hold the same runs.
-    """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return Store(uri, "environment")
-    return project_store()
-
-
-def project_store() -> Store:
-    """Return the way to this project's `mlflow.db`: through its server if that answers, else directly."""
-    port = server.port()
-    if server.is_listening(port) and server.is_healthy(port) and server.is_ours(port):
-        return Store(server.address(port), "server")
-    return Store(f"sqlite:///{paths.database().as_posix()}", "embedded")
+    """Return the store that runs go to: that of `MLFLOW_TRACKING_URI` if it is set, else the project's own."""
+    return Store(os.environ.get("MLFLOW_TRACKING_URI") or None)
 
 
 def connect(say: Callable[[str], None] = print) -> Store:
@@ -103,10 +112,10 @@ def connect(say: Callable[[str], None] = print) -> Store:
     except Exception as error:  # MLflow raises whatever the library below it raises
         mend = (
             "start that server, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
-            if store.kind == "environment"
+            if not store.is_project
             else "run `cnnlab doctor`"
         )
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line(error)
         raise LabError(f"the MLflow store {store.uri} doesn't answer ({reason}): {mend}.") from None
     _point_mlflow_at(store)
     say(store.describe())
@@ -114,10 +123,20 @@ def connect(say: Callable[[str], None] = print) -> Store:
     return store
 
 
+@cache
+def _client(uri: str) -> MlflowClient:
+    return MlflowClient(uri)
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's text, for a sentence about it."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def _point_mlflow_at(store: Store) -> None:
     """Let plain `mlflow` calls of a student go to the same store."""
     mlflow.set_tracking_uri(store.uri)
-    if store.kind != "environment":
+    if store.is_project:
         # MLflow has put the address into the environment too, where it would pass for the user's own wish.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
 

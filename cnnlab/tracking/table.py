@@ -4,9 +4,11 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from cnnlab.config import Config, ConfigError, from_params
-from cnnlab.tracking.store import Store
+from cnnlab.errors import LabError
+from cnnlab.tracking.store import Store, first_line
 
 COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "config"]
 
@@ -16,9 +18,24 @@ def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
 
     Columns: `run_id, name, status, owner, reused_from, config` (a `Config`), the final metrics by their names
     (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
+
+    Raises:
+        LabError: the store doesn't answer.
     """
+    try:
+        runs = _search(store, experiment)
+    except MlflowException as error:
+        raise LabError(
+            f"the runs can't be read now, {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: "
+            "start that server, and call this again."
+        ) from None
+    rows = [row for run in runs if (row := _row(run)) is not None]
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+
+
+def _search(store: Store, experiment: str | None) -> list[Run]:
     experiments = store.client.search_experiments(filter_string=f"name = '{experiment}'" if experiment else None)
-    rows: list[dict[str, Any]] = []
+    runs: list[Run] = []
     token = None
     while experiments:
         page = store.client.search_runs(
@@ -28,10 +45,10 @@ def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        rows += [row for run in page if (row := _row(run)) is not None]
+        runs += page
         if not (token := page.token):
             break
-    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+    return runs
 
 
 def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
