@@ -2,9 +2,13 @@
 
 import importlib
 import os
+import warnings
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
 os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
+
+# A library offers its widget bars; ours is plain text, which a saved notebook keeps.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOME = {
     "BASE": "config",

@@ -45,6 +45,7 @@ def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
         mininterval=0.3,
         file=_stream(),
         bar_format=FORMAT,
+        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm asks the terminal what it can show
         dynamic_ncols=sys.stderr.isatty(),
         ncols=None if sys.stderr.isatty() else 130,
     )

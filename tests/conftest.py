@@ -1,18 +1,17 @@
 """Shared fixtures: a project folder of its own for every test, small images, the real data, a real server."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than cores would wait for each other
 
 from cnnlab import server
 from cnnlab.config import BASE, Config, replace
-from cnnlab.data import Data, Split, load_data
+from cnnlab.data import Data, load_data
+from tests.helpers import free_port, quiet, stripes
 
 
 @pytest.fixture
@@ -31,36 +30,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def running_server(home: Path) -> Iterator[str]:
     """A real MLflow server on the project folder; its address."""
-    yield server.start(lambda line: None)
-    server.stop(lambda line: None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    yield server.start(quiet)
+    server.stop(quiet)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Data:
     """Fashion-MNIST itself."""
-    return load_data(say=lambda line: None)
+    return load_data(quiet)
 
 
 @pytest.fixture(scope="session")
 def small_data() -> Data:
-    """640 and 203 noisy images of ten easy classes: bright rows or columns at one of five distances."""
-    return Data(_stripes(640, seed=1), _stripes(203, seed=2))
-
-
-def _stripes(n: int, seed: int) -> Split:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % 10
-    x = torch.randint(0, 60, (n, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    for image, label in zip(x, y.tolist(), strict=True):
-        lines = image[0] if label < 5 else image[0].T
-        lines[:: label % 5 + 2] += 150
-    return Split(x, y)
+    """640 training and 203 validation images of ten easy classes."""
+    return Data(stripes(640, seed=1), stripes(203, seed=2))
 
 
 @pytest.fixture

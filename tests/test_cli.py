@@ -13,6 +13,7 @@ import pytest
 
 from cnnlab.tracking.journal import spool_folder
 from cnnlab.tracking.store import connect
+from tests.helpers import quiet
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +43,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
 
 
 def runs_in_store() -> list[str]:
-    store = connect(lambda line: None)
+    store = connect(quiet)
     ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
     return [run.info.run_id for run in store.client.search_runs(ids)]
 
@@ -65,7 +66,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     assert process.returncode == 130
     assert "Stopped. What was measured is kept" in stderr
     assert "Traceback" not in stderr
-    store = connect(lambda line: None)
+    store = connect(quiet)
     (run,) = store.client.search_runs([store.experiment_id("custom-01-baseline")])
     assert run.info.status == "KILLED"
     assert len(store.client.get_metric_history(run.info.run_id, "loss/valid")) >= 2
@@ -109,7 +110,7 @@ def test_the_doctor_finds_a_healthy_lab_well(home: Path) -> None:
 
 
 def test_the_doctor_names_what_mends_a_damaged_store(home: Path) -> None:
-    connect(lambda line: None)
+    connect(quiet)
     file = home / "mlflow.db"
     file.write_bytes(b"not a database at all" * 500)
     done = cnnlab("doctor")

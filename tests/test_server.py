@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,15 +13,10 @@ import pytest
 
 from cnnlab import server
 from cnnlab.errors import LabError
+from tests.helpers import free_port
 
 SCRIPTS = [Path(__file__).parents[1] / name for name in ("start_server.sh", "stop_server.sh")]
 posix_only = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals or /bin/sh")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((server.HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

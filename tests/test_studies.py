@@ -14,10 +14,7 @@ from cnnlab.studies.profiles import find_profile, lab_studies, pick
 from cnnlab.studies.runner import run_study, summary
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import connect
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
+from tests.helpers import quiet
 
 
 @pytest.fixture

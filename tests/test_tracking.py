@@ -36,14 +36,10 @@ from cnnlab.tracking.store import connect
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.test_set import read_test_set
 from cnnlab.training import Result, fit
-from tests.conftest import free_port
+from tests.helpers import free_port, quiet
 
 EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval", "accuracy/train_eval"}
 EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "lr", "time/epoch_s", "time/images_per_s"}
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 @contextmanager
@@ -262,7 +258,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
 
 ENDLESS = """
     import sys
-    from tests.conftest import _stripes
+    from tests.helpers import stripes
     from cnnlab.config import BASE, replace
     from cnnlab.data import Data
     from cnnlab.tracking.courier import Courier
@@ -270,7 +266,7 @@ ENDLESS = """
     from cnnlab.tracking.store import connect
     from cnnlab.training import fit
 
-    data = Data(_stripes(640, seed=1), _stripes(203, seed=2))
+    data = Data(stripes(640, seed=1), stripes(203, seed=2))
     config = replace(BASE, blocks=((1, 8),), train_images=320, epochs=100_000, schedule="constant")
     courier = Courier(connect())
     try:

@@ -18,17 +18,13 @@ from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import connect
 from cnnlab.tracking.views import view_links
-from tests.conftest import free_port
+from tests.helpers import free_port, quiet
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
 ARMS = {"dropout=0.0", "dropout=0.5"}
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 @pytest.fixture(scope="module")
