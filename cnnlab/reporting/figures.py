@@ -53,7 +53,7 @@ def plot_arms(study: Study, runs: pd.DataFrame) -> Figure:
 def plot_curves(study: Study, runs: pd.DataFrame, store: Store) -> Figure:
     """Return validation loss and the gap to the training loss after each epoch: mean, lowest and highest seed."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panels = {"loss/valid": "validation loss (nats)", "gap/loss": "validation - training loss, eval mode (nats)"}
+    panels = {"loss/valid": "validation loss (nats)", "gap/loss": "validation - training loss (nats)"}
     curves = load_curves(store, runs, list(panels))
     for axes, (metric, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for arm, (colour, line) in zip(study.arms, ARM_STYLES * 2, strict=False):
