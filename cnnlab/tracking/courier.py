@@ -120,7 +120,8 @@ class Courier:
         """Wait until everything has arrived; False as soon as it is clear that the store can't be reached."""
         with self._state:
             asked = self._asked
-            self._state.wait_for(lambda: self._done >= asked or self._failures >= 2)
+            while self._done < asked and self._failures < 2 and self._thread.is_alive():
+                self._state.wait(timeout=1)
             return self._done >= asked
 
     def run_id(self, journal: Journal) -> str | None:
@@ -161,25 +162,29 @@ class Courier:
 
     def _carry_all(self) -> Exception | None:
         """Carry what is new in every journal; return an error if something did not get through."""
-        problem, client = None, self.store.client
-        if self._began_at.startswith("http") and client.tracking_uri.startswith("sqlite"):
-            self._tell(
-                f"The MLflow server {self._began_at} stopped answering. Training goes on, nothing is lost: the "
-                "measurements go straight into mlflow.db. ./start_server.sh starts the server again."
-            )
+        problem: Exception | None = None
         for journal in list(self._journals):
             try:
-                self._run_ids[journal.id] = deliver(journal, client)
+                self._run_ids[journal.id] = deliver(journal, self._client())
                 if is_complete(journal):
                     self._journals.remove(journal)
                     journal.remove()
             except Exception as error:  # whatever went wrong, the journal has the points: try again later
                 problem = error
                 self._tell(
-                    f"{client.tracking_uri} doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
+                    f"The MLflow store doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
                     f"the measurements are kept in {spool_folder()} and delivered when it does."
                 )
         return problem
+
+    def _client(self) -> MlflowClient:
+        client = self.store.client
+        if self._began_at.startswith("http") and client.tracking_uri.startswith("sqlite"):
+            self._tell(
+                f"The MLflow server {self._began_at} stopped answering. Training goes on, nothing is lost: the "
+                "measurements go straight into mlflow.db. ./start_server.sh starts the server again."
+            )
+        return client
 
     def _tell(self, line: str) -> None:
         if not self._told:  # once is enough

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from cnnlab.config import Config, ConfigError, from_params
 from cnnlab.errors import LabError
@@ -24,7 +23,7 @@ def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
     """
     try:
         runs = _search(store, experiment)
-    except MlflowException as error:
+    except Exception as error:  # MLflow raises whatever the library below it raises
         raise LabError(
             f"the runs can't be read now, {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: "
             "start that server, and call this again."
