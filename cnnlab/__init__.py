@@ -18,7 +18,7 @@ _HOME = {
     "build_model": "models",
     "layer_summary": "models",
     "fit": "training",
-    "connect": "tracking.store",
+    "connect": "tracking.connection",
     "load_runs": "tracking.table",
     "read_test_set": "tracking.test_set",
     "Study": "studies.study",

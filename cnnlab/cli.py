@@ -44,7 +44,7 @@ def run(
     from cnnlab.device import describe_device
     from cnnlab.reporting.text import arms_table, links
     from cnnlab.studies.runner import run_study, summary
-    from cnnlab.tracking.store import connect
+    from cnnlab.tracking.connection import connect
 
     click.echo(f"Training on {describe_device(device)}")
     store = connect(click.echo)
@@ -109,7 +109,7 @@ def ui(in_browser: bool) -> None:
         mlflow_server.start(click.echo)
 
     from cnnlab.reporting.text import links
-    from cnnlab.tracking.store import connect
+    from cnnlab.tracking.connection import connect
     from cnnlab.tracking.views import view_links
 
     store = connect(click.echo)

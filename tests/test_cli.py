@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cnnlab.tracking.connection import connect
 from cnnlab.tracking.journal import spool_folder
-from cnnlab.tracking.store import connect
 from tests.helpers import quiet
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from cnnlab.reporting.text import arms_table
 from cnnlab.studies.profiles import find_profile, lab_studies, pick
 from cnnlab.studies.runner import run_study, summary
 from cnnlab.studies.study import Study
-from cnnlab.tracking.store import connect
+from cnnlab.tracking.connection import connect
 from tests.helpers import quiet
 
 

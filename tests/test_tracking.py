@@ -29,10 +29,10 @@ from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
 from cnnlab.tracking.artifacts import artifact_folder
+from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.journal import Journal, spool_folder
 from cnnlab.tracking.run_logger import RunLogger
-from cnnlab.tracking.store import connect
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.test_set import read_test_set
 from cnnlab.training import Result, fit
@@ -268,7 +268,7 @@ ENDLESS = """
     from cnnlab.data import Data
     from cnnlab.tracking.courier import Courier
     from cnnlab.tracking.run_logger import RunLogger
-    from cnnlab.tracking.store import connect
+    from cnnlab.tracking.connection import connect
     from cnnlab.training import fit
 
     data = Data(stripes(640, seed=1), stripes(203, seed=2))

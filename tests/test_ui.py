@@ -16,7 +16,7 @@ from cnnlab.config import BASE, replace
 from cnnlab.data import Data
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
-from cnnlab.tracking.store import connect
+from cnnlab.tracking.connection import connect
 from cnnlab.tracking.views import view_links
 from tests.helpers import free_port, quiet
 

@@ -1,21 +1,16 @@
-"""Where the runs are: `connect()` finds the MLflow store and says which one it is."""
+"""Where the runs are: the MLflow store, and the ways to it."""
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import mlflow
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cnnlab import paths, server
-from cnnlab.errors import LabError
 
 # MLflow would wait four minutes for a server that is gone; the journal keeps the points, so seconds will do.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -54,7 +49,7 @@ class Store:
         """Which way leads to the store at this moment."""
         if not self.is_project:
             return "environment"
-        return "embedded" if _is_sqlite(self.uri) else "server"
+        return "embedded" if is_sqlite(self.uri) else "server"
 
     @property
     def client(self) -> MlflowClient:
@@ -79,7 +74,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server gives its experiments an address without a folder of this machine in it; a file does not.
-        location = f"mlflow-artifacts:/{name}" if _is_sqlite(client.tracking_uri) else None
+        location = f"mlflow-artifacts:/{name}" if is_sqlite(client.tracking_uri) else None
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException:
@@ -96,33 +91,6 @@ def find_store() -> Store:
     return Store(os.environ.get("MLFLOW_TRACKING_URI") or None)
 
 
-def connect(say: Callable[[str], None] = print) -> Store:
-    """Find the store, make sure that it answers, point MLflow at it, and deliver what waits for it.
-
-    Raises:
-        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened.
-    """
-    from cnnlab.tracking.courier import deliver_leftovers
-
-    store = find_store()
-    if _is_sqlite(store.uri):
-        _create_tables(store.uri)
-    try:
-        store.client.search_experiments(max_results=1)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        mend = (
-            "start that server, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
-            if not store.is_project
-            else "run `cnnlab doctor`"
-        )
-        reason = first_line(error)
-        raise LabError(f"the MLflow store {store.uri} doesn't answer ({reason}): {mend}.") from None
-    _point_mlflow_at(store)
-    say(store.describe())
-    deliver_leftovers(say)
-    return store
-
-
 @cache
 def _client(uri: str) -> MlflowClient:
     return MlflowClient(uri)
@@ -133,29 +101,10 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _point_mlflow_at(store: Store) -> None:
-    """Let plain `mlflow` calls of a student go to the same store."""
-    mlflow.set_tracking_uri(store.uri)
-    if store.is_project:
-        # MLflow has put the address into the environment too, where it would pass for the user's own wish.
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-
-
 def _short(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
 
 
-def _create_tables(uri: str) -> None:
-    """Create MLflow's tables in a database that doesn't exist yet, without a path of this machine in them."""
-    from sqlalchemy.engine import make_url
-
-    file = Path(make_url(uri).database or "")
-    if file.exists() and file.stat().st_size > 0:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(paths.state_folder() / "create.lock"):
-        SqlAlchemyStore(uri, "mlflow-artifacts:/")
-
-
-def _is_sqlite(uri: str) -> bool:
+def is_sqlite(uri: str) -> bool:
+    """Return whether an address is that of an SQLite file."""
     return uri.startswith("sqlite:")
