@@ -115,7 +115,7 @@ def is_ours(at: int) -> bool:
 def processes(at: int | None = None) -> list[psutil.Process]:
     """The live processes of this project's server on port `at` (default: on any port).
 
-    They are MLflow's own process and the uvicorn that it starts, which outlives it after `kill -9`.
+    There is one, unless somebody started a second by hand.
     """
     return [process for process, its in _ports().items() if at in (None, its)]
 
@@ -237,9 +237,7 @@ def _start(at: int, say: Callable[[str], None]) -> str:
                 f"The server of this project already runs on another port, {address(other)}: "
                 f"use it with MLFLOW_PORT={other}, or stop it first (./stop_server.sh)."
             )
-    # Without MLflow's own process, uvicorn is an orphan that nobody looks after.
-    orphaned = bool(mine) and not any("mlflow" in process.info["cmdline"] for process in mine)
-    if not orphaned and _answers(at, PATIENCE if mine else 0.0):
+    if _answers(at, PATIENCE if mine else 0.0):
         say(f"The MLflow server is already running: {address(at)}")
         return address(at)
     if ended := _end():
@@ -268,15 +266,10 @@ def _launch(at: int) -> subprocess.Popen[bytes]:
 
 
 def _command(at: int) -> list[str]:
-    options = {
-        "--backend-store-uri": f"sqlite:///{database().as_posix()}",
-        "--artifacts-destination": models_folder().as_uri(),
-        "--host": HOST,
-        "--port": str(at),
-        "--workers": "1",
-        "--uvicorn-opts": f"--header {_mark()} --no-access-log",
-    }
-    return [sys.executable, "-m", "mlflow", "server", *(part for pair in options.items() for part in pair)]
+    # What `mlflow server` runs in the end. That command itself would import MLflow a first time, only to start
+    # this in a second process: twice the wait, and twice the memory.
+    options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--no-access-log"]
+    return [sys.executable, "-m", "uvicorn", *options, "mlflow.server.fastapi_app:app"]
 
 
 def _environment() -> dict[str, str]:
@@ -286,11 +279,16 @@ def _environment() -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("MLFLOW_") or name.startswith("MLFLOW_SERVER_")
+        if not name.startswith(("MLFLOW_", "_MLFLOW_")) or name.startswith("MLFLOW_SERVER_")
     }
-    # Each start imports MLflow twice; compiling it anew each time would triple the wait.
+    # Compiling MLflow anew at each start would triple the wait.
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return inherited | {
+        # The names by which `mlflow server` hands its options on; MLflow's version is pinned.
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database().as_posix()}",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": models_folder().as_uri(),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
@@ -308,6 +306,7 @@ def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None])
                 raise LabError(f"While the server was starting, its port was taken. {_taken(at)}")
             raise LabError(f"The MLflow server ended while it was starting. {_last_words()}")
         if _answers(at):
+            _open_store(at)
             say(f"The MLflow server is ready: {address(at)} ({time.monotonic() - begin:.1f} s)")
             return address(at)
         time.sleep(0.1)
@@ -315,11 +314,25 @@ def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None])
     raise LabError(f"The MLflow server did not answer within {START_LIMIT:.0f} s. {_last_words()}")
 
 
+def _open_store(at: int) -> None:
+    """Let the server open the database, and make its tables in a new one, before anybody else asks."""
+    connection = http.client.HTTPConnection(HOST, at, timeout=START_LIMIT)
+    try:
+        connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+        opened = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        opened = 0
+    finally:
+        connection.close()
+    if opened not in (200, 404):  # 404: a database without MLflow's default experiment
+        _end()
+        raise LabError(f"The MLflow server can't open {database()}: run `cnnlab doctor`. {_last_words()}")
+
+
 def _end() -> list[int]:
     """End all of our processes, politely at first, and return their pids."""
     told: list[psutil.Process] = []
     begin = time.monotonic()
-    # MLflow may be just about to start uvicorn, so look again until there is nothing left.
     while mine := processes():
         waited = time.monotonic() - begin
         if waited > 2 * STOP_LIMIT:

@@ -61,10 +61,6 @@ def request(at: int, method: str, path: str, body: str | None = None) -> tuple[i
         connection.close()
 
 
-def supervisors() -> list[psutil.Process]:
-    return [process for process in server.processes() if "mlflow" in process.cmdline()]
-
-
 def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
@@ -137,7 +133,7 @@ def test_one_folder_gets_no_second_server_on_another_port(running: int, monkeypa
     assert server.address(running) in refusal()
     assert server.status().state == "stopped"
     assert server.address(running) in str(server.status())
-    assert len(supervisors()) == 1
+    assert len(server.processes()) == 1
 
 
 @posix_only
@@ -154,18 +150,29 @@ def test_a_server_that_hangs_is_unhealthy_but_still_ours(running: int) -> None:
     assert server.is_healthy(running)
 
 
-def test_after_kill_9_of_the_parent_a_start_leaves_exactly_one_server(running: int) -> None:
-    (parent,) = supervisors()
-    parent.kill()
-    parent.wait(5)
-    orphans = server.processes()
-    assert orphans, "uvicorn outlives its parent"
+def test_after_kill_9_a_start_leaves_exactly_one_server(running: int) -> None:
+    (crashed,) = server.processes()
+    crashed.kill()
+    psutil.wait_procs([crashed], timeout=5)
+    assert server.status().state == "stopped"
+    server.start()
+    assert server.is_ours(running)
+    assert len(server.processes()) == 1
+    assert server.processes() != [crashed]
+
+
+@posix_only
+def test_what_hangs_after_a_crash_is_ended_and_replaced(running: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 1.0)
+    monkeypatch.setattr(server, "STOP_LIMIT", 1.0)
+    (hung,) = server.processes()
+    hung.suspend()
     said: list[str] = []
     server.start(said.append)
-    assert "earlier server" in said[0] and str(orphans[0].pid) in said[0]
-    assert not any(is_alive(orphan) for orphan in orphans)
-    assert server.is_ours(running)
-    assert len(supervisors()) == 1
+    assert "earlier server" in said[0] and str(hung.pid) in said[0]
+    assert not is_alive(hung)
+    assert len(server.processes()) == 1
+    assert server.status().state == "running"
 
 
 def test_two_terminals_that_start_at_once_share_one_server(running: int) -> None:
@@ -175,7 +182,7 @@ def test_two_terminals_that_start_at_once_share_one_server(running: int) -> None
     said = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sorted("already running" in text for text in said) == [False, True]
-    assert len(supervisors()) == 1
+    assert len(server.processes()) == 1
     assert server.status().state == "running"
 
 
