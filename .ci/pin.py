@@ -1,6 +1,7 @@
 """Write the exact version of every package, direct or not, into pyproject.toml.
 
-    uv run .ci/pin.py
+    uv run .ci/pin.py              # pins what is not pinned yet
+    uv run .ci/pin.py --upgrade    # brings everything up to date
 
 A lock file would do the same, but it names the registry it was made with; names and versions hold everywhere.
 The markers of `uv export` survive, so one list serves Linux, macOS and Windows.
@@ -12,6 +13,7 @@ The markers of `uv export` survive, so one list serves Linux, macOS and Windows.
 # ///
 
 import subprocess
+import sys
 from pathlib import Path
 
 import tomlkit
@@ -33,10 +35,14 @@ def write_pins(pins: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    write_pins([])
-    uv("lock", "--upgrade")
+    if "--upgrade" in sys.argv:
+        write_pins([])
+        uv("lock", "--upgrade")
+    else:
+        uv("lock")
     exported = uv(
-        "export", "--frozen", "--all-groups", "--no-hashes", "--no-emit-project", "--no-annotate", "--no-header"
+        *("export", "--frozen", "--all-groups", "--all-extras"),
+        *("--no-hashes", "--no-emit-project", "--no-annotate", "--no-header"),
     )
     pins = exported.split("\n")[:-1]
     write_pins(pins)

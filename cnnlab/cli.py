@@ -24,10 +24,23 @@ def cli() -> None:
 @click.option("--profile", help="How much is trained: tiny (seconds), quick (minutes), full (hours).  [default: quick]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
 @click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+@click.option("--engine", default="auto", show_default=True, help="Where: auto, process, local (workers) or ray.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes of --engine local.  [default: by cores]")
+@click.option("--address", help="The Ray cluster of --engine ray, such as 10.0.0.5:6379.  [default: this machine]")
+@click.option("--gpus-per-run", type=float, help="Share of a GPU for each run on Ray.  [default: 0.25 if any]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def run(
-    studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None, device: str, quiet: bool
+    studies: tuple[str, ...],
+    profile: str | None,
+    epochs: int | None,
+    seeds: int | None,
+    engine: str,
+    workers: int | None,
+    address: str | None,
+    gpus_per_run: float | None,
+    device: str,
+    quiet: bool,
 ) -> None:
     """Train what is missing of STUDIES (default: all), and show mean, SD and n of every arm.
 
@@ -41,19 +54,39 @@ def run(
     chosen = pick(lab_studies(find_profile(profile, epochs, seeds)), studies)
 
     from cnnlab.data import load_data
-    from cnnlab.device import describe_device
+    from cnnlab.device import device_name, resolve_device
     from cnnlab.reporting.text import arms_table, links
-    from cnnlab.studies.runner import run_study, summary
+    from cnnlab.studies.engines import choose_engine
+    from cnnlab.studies.results import summary
     from cnnlab.tracking.connection import connect
 
-    click.echo(f"Training on {describe_device(device)}")
+    if engine != "ray":  # a cluster has its own devices
+        click.echo(f"Training on {device_name(resolve_device(device))}")
     store = connect(click.echo)
-    data = load_data(click.echo)
-    for study in chosen:
-        click.echo()
-        runs = run_study(study, data, store, click.echo, device, progress=not quiet)
-        Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
+    load_data(click.echo)  # workers find it in the cache
+    images = sum(config.epochs * config.train_images for study in chosen for _, _, config in study.runs())
+    with choose_engine(engine, store, images, device, workers, address, gpus_per_run) as where:
+        for study in chosen:
+            click.echo()
+            runs = study.run(None, store, click.echo, where, device, progress=not quiet)
+            Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
     click.echo(f"\n{links(store)}")
+
+
+@cli.command(short_help="Show what `run` would do, and how long it takes.")
+@click.argument("studies", nargs=-1)
+@click.option("--profile", help="How much is trained: tiny (seconds), quick (minutes), full (hours).  [default: quick]")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
+@click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
+    """Show the arms of STUDIES (default: all), which runs exist, and about how long the rest takes here."""
+    from cnnlab.studies.profiles import find_profile, lab_studies, pick
+    from cnnlab.tracking.connection import connect
+
+    chosen = pick(lab_studies(find_profile(profile, epochs, seeds)), studies)
+    store = connect(click.echo)
+    for study in chosen:
+        click.echo(f"\n{study.plan(store)}")
 
 
 @cli.command(short_help="Check everything the lab needs.")

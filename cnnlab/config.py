@@ -45,6 +45,7 @@ class Config:
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
     norm: Literal["none", "batch", "layer", "group", "instance"] = "none"
     norm_groups: Count = 8  # groups of channels, for norm="group"
+    residual: bool = False  # add to a convolution's output its input, where both have the same number of channels
     dropout: Rate = 0.0  # in the head, before the linear layer
     conv_dropout: Rate = 0.0  # after every convolution
     conv_dropout_kind: Literal["element", "spatial"] = "element"  # drops single values, or whole channels
@@ -60,6 +61,7 @@ class Config:
     lr: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest one, where the schedule varies it
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     momentum: Rate = 0.9  # for optimizer="sgd"
+    label_smoothing: Rate = 0.0  # the share of every label that training spreads over all classes
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
     patience: Count | None = None  # stop early after so many epochs without a lower validation loss

@@ -23,6 +23,7 @@ def facts_as_built(trainer: Trainer, train: Batches, valid: Batches) -> dict[str
         "num_valid": str(len(valid.split)),
         "valid_sha256": valid.split.sha256(),
         "batch_size": str(train.batch_size),
+        "loss": repr(trainer.loss_fn).replace("()", f"(label_smoothing={trainer.loss_fn.label_smoothing})"),
         "optimizer": _call(trainer.optimizer, trainer.optimizer.defaults),
         "schedule": _call(trainer.scheduler, trainer.settings.scheduler_kwargs or {}),
         "early_stopping": str(trainer.settings.earlystop_kwargs),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config
 
@@ -31,6 +31,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 CONV_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {"element": nn.Dropout, "spatial": nn.Dropout2d}
 
 
+class Residual(nn.Sequential):
+    """Layers whose output is added to their input (He et al. 2016): (B, C, H, W) -> (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x plus what the layers make of it."""
+        return x + super().forward(x)
+
+
 def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) -> nn.Sequential:
     """Return `convs` times convolution, normalisation, activation, with 2x2 max pooling before the last activation.
 
@@ -41,12 +49,16 @@ def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) 
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, convs + 1):
+        unit: OrderedDict[str, nn.Module] = OrderedDict()
         # The bias stays under a normalisation too: between two arms, the norm is then all that differs.
-        layers[f"conv{i}"] = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
-        in_channels = out_channels
+        unit[f"conv{i}"] = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
         if config.conv_dropout and config.conv_dropout_place == "before_norm":
-            layers[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
-        layers[f"norm{i}"] = NORMS[config.norm](out_channels, config.norm_groups)
+            unit[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
+        unit[f"norm{i}"] = NORMS[config.norm](out_channels, config.norm_groups)
+        if config.residual and in_channels == out_channels:
+            unit = OrderedDict({f"residual{i}": Residual(unit)})
+        layers |= unit
+        in_channels = out_channels
         if i == convs:
             layers["pool"] = nn.MaxPool2d(2)
         layers[f"activation{i}"] = ACTIVATIONS[config.activation]()
@@ -90,8 +102,8 @@ def layer_summary(model: nn.Module) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
 
-    def note(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def hook(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
             rows.append(
                 {
                     "layer": name,

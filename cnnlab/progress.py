@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -33,10 +34,34 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+class Bar(Protocol):
+    """What training tells about its progress; tqdm's bars are such."""
+
+    def update(self, n: int) -> object:
+        """Count `n` images more."""
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> object:
+        """Show the state of the training in words."""
+
+
+class Counter:
+    """A bar that isn't drawn: it hands the number of images on, to a bar that is drawn elsewhere."""
+
+    def __init__(self, count: Callable[[int], object]) -> None:
+        self._count = count
+
+    def update(self, n: int) -> None:
+        """Count `n` images more."""
+        self._count(n)
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
+        """Show nothing."""
+
+
 def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
     """Return a bar over `images` with images per second and the time left; its last state stays, as one line."""
     if not visible:
-        return tqdm(disable=True)
+        return tqdm(total=images, disable=True)
     return tqdm(
         total=images,
         desc=title,

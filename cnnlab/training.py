@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,10 +27,11 @@ from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
-from cnnlab.progress import progress_bar
+from cnnlab.progress import Bar, progress_bar
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
 EVAL_BATCH = 500
+READ_EVERY = 10  # steps; reading a loss makes the program wait for the GPU
 DIVERGED_LOSS = 100.0  # guessing among ten classes has ln 10 = 2.3: what is far beyond does not come back
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
@@ -72,14 +73,16 @@ class LabTrainer(mltrainer.Trainer):
         self,
         *args: Any,
         train_sample: Iterable[tuple[Tensor, Tensor]],
+        eval_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
         schedule_every: str = "epoch",
         precision: str = "float32",
         keep: str = "last",
-        bar: tqdm | None = None,
+        bar: Bar | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.train_sample = train_sample
+        self.eval_loss_fn = eval_loss_fn or self.loss_fn
         self.schedule_every = schedule_every
         self.precision = precision
         self.keep = keep
@@ -118,7 +121,8 @@ class LabTrainer(mltrainer.Trainer):
         self.model.train()
         self._scores = None
         total_loss, num_images = 0.0, 0
-        for _ in range(self.settings.train_steps):
+        unread: list[tuple[Tensor, int]] = []  # losses still on the device, with the size of their batch
+        for step in range(1, self.settings.train_steps + 1):
             x, y = self._to_device(*self._next_batch(self.traindataloader, "_train_iter"))
             self.optimizer.zero_grad()
             with self._autocast():
@@ -132,14 +136,22 @@ class LabTrainer(mltrainer.Trainer):
             self.num_steps += 1
             self.images_seen += len(y)
             self.logits_dtype = logits.dtype
-            value = loss.item()
-            if not value < DIVERGED_LOSS:  # also true for nan
-                raise Diverged(f"diverged at step {self.num_steps}")
-            total_loss += value * len(y)
-            num_images += len(y)
-            self.bar.set_postfix_str(f"loss {total_loss / num_images:.3f}", refresh=False)
-            self.bar.update(len(y))
+            unread.append((loss.detach(), len(y)))
+            if len(unread) == READ_EVERY or step == self.settings.train_steps:
+                total_loss += self._read(unread)
+                num_images += sum(size for _, size in unread)
+                self.bar.set_postfix_str(f"loss {total_loss / num_images:.3f}", refresh=False)
+                self.bar.update(sum(size for _, size in unread))
+                unread.clear()
         return total_loss / num_images
+
+    def _read(self, unread: list[tuple[Tensor, int]]) -> float:
+        """Return the sum of the losses of all images in the last batches."""
+        values = torch.stack([loss for loss, _ in unread]).tolist()
+        for step, value in enumerate(values, start=self.num_steps - len(values) + 1):
+            if not value < DIVERGED_LOSS:  # also true for nan
+                raise Diverged(f"diverged at step {step}")
+        return sum(value * size for value, (_, size) in zip(values, unread, strict=True))
 
     def evalbatches(self) -> tuple[dict[str, float], float]:
         """Score the validation set and the sample of the training set, both in eval mode."""
@@ -168,7 +180,7 @@ class LabTrainer(mltrainer.Trainer):
                 logits.append(self.model(x).float())
                 labels.append(y)
         all_logits, all_labels = torch.cat(logits), torch.cat(labels)
-        loss = float(self.loss_fn(all_logits, all_labels))
+        loss = float(self.eval_loss_fn(all_logits, all_labels))
         return Score(all_logits.cpu(), all_labels.cpu(), loss)
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -261,11 +273,13 @@ def fit(
     device: str = "auto",
     title: str = "",
     progress: bool = True,
+    bar: Bar | None = None,
 ) -> Result:
     """Train the network of `config` on `data` and return it with all that was measured.
 
     `reporters` are told of every epoch (mltrainer's `Reporter`); `metrics` are mltrainer's metrics, computed
-    over the whole validation set; `title` heads the progress bar. The caller's random numbers stay as they were.
+    over the whole validation set; `title` heads the progress bar, unless progress goes to a `bar` of the caller's.
+    The caller's random numbers stay as they were.
 
     Raises:
         LabError: `device` isn't there, or `data` has fewer training images than `config` asks for.
@@ -278,7 +292,7 @@ def fit(
     with (
         TemporaryDirectory(prefix="cnnlab-") as folder,
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []),
-        progress_bar(title, config.epochs * config.train_images, progress) as bar,
+        nullcontext(bar) if bar else progress_bar(title, config.epochs * config.train_images, progress) as bar,
     ):
         trainer, facts = _build_trainer(config, data, device, metrics, Path(folder), bar)
         trainer.reporters = [history, *reporters]
@@ -315,7 +329,7 @@ def _train(trainer: LabTrainer, history: History) -> str:
 
 
 def _build_trainer(
-    config: Config, data: Data, device: str, metrics: Sequence[Any], folder: Path, bar: tqdm
+    config: Config, data: Data, device: str, metrics: Sequence[Any], folder: Path, bar: Bar
 ) -> tuple[LabTrainer, dict[str, str]]:
     """Return the trainer of a run, with its random numbers at their start, and the facts about it."""
     seeds = Seeds.of(config.seed)
@@ -344,13 +358,14 @@ def _build_trainer(
     trainer = LabTrainer(
         model=model,
         settings=settings,
-        loss_fn=nn.CrossEntropyLoss(),
+        loss_fn=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
         optimizer=OPTIMIZERS[config.optimizer],
         traindataloader=train_batches,
         validdataloader=valid_batches,
         scheduler=scheduler,
         device=device,
         train_sample=Batches(sample, EVAL_BATCH),
+        eval_loss_fn=nn.CrossEntropyLoss(),  # without label smoothing: the same measure for every arm
         schedule_every="batch",
         precision=config.precision,
         keep=config.keep,

@@ -14,7 +14,7 @@ from cnnlab.data import Batches, Data, Split
 from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
-from cnnlab.training import DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit
+from cnnlab.training import READ_EVERY, DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit
 
 
 def train(config: Config, data: Data, **options) -> Result:
@@ -121,7 +121,7 @@ def test_divergence_is_a_recorded_result(small: Config, small_data: Data, keep: 
     result = train(config, small_data, reporters=[history])
     step = int(result.outcome.removeprefix("diverged at step "))
     assert 1 < step <= 20
-    assert result.facts["steps"] == str(step)
+    assert step <= int(result.facts["steps"]) < step + READ_EVERY
     assert len(history.epochs) == (step - 1) // 10
     assert not result.final["loss/valid"] < DIVERGED_LOSS
 

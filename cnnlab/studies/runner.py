@@ -1,55 +1,115 @@
 """Running a study: what is missing is trained, what is there is reused, and the results come from MLflow."""
 
-from collections.abc import Callable
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
+from cnnlab import paths
 from cnnlab.config import Config
 from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.progress import progress_bar
+from cnnlab.studies.dispatch import Dispatcher
+from cnnlab.studies.engines import Engine, choose_engine
+from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
-from cnnlab.tracking.courier import Courier
+from cnnlab.studies.worker import Job
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.courier import Courier, deliver_leftovers
+from cnnlab.tracking.dead_runs import close_dead_runs
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.run_logger import RunLogger, reuse_run
-from cnnlab.tracking.store import Store
+from cnnlab.tracking.run_logger import reuse_run
+from cnnlab.tracking.store import Store, first_line
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.views import publish_views
-from cnnlab.training import fit
 
 Say = Callable[[str], None]
 
+THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
+
 
 def run_study(
-    study: Study, data: Data, store: Store, say: Say = print, device: str = "auto", progress: bool = True
+    study: Study,
+    data: Data | None = None,
+    store: Store | None = None,
+    say: Say = print,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
 
-    A run is identified by its config and its owner: calling this twice trains nothing twice, and after an
-    interruption it goes on with what is missing.
+    A run is identified by its config (with the seed) and its owner: calling this twice trains nothing twice, what
+    another study has trained is taken over, and after an interruption it goes on with what is missing. `engine` says
+    where the runs are trained (see `cnnlab.studies.engines`): its name, or an engine that is then left open.
+
+    A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
+
+    Raises:
+        LabError: another command is running this study, or some runs failed (all others are finished by then).
     """
-    done = set(results(study, store)["config"])
-    todo = [(arm, config) for arm, config in study.runs() if config not in done]
-    say(study.describe())
-    if done:
-        say(f"{len(done)} of its runs are finished already and are not trained again.")
-    elsewhere = _trained_elsewhere(store) if todo else {}
-    _publish(study, store, say)
-    courier = Courier(store, say)
+    store = store or connect(say)
+    with _alone(study):
+        deliver_leftovers(say)
+        close_dead_runs(store, study.name, owner(), say)
+        say(study.describe())
+        done = set(results(study, store)["config"])
+        if done:
+            say(f"{len(done)} of its runs are finished already and are not trained again.")
+        _publish(study, store, say)
+        jobs = [_job(study, arm, seed, config, device) for arm, seed, config in study.runs() if config not in done]
+        jobs = _take_over(jobs, store, say) if jobs else []
+        failures = _train_all(study, jobs, store, data, say, engine, device, progress) if jobs else []
+    table = results(study, store)
+    if failures:
+        raise LabError(
+            f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
+            "finished and kept. Running the study again tries these once more."
+        )
+    return table
+
+
+@contextmanager
+def _alone(study: Study) -> Iterator[None]:
+    """Hold the study: two commands that run it at the same time would train its runs twice."""
+    folder = paths.state_folder() / "studies"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{hashlib.sha256(f'{study.name}/{owner()}'.encode()).hexdigest()[:16]}.lock")
     try:
-        for arm, config in todo:
-            tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
-            title = f"{arm}, seed {config.seed}"
-            if config in elsewhere:
-                say(f"{title}: trained already, in another study; its results are taken over.")
-                reuse_run(courier, elsewhere[config], study.name, title, tags)
-                continue
-            with RunLogger(courier, study.name, config, title, tags) as log:
-                log.result(fit(config, data, [log], device=device, title=title, progress=progress), data)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LabError(f"another command is running the study {study.name}: wait for it, or stop it first.") from None
+    try:
+        yield
     finally:
-        courier.close()
-    return results(study, store)
+        lock.release()
 
 
-def _trained_elsewhere(store: Store) -> dict[Config, str]:
+def _job(study: Study, arm: str, seed: int, config: Config, device: str) -> Job:
+    tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm, "lab.job": uuid.uuid4().hex}
+    return Job(study.name, f"{arm}, seed {seed}", config, tags, device, THREADS)
+
+
+def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
+    """Take over what this owner has trained in another study, and return the jobs that are left."""
+    elsewhere = trained_elsewhere(store)
+    known = [job for job in jobs if job.config in elsewhere]
+    if known:
+        say(f"{len(known)} of its runs were trained in another study; their results are taken over.")
+        courier = Courier(store, say)
+        try:
+            for job in known:
+                reuse_run(courier, elsewhere[job.config], job.experiment, job.title, job.tags)
+        finally:
+            courier.close()
+    return [job for job in jobs if job.config not in elsewhere]
+
+
+def trained_elsewhere(store: Store) -> dict[Config, str]:
     """Return the id of the first finished run of every config that this owner has trained, in any study."""
     runs = load_runs(store)
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & (runs["reused_from"] == "")]
@@ -59,44 +119,32 @@ def _trained_elsewhere(store: Store) -> dict[Config, str]:
 
 def _publish(study: Study, store: Store, say: Say) -> None:
     try:
-        publish_views(store, study.name, study.question, study.vary)
+        publish_views(store, study.name, study.question, study.role("scientific"))
     except Exception as error:  # a view less is no reason not to train
-        say(f"The shared views of {study.name} could not be written ({error}); the runs are not affected.")
+        say(f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected.")
 
 
-def results(study: Study, store: Store) -> pd.DataFrame:
-    """Return the finished runs of a study, one row each: `arm, seed, n`, final metrics and facts.
-
-    Only runs of this owner count, and a config counts once, with its first finished run.
-    """
-    runs = load_runs(store, study.name)
-    wanted = {config: arm for arm, config in study.runs()}
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & runs["config"].isin(wanted)]
-    runs = runs.drop_duplicates("config")
-    runs.insert(0, "arm", [wanted[config] for config in runs["config"]])
-    runs.insert(1, "seed", [config.seed for config in runs["config"]])
-    return runs.reset_index(drop=True)
-
-
-def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and SD over the seeds for each arm, in the order of the study.
-
-    Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
-    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan).
-    """
-    if runs.empty:
-        return pd.DataFrame()
-    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
-    groups = percent.groupby("arm")
-    table = pd.DataFrame(
-        {
-            "n": groups.size(),
-            "accuracy": groups["accuracy"].mean(),
-            "accuracy_sd": groups["accuracy"].std(),
-            "loss": groups["loss/valid"].mean(),
-            "loss_sd": groups["loss/valid"].std(),
-            "gap_loss": groups["gap/loss"].mean(),
-            "epoch_s": groups["time/epoch_s"].mean(),
-        }
-    )
-    return table.reindex([arm for arm in study.arms if arm in table.index])
+def _train_all(
+    study: Study,
+    jobs: list[Job],
+    store: Store,
+    data: Data | None,
+    say: Say,
+    engine: str | Engine,
+    device: str,
+    progress: bool,
+) -> list[str]:
+    """Train all jobs; return what failed, in words."""
+    images = sum(job.images for job in jobs)
+    if isinstance(engine, str):
+        context: AbstractContextManager[Engine] = choose_engine(engine, store, images, device, data=data)
+    else:
+        context = nullcontext(engine)  # it stays open: it is the caller's
+    try:
+        with context as chosen, progress_bar(study.name, images, progress) as bar:
+            say(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
+            dispatcher = Dispatcher(chosen, store, bar, say)
+            dispatcher.train(jobs)
+            return dispatcher.failures
+    finally:
+        deliver_leftovers(say)  # of workers that were stopped, or could not reach the store

@@ -1,23 +1,41 @@
 """A study: one question, asked of several arms, each trained with several seeds."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cnnlab.config import Config, differences, replace
 from cnnlab.errors import LabError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cnnlab.data import Data
+    from cnnlab.studies.engines import Engine
+    from cnnlab.studies.plan import Plan
+    from cnnlab.tracking.store import Store
+
+Role = Literal["scientific", "nuisance", "fixed"]
 
 
 @dataclass(frozen=True)
 class Study:
     """One question: arms x seeds, compared with one control arm, in one MLflow experiment.
 
-    `vary` names the fields that are varied and their values; several fields make a grid. The control is the
-    arm whose config is `base`. The same seeds are used in every arm, so that arms can be compared seed by seed.
+    The arms come from `vary`, the fields that are varied with their values (several fields make a grid), or they
+    are named: `arms={"none": BASE, "batch": replace(BASE, norm="batch")}`. The control is the arm named `control`,
+    else the one whose config is `base`.
+
+    Every arm is trained with the same `seeds`, so that arms can be compared seed by seed. The seed in the config
+    of an arm is added to them: two arms that differ in nothing else (an A/A test) get other random numbers.
+
+    `roles` says what a field is in this question (Godbole et al. 2023, Deep Learning Tuning Playbook): scientific,
+    its effect is asked for; nuisance, it may differ but isn't asked for; fixed, it is the same in all arms. A field
+    that differs between arms is scientific unless said otherwise, the seed is a nuisance, the rest is fixed.
 
     Raises:
-        LabError: no seeds, a seed twice, or no arm that equals `base`.
+        LabError: seeds, arms, control or roles that can't be; the sentence says which and why.
     """
 
     name: str
@@ -25,39 +43,123 @@ class Study:
     base: Config
     seeds: tuple[int, ...]
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    arms: Mapping[str, Config] = field(default_factory=dict)
+    control: str = ""
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise LabError(f"seeds={self.seeds} is not possible: a study needs at least one seed, and each once.")
-        if self.base not in self.arms.values():
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        self._check_seeds()
+        object.__setattr__(self, "arms", self._all_arms())
+        object.__setattr__(self, "control", self.control or self._arm_of_base())
+        if self.control not in self.arms:
+            raise LabError(f"control={self.control!r} is no arm of {self.name}: choose from {', '.join(self.arms)}.")
+        object.__setattr__(self, "roles", self._all_roles())
+
+    def _check_seeds(self) -> None:
+        whole = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
+        if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
+            raise LabError(
+                f"seeds={self.seeds} is not possible: a study needs at least one seed, each a whole number, each once."
+            )
+
+    def _all_arms(self) -> dict[str, Config]:
+        if self.vary:
+            for name, values in self.vary.items():
+                if isinstance(values, str) or not isinstance(values, Iterable):
+                    raise LabError(f"vary: {name}={values!r} is not possible: give a tuple of values, such as (0.0, 0.5).")
+            grid = [dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())]
+            arms = {arm_name(changes): replace(self.base, **changes) for changes in grid}
+            if self.arms and dict(self.arms) != arms:
+                raise LabError(f"{self.name}: give either `vary` or named `arms`, not both.")
+        else:
+            arms = dict(self.arms) or {"baseline": self.base}
+        names: dict[Config, str] = {}
+        for name, config in arms.items():
+            if (twin := names.setdefault(config, name)) != name:
+                raise LabError(
+                    f"{self.name}: the arms {twin!r} and {name!r} are the same config. If that is what you want to "
+                    "compare (an A/A test), give one of them another seed, such as replace(BASE, seed=1000)."
+                )
+        return arms
+
+    def _arm_of_base(self) -> str:
+        for name, config in self.arms.items():
+            if config == self.base:
+                return name
+        if self.vary:
             given = ", ".join(f"{name}={getattr(self.base, name)}" for name in self.vary)
             raise LabError(f"the study {self.name} has no control: put the value of its base ({given}) into vary.")
+        raise LabError(f"the study {self.name} has no control: name one of its arms, {', '.join(self.arms)}.")
 
-    @property
-    def arms(self) -> dict[str, Config]:
-        """The config of each arm (with the seed of `base`) by the arm's name, such as "dropout=0.3"."""
-        if not self.vary:
-            return {"baseline": self.base}
-        grid = product(*self.vary.values())
-        arms = [dict(zip(self.vary, values, strict=True)) for values in grid]
-        return {arm_name(changes): replace(self.base, **changes) for changes in arms}
+    def _all_roles(self) -> dict[str, Role]:
+        names = [f.name for f in fields(Config)]
+        for name, role in self.roles.items():
+            if name not in names or role not in get_args(Role):
+                allowed = ", ".join(get_args(Role))
+                raise LabError(f"roles: {name}={role!r} is not possible: name a field of Config, and one of {allowed}.")
+        differing = {name for config in self.arms.values() for name in differences(self.arms[self.control], config)}
+        defaults: dict[str, Role] = {name: "scientific" if name in differing else "fixed" for name in names}
+        roles = defaults | {"seed": "nuisance"} | dict(self.roles)
+        for name, role in roles.items():
+            if name in differing and role == "fixed":
+                raise LabError(f"{self.name}: {name} is said to be fixed, but it differs between the arms.")
+            if name not in differing and role == "scientific":
+                raise LabError(f"{self.name}: {name} is said to be scientific, but no arm differs in it.")
+        return roles
 
-    @property
-    def control(self) -> str:
-        """The name of the arm that the others are compared with."""
-        return next(name for name, config in self.arms.items() if config == self.base)
+    def role(self, role: Role) -> list[str]:
+        """Return the fields that have this role."""
+        return [name for name, is_ in self.roles.items() if is_ == role]
 
-    def runs(self) -> list[tuple[str, Config]]:
-        """Return every run as (arm, config), one whole block of arms after the other."""
-        return [(arm, replace(config, seed=seed)) for seed in self.seeds for arm, config in self.arms.items()]
+    def runs(self) -> list[tuple[str, int, Config]]:
+        """Return every run as (arm, seed, config), one whole block of arms after the other."""
+        return [
+            (arm, seed, replace(config, seed=config.seed + seed))
+            for seed in self.seeds
+            for arm, config in self.arms.items()
+        ]
+
+    def differs(self, arm: str) -> str:
+        """Return in words what an arm has other than the control, such as "dropout: 0.0 -> 0.3"."""
+        pairs = differences(self.arms[self.control], self.arms[arm])
+        return ", ".join(f"{name}: {before} -> {after}" for name, (before, after) in pairs.items())
 
     def describe(self) -> str:
         """Return what will be run, in one sentence."""
-        arms = f"{len(self.arms)} arms" if len(self.arms) > 1 else "1 arm"
-        return (
-            f"{self.name}: {arms} x {len(self.seeds)} seeds, each {self.base.epochs} epochs "
-            f"of {self.base.train_images:,} images. {self.question}"
-        )
+        arms, seeds = _count(len(self.arms), "arm"), _count(len(self.seeds), "seed")
+        sizes = {(config.epochs, config.train_images) for config in self.arms.values()}
+        each = " or ".join(f"{_count(epochs, 'epoch')} of {images:,} images" for epochs, images in sorted(sizes))
+        return f"{self.name}: {arms} x {seeds}, each {each}. {self.question}"
+
+    def plan(self, store: "Store | None" = None, engine: "str | Engine" = "auto") -> "Plan":
+        """Return what `run` would do: the arms, what differs, which runs exist, and about how long the rest takes."""
+        from cnnlab.studies.plan import make_plan
+
+        return make_plan(self, store, engine)
+
+    def run(
+        self,
+        data: "Data | None" = None,
+        store: "Store | None" = None,
+        say: Callable[[str], None] = print,
+        engine: "str | Engine" = "auto",
+        device: str = "auto",
+        progress: bool = True,
+    ) -> "pd.DataFrame":
+        """Train what is missing, log it, and return `results`; see `cnnlab.studies.runner.run_study`.
+
+        In a script of your own, call this under `if __name__ == "__main__":`, since worker processes import the script.
+        """
+        from cnnlab.studies.runner import run_study
+
+        return run_study(self, data, store, say, engine, device, progress)
+
+    def results(self, store: "Store | None" = None) -> "pd.DataFrame":
+        """Return the finished runs, one row each; see `cnnlab.studies.results.results`."""
+        from cnnlab.studies.results import results
+
+        return results(self, store)
 
 
 def arm_name(changes: Mapping[str, Any]) -> str:
@@ -65,7 +167,5 @@ def arm_name(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in changes.items())
 
 
-def changed(a: Config, b: Config) -> str:
-    """Return in words what differs between two configs, apart from the seed."""
-    pairs = differences(replace(a, seed=0), replace(b, seed=0))
-    return ", ".join(f"{name}: {before} -> {after}" for name, (before, after) in pairs.items())
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.models import Model
 
+from cnnlab.tracking.dead_runs import GONE
 from cnnlab.tracking.journal import Journal, leftovers, spool_folder
 from cnnlab.tracking.store import Store, experiment_id, first_line
 
@@ -206,7 +207,7 @@ def deliver_leftovers(say: Say = print) -> None:
             journal.remove()
             continue
         if entries[-1]["event"] != "end":
-            journal.append("tags", tags={"fact.outcome": "interrupted: its process ended without a word"})
+            journal.append("tags", tags={"fact.outcome": GONE})
             journal.append("end", status="KILLED", time=entries[-1].get("time", int(time.time() * 1000)))
         target = entries[0]["target"]
         store = Store() if target == "project" else Store(target)
@@ -217,5 +218,5 @@ def deliver_leftovers(say: Say = print) -> None:
             say(f"The run {entries[0]['name']} still waits in {journal.folder}: {store.uri}: {first_line(error)}")
             continue
         status = journal.entries()[-1]["status"]
-        say(f"Delivered to MLflow: what an earlier command left of the run {entries[0]['name']} ({run_id}, {status}).")
+        say(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")
         journal.remove()

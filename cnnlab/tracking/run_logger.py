@@ -18,6 +18,7 @@ from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
 from cnnlab.data import Data
 from cnnlab.figures import run_figures
 from cnnlab.tracking.courier import Courier
+from cnnlab.tracking.dead_runs import this_process
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.journal import Journal
 from cnnlab.training import FactReporter, Result
@@ -53,7 +54,13 @@ class RunLogger(FactReporter):
             experiment=experiment,
             name=name,
             params=to_params(config),
-            tags={"kind": "run", "mlflow.source.name": "cnnlab", "mlflow.source.type": "LOCAL"} | tags,
+            tags={
+                "kind": "run",
+                "mlflow.source.name": "cnnlab",
+                "mlflow.source.type": "LOCAL",
+                "lab.process": this_process(),
+            }
+            | tags,
         )
 
     @property

@@ -101,6 +101,11 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def in_words(error: BaseException) -> str:
+    """Return the kind of an error with the beginning of its text."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0][:200]}"
+
+
 def _short(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
 

@@ -1,0 +1,190 @@
+"""The engine "ray": the runs of a study on a Ray cluster, or on a Ray of this machine alone.
+
+A worker logs straight to the MLflow server, which all nodes have to reach. GPUs are shared by fraction.
+"""
+
+import os
+import time
+import warnings
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlparse
+
+from cnnlab import paths
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.studies.engines import Arrays, from_arrays, to_arrays
+from cnnlab.studies.worker import Job, Trained, Worker
+from cnnlab.tracking.courier import deliver_leftovers
+from cnnlab.tracking.store import Store, is_sqlite
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray looks up a host on the internet
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it copies the project folder to every worker
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run without a GPU sees the devices as they are
+
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+except ImportError:
+    raise LabError("the engine ray needs Ray, which is an extra: install it with `uv sync --extra ray`.") from None
+
+GPUS_PER_RUN = 0.25
+REPORT_EVERY_S = 1.0
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class RayCluster:
+    """Trains jobs on Ray, one CPU each, and as many at a time as the cluster has room for.
+
+    `address` is that of a running cluster ("10.0.0.5:6379", or "auto" for the one on this machine); without it,
+    Ray is started on this machine. `gpus_per_run` is the share of a GPU that a run gets (default: a quarter,
+    where the cluster has GPUs).
+
+    Raises:
+        LabError: the cluster can't be reached, or its nodes can't reach the MLflow store.
+    """
+
+    def __init__(
+        self, store: Store, data: Data | None = None, address: str | None = None, gpus_per_run: float | None = None
+    ) -> None:
+        self.on_progress = lambda: None
+        self.deaths: tuple[type[BaseException], ...] = (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+            ray.exceptions.ObjectLostError,
+            ray.exceptions.LocalRayletDiedError,
+        )
+        _connect(address)
+        _check_reachable(store)
+        resources = ray.cluster_resources()
+        if gpus_per_run is None:
+            gpus_per_run = GPUS_PER_RUN if resources.get("GPU") else 0.0
+        self.slots = int(resources.get("CPU", 0))
+        if gpus_per_run:
+            self.slots = min(self.slots, int(resources.get("GPU", 0) / gpus_per_run))
+        if self.slots < 1:
+            raise LabError(f"the Ray cluster has no room for a run ({_room(resources)}): give it more, or a run fewer GPUs.")
+        self._store = store
+        self._arrays = ray.put(to_arrays(data))
+        self._counts = ray.remote(num_cpus=0)(_Counts).remote()
+        self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0)(_train)
+
+    def submit(self, job: Job) -> Future[Trained]:
+        """Give a job to the cluster."""
+        home = str(paths.project_root())
+        result = self._train.remote(job, self._store, self._arrays, self._counts, home)
+        future: Future[Trained] = result.future()
+        return future
+
+    def images_done(self) -> int:
+        """Return how many images were trained so far, on all nodes."""
+        return int(ray.get(self._counts.total.remote()))
+
+    def describe(self) -> str:
+        """Return in words where the runs are trained."""
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return f"on Ray ({nodes} node{'s' if nodes > 1 else ''}, {_room(ray.cluster_resources())})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()  # ends what this program still trains there; a cluster that was there before stays
+
+
+def _connect(address: str | None) -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+    # on other machines this code comes along; what it needs has to be installed there
+    environment = {"py_modules": [str(Path(__file__).parents[1])]} if address else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(
+                address=address or "local",
+                namespace="cnnlab",
+                runtime_env=environment,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise LabError(
+                f"the Ray cluster {address} can't be reached ({error}): start one with `ray start --head`, or leave "
+                "the address out to use this machine alone."
+            ) from None
+
+
+def _check_reachable(store: Store) -> None:
+    """Refuse a store that other machines of the cluster can't reach."""
+    uri = store.uri
+    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(hosts) > 1 and (is_sqlite(uri) or urlparse(uri).hostname in LOCAL_HOSTS):
+        raise LabError(
+            f"the cluster has {len(hosts)} machines, and only this one can reach the MLflow store {uri}: set "
+            "MLFLOW_TRACKING_URI to a server that all of them can reach."
+        )
+
+
+def _room(resources: dict[str, float]) -> str:
+    gpus = resources.get("GPU", 0)
+    return f"{resources.get('CPU', 0):g} CPUs" + (f", {gpus:g} GPUs" if gpus else "")
+
+
+class _Counts:
+    """An actor that adds up the images that the workers have trained."""
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def add(self, images: int) -> None:
+        self._total += images
+
+    def total(self) -> int:
+        return self._total
+
+
+# In a worker process, on some node
+
+_worker: Worker | None = None
+_tally: "_Tally"
+
+
+class _Tally:
+    """Counts images, and tells the actor about once a second."""
+
+    def __init__(self, counts: Any) -> None:
+        self._counts = counts
+        self._images = 0
+        self._told_at = time.monotonic()
+
+    def __call__(self, images: int) -> None:
+        self._images += images
+        if time.monotonic() - self._told_at >= REPORT_EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        self._counts.add.remote(self._images)
+        self._images, self._told_at = 0, time.monotonic()
+
+
+def _train(job: Job, store: Store, arrays: Arrays | None, counts: Any, home: str) -> Trained:
+    global _worker, _tally
+    if _worker is None:
+        # Journals are kept in the project's folder where this machine has it, else in one of their own.
+        folder = Path(home) if Path(home).exists() else Path.home() / ".cnnlab-ray"
+        os.environ["CNNLAB_HOME"] = str(folder)
+        deliver_leftovers(say=lambda line: None)  # of a worker that died on this node
+        copies = arrays and tuple(array.copy() for array in arrays)  # Ray's own are read-only
+        _tally = _Tally(counts)
+        _worker = Worker(store, from_arrays(copies), _tally)
+    try:
+        return _worker.train(job)
+    finally:
+        _tally.tell()

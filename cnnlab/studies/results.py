@@ -1,0 +1,46 @@
+"""What came out of a study, read back from MLflow; nothing here needs torch."""
+
+import pandas as pd
+
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.environment import owner
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
+
+
+def results(study: Study, store: Store | None = None) -> pd.DataFrame:
+    """Return the finished runs of a study, one row each: `arm, seed`, then final metrics and facts.
+
+    Only runs of this owner count, and a config counts once, with its first finished run. The rows are in the order
+    of `study.runs()`.
+    """
+    store = store or connect(say=lambda line: None)
+    runs = load_runs(store, study.name)
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("config")
+    wanted = pd.DataFrame(study.runs(), columns=["arm", "seed", "config"])
+    return wanted.merge(runs, on="config", how="inner", validate="one_to_one")
+
+
+def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and SD over the seeds for each arm, in the order of the study.
+
+    Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
+    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan).
+    """
+    if runs.empty:
+        return pd.DataFrame()
+    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
+    groups = percent.groupby("arm")
+    table = pd.DataFrame(
+        {
+            "n": groups.size(),
+            "accuracy": groups["accuracy"].mean(),
+            "accuracy_sd": groups["accuracy"].std(),
+            "loss": groups["loss/valid"].mean(),
+            "loss_sd": groups["loss/valid"].std(),
+            "gap_loss": groups["gap/loss"].mean(),
+            "epoch_s": groups["time/epoch_s"].mean(),
+        }
+    )
+    return table.reindex([arm for arm in study.arms if arm in table.index])
