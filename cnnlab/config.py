@@ -65,7 +65,7 @@ class Config:
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
     patience: Count | None = None  # stop early after so many epochs without a lower validation loss
-    precision: Literal["float32", "bf16"] = "float32"  # of the forward and backward pass; weights are float32
+    precision: Literal["float32", "bf16", "auto"] = "float32"  # of forward and backward pass; weights are float32
 
     # everything random of a run follows from its seed
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -1,4 +1,8 @@
-"""Which processor trains."""
+"""Which processor trains, and what it can do."""
+
+import ctypes
+import platform
+from functools import cache
 
 import torch
 
@@ -27,6 +31,27 @@ def device_name(device: str) -> str:
     if device == "cpu":
         return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
     return device
+
+
+def has_bf16(device: str) -> bool:
+    """Return whether the processor itself computes in bfloat16; one that has to emulate it gets slower by it."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    instructions = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library keep memory that a training step frees, since the next step needs as much again.
+
+    By default glibc returns every large block to the system and gets it back page by page.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(mmap_threshold, 32 * 2**20)  # the highest that glibc takes
+        libc.mallopt(trim_threshold, 2**30)
 
 
 def describe_device(device: str = "auto") -> str:

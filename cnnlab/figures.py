@@ -5,7 +5,6 @@ They are drawn without pyplot: nothing here depends on a screen or on what a not
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnlab.config import NUM_CLASSES
@@ -35,8 +34,9 @@ def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
     The dashed line is the loss that training itself saw, with dropout on and weights on the move; compare the
     solid lines, which are measured alike.
     """
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6))
     figure.suptitle(title, fontsize=10)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, wspace=0.22)
     loss, accuracy = figure.subplots(1, 2)
     x = range(1, len(epochs) + 1)
     loss.plot(x, [e["loss/train"] for e in epochs], "--", color=GREY, marker=".", label="train, in train mode")
@@ -59,8 +59,8 @@ def confusion_matrix(score: Score) -> Figure:
     counts = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
     counts.index_put_((score.y, score.logits.argmax(dim=1)), torch.tensor(1), accumulate=True)
     percent = (100 * counts / counts.sum(dim=1, keepdim=True)).numpy()
-    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.2, 5.6))
+    axes = figure.add_axes((0.2, 0.2, 0.77, 0.74))
     axes.imshow(np.sqrt(percent), cmap="Blues")  # the root lets the rare mistakes show
     for row, column in np.argwhere(percent >= 0.5):
         colour = "white" if percent[row, column] > 40 else "black"
@@ -80,13 +80,16 @@ def confident_mistakes(score: Score, images: torch.Tensor, rows: int = 3, column
     sureness, predicted = score.logits.softmax(dim=1).max(dim=1)
     wrong = (~score.correct).nonzero().flatten()
     shown = wrong[sureness[wrong].argsort(descending=True)][: rows * columns].tolist()
-    figure = Figure(figsize=(1.35 * columns, 1.75 * rows), layout="constrained")
-    grid: list[Axes] = list(figure.subplots(rows, columns).flat)
-    for axes in grid:
-        axes.axis("off")
-    for axes, i in zip(grid, shown, strict=False):
-        axes.imshow(images[i, 0].cpu().numpy(), cmap="gray_r")
+    figure = Figure(figsize=(1.35 * columns, 1.75 * rows))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.92))
+    axes.axis("off")
+    for place, i in enumerate(shown):
+        row, column = divmod(place, columns)
+        left, right, top, bottom = column + 0.1, column + 0.9, row + 0.3, row + 0.95
+        axes.imshow(images[i, 0].cpu().numpy(), cmap="gray_r", extent=(left, right, bottom, top), aspect="auto")
         said, true = CLASSES[int(predicted[i])], CLASSES[int(score.y[i])]
-        axes.set_title(f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}", fontsize=7)
+        label = f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}"
+        axes.text(column + 0.5, top - 0.02, label, ha="center", va="bottom", fontsize=7)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))  # imshow has narrowed them
     figure.suptitle(f"Most confident of {len(wrong)} mistakes among {len(score.y):,} validation images", fontsize=9)
     return figure

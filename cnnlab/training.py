@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data, Split
-from cnnlab.device import resolve_device
+from cnnlab.device import has_bf16, keep_freed_memory, resolve_device
 from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
@@ -287,6 +287,7 @@ def fit(
     if config.train_images > len(data.train):
         raise LabError(f"train_images={config.train_images} is not possible: the data hold {len(data.train)}.")
     device = resolve_device(device)
+    keep_freed_memory()
     history = History()
     title = title or f"seed {config.seed}"
     with (
@@ -367,7 +368,7 @@ def _build_trainer(
         train_sample=Batches(sample, EVAL_BATCH),
         eval_loss_fn=nn.CrossEntropyLoss(),  # without label smoothing: the same measure for every arm
         schedule_every="batch",
-        precision=config.precision,
+        precision="bf16" if config.precision == "auto" and has_bf16(device) else config.precision,
         keep=config.keep,
         bar=bar,
     )

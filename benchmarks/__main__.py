@@ -1,0 +1,52 @@
+"""The command line: `python -m benchmarks [NAME ...]`."""
+
+import importlib
+from pathlib import Path
+
+import click
+
+from benchmarks.measure import ROOT, BenchmarkError, Options
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+MODULES = {
+    "throughput": "throughput",
+    "study": "study",
+    "overhead": "overhead",
+    "accuracy": "time_to_accuracy",
+    "startup": "startup",
+    "engines": "engines",
+    "profile": "profiling",
+    "precision": "precision",
+}
+ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf16
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(MODULES)))
+@click.option("--repeats", type=click.IntRange(1), help="Repetitions (in precision: seeds).  [default: its own]")
+@click.option("--quick", is_flag=True, help="Tiny sizes, to see whether it works.")
+@click.option("--write", is_flag=True, help="Write the tables into benchmarks/results instead of printing them.")
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where precision keeps its MLflow store, to go on from.  [default: benchmarks/store]",
+)
+def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
+    """Measure the lab against its peers; without NAMES everything but precision."""
+    options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
+    for name in names or [name for name in MODULES if name not in ONLY_WHEN_NAMED]:
+        options.say(f"{name}:")
+        try:
+            text = importlib.import_module(f"benchmarks.{MODULES[name]}").run(options).markdown(quick)
+        except BenchmarkError as error:
+            raise click.ClickException(str(error)) from None
+        if write:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+        else:
+            click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Measuring: every repetition of every pipeline in a process of its own, in turn (A B C A B C ...)."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+OF_THE_CALLER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MLFLOW_TRACKING_URI", "CNNLAB_PROFILE")
+
+Measured = dict[str, float]
+
+
+class BenchmarkError(Exception):
+    """A pipeline failed; the text is the end of what it printed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    quick: bool  # tiny sizes: does the benchmark work?
+    repeats: int | None  # None: as many as the benchmark has by default
+    home: Path | None  # folder of the MLflow store that a resumable benchmark keeps
+    say: Callable[[str], None]  # takes lines about the progress
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One thing to be measured: a function of a module, which gets `seed` and these arguments."""
+
+    name: str
+    function: Callable[..., Measured]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def interleave(
+    pipelines: list[Pipeline], repeats: int, say: Callable[[str], None], first_seed: int = 0
+) -> dict[str, list[Measured]]:
+    """Measure all pipelines once, then all of them again, `repeats` times; the seed is the same within one round."""
+    measured: dict[str, list[Measured]] = {pipeline.name: [] for pipeline in pipelines}
+    for repeat in range(repeats):
+        for pipeline in pipelines:
+            started = time.perf_counter()
+            result = in_fresh_process(pipeline.function, seed=first_seed + repeat, **pipeline.arguments)
+            measured[pipeline.name].append(result)
+            say(f"  {repeat + 1}/{repeats} {pipeline.name}: {time.perf_counter() - started:.0f} s in all")
+    return measured
+
+
+def column(measured: list[Measured], name: str) -> list[float]:
+    """Return one value of all repetitions."""
+    return [one[name] for one in measured]
+
+
+def in_fresh_process(function: Callable[..., Measured], show: bool = False, **arguments: Any) -> Measured:
+    """Call a module's function in a new Python process and return what it measured; `show` lets its output through.
+
+    Raises:
+        BenchmarkError: the process failed.
+    """
+    with TemporaryDirectory(prefix="cnnlab-benchmark-") as folder:
+        log, answer = Path(folder) / "log", Path(folder) / "answer.json"
+        command = [sys.executable, "-m", "benchmarks.alone", f"{function.__module__}:{function.__name__}"]
+        command += [json.dumps(arguments), str(answer)]
+        with log.open("w") as output:  # not a pipe: a process that stays behind would keep it open
+            target = None if show else output
+            done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=target, stderr=target)
+        if done.returncode:
+            tail = log.read_text(errors="replace")[-3000:]
+            raise BenchmarkError(f"{function.__module__}:{function.__name__} failed with {arguments}:\n{tail}")
+        return json.loads(answer.read_text())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a measured process: what the caller's shell says of threads and stores is left out."""
+    return {name: value for name, value in os.environ.items() if name not in OF_THE_CALLER}

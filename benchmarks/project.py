@@ -1,0 +1,31 @@
+"""A project folder for a benchmark: its own MLflow store, its own owner, and no server."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def temporary_project() -> Iterator[Path]:
+    """Let this process, and those it starts, work in an empty project folder."""
+    with TemporaryDirectory(prefix="cnnlab-benchmark-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(project_environment(folder))
+        yield Path(folder)
+
+
+def project_environment(folder: str) -> dict[str, str]:
+    """Return the variables that make a folder the project's; no server answers at its port."""
+    return {"CNNLAB_HOME": folder, "CNNLAB_OWNER": "benchmark", "MLFLOW_PORT": str(_free_port())}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,153 @@
+"""How many images per second one run trains, against three peers."""
+
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.measure import Measured, Options, Pipeline, column, interleave
+from benchmarks.peers import (
+    BATCH_SIZE,
+    WARM_UP,
+    first,
+    loader,
+    stock_model,
+    stock_trainer,
+    train_plainly,
+    wait_for,
+)
+from benchmarks.project import quiet
+from benchmarks.table import Report, Table, ratio, spread
+from cnnlab.config import BASE, replace
+from cnnlab.data import load_data
+from cnnlab.device import has_bf16
+from cnnlab.training import fit
+
+
+class Size(NamedTuple):
+    """How much is trained; the number of images is a multiple of the batch size, so that all train on equally many."""
+
+    images: int
+    repeats: int
+
+
+FULL, QUICK = Size(images=400 * BATCH_SIZE, repeats=5), Size(images=20 * BATCH_SIZE, repeats=1)
+NUM_WORKERS = {"cpu": (0, 2), "cuda": (0, 2, 8)}  # of the DataLoader; the best counts
+LAB = "lab, float32"
+LAB_1 = "lab, float32, 1 thread"
+
+
+def run(options: Options) -> Report:
+    """Measure all pipelines on the CPU, and on the GPU where there is one."""
+    size = QUICK if options.quick else FULL
+    repeats = options.repeats or size.repeats
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return Report(
+        "Training speed of one run",
+        f"One epoch of {size.images:,} images of Fashion-MNIST in batches of {BATCH_SIZE}, after {WARM_UP:,} images "
+        f"that do not count; n = {repeats} repetitions in turn. Median (smallest to largest).",
+        [_measure(device, size.images, repeats, options) for device in devices],
+        [
+            "Only training is timed. The last column of the lab's own rows compares them with "
+            f"“{LAB}”; “whole epoch” has the scoring of 7,500 images in its time, which no peer does.",
+            "DataLoader and Lightning are shown with the number of workers that is best for them; "
+            "the start of these workers is not timed.",
+        ],
+    )
+
+
+def _measure(device: str, images: int, repeats: int, options: Options) -> Table:
+    size = {"images": images, "device": device}
+    peers = [Pipeline("stock: mltrainer and mads_datasets", stock, size)]
+    for kind, function in {"PyTorch and DataLoader": plain, "Lightning": with_lightning}.items():
+        peers += [Pipeline(f"{kind}, {n} workers", function, size | {"num_workers": n}) for n in NUM_WORKERS[device]]
+    own = [Pipeline(LAB, lab, size | {"threads": None, "precision": "float32"})]
+    if device == "cpu":
+        own += [Pipeline(LAB_1, lab, size | {"threads": 1, "precision": "float32"})]
+    if has_bf16(device):
+        own += [Pipeline("lab, bf16", lab, size | {"threads": None, "precision": "bf16"})]
+    measured = interleave([*peers, *own], repeats, options.say)
+    for kind in ("PyTorch and DataLoader", "Lightning"):
+        _keep_the_best(measured, kind)
+    rows = [_row(name, measured, images) for name in measured]
+    for pipeline in own:
+        whole = [{"train_s": one["epoch_s"], "threads": one["threads"]} for one in measured[pipeline.name]]
+        rows.append(_row(f"{pipeline.name}: whole epoch", measured | {f"{pipeline.name}: whole epoch": whole}, images))
+    columns = ["pipeline", "threads", "images/s", "seconds", f"{LAB}, is faster by"]
+    columns += [f"{LAB_1}, is faster by"] if LAB_1 in measured else []
+    return Table(f"On {device}:", tuple(columns), rows)
+
+
+def _keep_the_best(measured: dict[str, list[Measured]], kind: str) -> None:
+    """Leave of several numbers of workers the one with the shortest median."""
+    names = sorted((name for name in measured if name.startswith(kind)), key=lambda name: _median_s(measured[name]))
+    for slower in names[1:]:
+        del measured[slower]
+
+
+def _median_s(measured: list[Measured]) -> float:
+    return median(column(measured, "train_s"))
+
+
+def _row(name: str, measured: dict[str, list[Measured]], images: int) -> tuple[str, ...]:
+    seconds = column(measured[name], "train_s")
+    ratios = [ratio(seconds, column(measured[own], "train_s")) for own in (LAB, LAB_1) if own in measured]
+    threads = f"{measured[name][0]['threads']:.0f}"
+    return name, threads, spread([images / s for s in seconds], digits=0), spread(seconds, digits=2), *ratios
+
+
+# In a process of its own
+
+
+def stock(seed: int, images: int, device: str) -> Measured:
+    """Train with the course's pipeline as it comes."""
+    torch.manual_seed(seed)
+    data = load_data(quiet)
+    train = first(data.train, images)
+    with TemporaryDirectory() as folder:
+        trainer = stock_trainer(train, data.valid, Path(folder), 1, WARM_UP // BATCH_SIZE, device=device)
+        trainer.trainbatches()
+        trainer.settings.train_steps = images // BATCH_SIZE
+        started = time.perf_counter()
+        trainer.trainbatches()
+        return _result(time.perf_counter() - started)
+
+
+def plain(seed: int, images: int, device: str, num_workers: int) -> Measured:
+    """Train with a plain loop over a DataLoader."""
+    torch.manual_seed(seed)
+    train = first(load_data(quiet).train, images)
+    model = stock_model().to(device)
+    train_plainly(model, iter(loader(first(train, WARM_UP), num_workers, device)), device)
+    wait_for(device)
+    batches = iter(loader(train, num_workers, device))
+    started = time.perf_counter()
+    train_plainly(model, batches, device)
+    wait_for(device)
+    return _result(time.perf_counter() - started)
+
+
+def with_lightning(seed: int, images: int, device: str, num_workers: int) -> Measured:
+    """Train with Lightning over the same DataLoader."""
+    from benchmarks.lightning_peer import epoch_s
+
+    torch.manual_seed(seed)
+    return _result(epoch_s(first(load_data(quiet).train, images), num_workers, device))
+
+
+def lab(seed: int, images: int, device: str, threads: int | None, precision: str) -> Measured:
+    """Train with the lab's `fit`; without `threads` torch decides how many."""
+    if threads:
+        torch.set_num_threads(threads)
+    data = load_data(quiet)
+    config = replace(BASE, train_images=images, epochs=1, batch_size=BATCH_SIZE, precision=precision, seed=seed)
+    fit(replace(config, train_images=WARM_UP), data, device=device, progress=False)
+    (epoch,) = fit(config, data, device=device, progress=False).epochs
+    return _result(images / epoch["time/images_per_s"]) | {"epoch_s": epoch["time/epoch_s"]}
+
+
+def _result(train_s: float) -> Measured:
+    return {"train_s": train_s, "threads": torch.get_num_threads()}

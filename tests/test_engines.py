@@ -1,0 +1,237 @@
+"""Where runs are trained changes nothing in the record, and a worker that dies costs its run only."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.entities import Run
+
+from cnnlab.config import Config, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.studies.engines import LocalWorkers, choose_engine, num_workers
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.dead_runs import is_gone, this_process
+from cnnlab.tracking.journal import spool_folder
+from cnnlab.tracking.store import Store
+from tests.helpers import quiet
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def study(small: Config) -> Study:
+    return Study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.5)})
+
+
+def runs_of(store: Store, experiment: str) -> list[Run]:
+    return list(store.client.search_runs([store.experiment_id(experiment)], max_results=1000))
+
+
+def wait_for(happened: object, seconds: float = 120) -> None:
+    assert callable(happened)
+    for _ in range(int(seconds * 20)):
+        if happened():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_workers_give_the_same_numbers_as_one_process(
+    home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = study.run(small_data, say=quiet, engine="process", progress=False)
+    monkeypatch.setenv("CNNLAB_OWNER", "another student")
+    said: list[str] = []
+    there = study.run(small_data, say=said.append, engine="local", progress=False)
+    same = ["arm", "seed", "accuracy/valid", "loss/valid", "gap/loss", "fact.train_sha256", "fact.threads"]
+    assert there[same].equals(here[same])
+    assert set(there["owner"]) == {"another student"}
+    assert any(f"in {min(num_workers(), 4)} worker process" in line for line in said)
+
+
+def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data) -> None:
+    store = connect(quiet)
+    longer = Study(study.name, study.question, replace(study.base, epochs=30), study.seeds, study.vary)
+    said: list[str] = []
+    with LocalWorkers(store, 2, small_data) as engine:
+
+        def kill_the_second_worker() -> None:
+            wait_for(lambda: engine._shared[1][0] > 640)  # it is in its third epoch
+            psutil.Process(engine._shared[1][1]).kill()
+
+        killer = threading.Thread(target=kill_the_second_worker)
+        killer.start()
+        table = longer.run(small_data, store, said.append, engine, progress=False)
+        killer.join()
+    assert len(table) == 4
+    assert any("its process died" in line and "tried once more" in line for line in said)
+    runs = runs_of(store, study.name)
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 4 + ["KILLED"]
+    (killed,) = (run for run in runs if run.info.status == "KILLED")
+    assert killed.data.tags["fact.outcome"].startswith("interrupted")
+    assert len(store.client.get_metric_history(killed.info.run_id, "loss/valid")) >= 2  # what it measured is kept
+    (again,) = (run for run in runs if run.data.tags.get("attempt") == "2")
+    assert {k: again.data.params[k] for k in ("dropout", "seed")} == {
+        k: killed.data.params[k] for k in ("dropout", "seed")
+    }
+    assert not list(spool_folder().glob("*/journal.jsonl"))
+
+
+def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, small: Config, small_data: Data) -> None:
+    arms = {"fits": small, "too many": replace(small, train_images=700)}
+    study = Study("tiny-fails", "?", small, (0, 1), arms=arms)
+    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 0: .*train_images=700"):
+        study.run(small_data, say=quiet, progress=False)
+    assert list(study.results()["arm"]) == ["fits", "fits"]
+    assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize("way", ["embedded", "server"])
+def test_eight_workers_lose_no_metric(
+    way: str, home: Path, small: Config, small_data: Data, request: pytest.FixtureRequest
+) -> None:
+    if way == "server":
+        request.getfixturevalue("running_server")
+    store = connect(quiet)
+    assert store.kind == way
+    config = replace(small, epochs=20)
+    study = Study("tiny-eight", "?", config, tuple(range(8)), {"dropout": (0.0, 0.5)})
+    with LocalWorkers(store, 8, small_data) as engine:
+        table = study.run(small_data, store, quiet, engine, progress=False)
+    assert len(table) == 16
+    for run_id in table["run_id"]:
+        for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
+            points = store.client.get_metric_history(run_id, metric)
+            assert [point.step for point in points] == list(range(1, 21))
+        run = store.client.get_run(run_id)
+        assert run.outputs.model_outputs
+        assert {file.path for file in store.client.list_artifacts(run_id)} >= {"figures", "weights.safetensors"}
+    assert [run.info.status for run in runs_of(store, "tiny-eight")] == ["FINISHED"] * 16
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cnnlab", "run", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def interrupted() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A study in two worker processes, each in the middle of a run."""
+    process = start("dropout", "--profile", "tiny", "--epochs", "6", "--engine", "local", "--workers", "2")
+    try:
+        wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 3)
+        workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in str(child.cmdline())]
+        assert len(workers) == 2
+        yield process, workers
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def epochs_in(journal: Path) -> int:
+    try:
+        return journal.read_text(encoding="utf-8").count('"event": "metrics"')
+    except FileNotFoundError:  # delivered in the meantime
+        return 0
+
+
+def test_a_killed_study_resumes_and_ends_with_each_run_once(
+    home: Path, interrupted: tuple[subprocess.Popen[str], list[psutil.Process]]
+) -> None:
+    process, workers = interrupted
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive  # workers end with the process that started them
+    again = start("dropout", "--profile", "tiny", "--epochs", "6", "--engine", "local", "--workers", "2")
+    stdout, stderr = again.communicate(timeout=300)
+    assert again.returncode == 0, stderr
+    runs = runs_of(connect(quiet), "custom-02-dropout")
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
+    assert len(finished) == 8
+    assert len({(run.data.params["dropout"], run.data.params["seed"]) for run in finished}) == 8
+    for run in runs:
+        if run.info.status == "KILLED":
+            assert run.data.tags["fact.outcome"].startswith("interrupted")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_a_study_in_workers_with_all_that_was_measured(
+    home: Path, interrupted: tuple[subprocess.Popen[str], list[psutil.Process]]
+) -> None:
+    process, workers = interrupted
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in stderr
+    assert "Traceback" not in stderr
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    runs = runs_of(connect(quiet), "custom-02-dropout")
+    assert "RUNNING" not in {run.info.status for run in runs}
+    assert "KILLED" in {run.info.status for run in runs}
+    assert sum("loss/valid" in run.data.metrics for run in runs) >= 1
+
+
+def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, small_data: Data) -> None:
+    def run_it_again(line: str) -> None:
+        if line.startswith("Training"):
+            study.run(small_data, say=quiet, progress=False)
+
+    with pytest.raises(LabError, match="another command is running the study tiny-02-dropout"):
+        study.run(small_data, say=run_it_again, progress=False)
+
+
+def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study: Study, small_data: Data) -> None:
+    """Even where its journal is lost; a run of another machine, which may well be alive, stays as it is."""
+    store = connect(quiet)
+    experiment = store.experiment_id(study.name)
+    machine, pid, started = this_process().split("/")
+    for process in (f"{machine}/{pid}/{int(started) - 1000}", f"{machine}-2/{pid}/{started}", this_process()):
+        tags = {"owner": "a student", "lab.process": process, "kind": "run"}
+        store.client.create_run(experiment, tags=tags, run_name=process)
+    said: list[str] = []
+    study.run(small_data, store, said.append, progress=False)
+    assert sum("is KILLED in the record" in line for line in said) == 1
+    statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
+    assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]
+
+
+def test_a_process_is_gone_only_if_it_was_here_and_is_no_more() -> None:
+    machine, pid, started = this_process().split("/")
+    assert not is_gone(this_process())
+    assert is_gone(f"{machine}/{pid}/{int(started) - 1000}")  # its id is another process's by now
+    assert is_gone(f"{machine}/{2**22 + 1}/{started}")
+    assert not is_gone(f"elsewhere/{pid}/{started}")
+    assert not is_gone("")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({"name": "cloud"}, "there is no engine 'cloud': choose auto, process, local, ray"),
+        ({"name": "auto", "workers": 3}, "add --engine local"),
+        ({"name": "local", "address": "10.0.0.5:6379"}, "add --engine ray"),
+        ({"name": "local", "gpus_per_run": 0.5}, "add --engine ray"),
+    ],
+)
+def test_an_impossible_engine_is_refused(home: Path, arguments: dict, hint: str) -> None:
+    with pytest.raises(LabError, match=hint):
+        choose_engine(store=Store(), images=10**9, **arguments)
+
+
+def test_little_work_stays_in_this_process(home: Path) -> None:
+    with choose_engine("auto", Store(), images=10_000) as little:
+        assert little.describe() == "in this process"
+    with choose_engine("auto", Store(), images=10**6, device="cpu") as much:
+        assert (much.slots > 1) == (num_workers() > 1)
