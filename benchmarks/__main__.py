@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import click
+import psutil
 
 from benchmarks.measure import ROOT, BenchmarkError, Options
 
@@ -36,9 +37,10 @@ def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, 
     """Measure the lab against its peers; without NAMES everything but precision."""
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
     for name in names or [name for name in MODULES if name not in ONLY_WHEN_NAMED]:
+        load = psutil.getloadavg()[0]
         options.say(f"{name}:")
         try:
-            text = importlib.import_module(f"benchmarks.{MODULES[name]}").run(options).markdown(quick)
+            text = importlib.import_module(f"benchmarks.{MODULES[name]}").run(options).markdown(quick, load)
         except BenchmarkError as error:
             raise click.ClickException(str(error)) from None
         if write:

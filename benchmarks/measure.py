@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 OF_THE_CALLER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MLFLOW_TRACKING_URI", "CNNLAB_PROFILE")
 
-Measured = dict[str, float]
+Measured = dict[str, Any]  # numbers by name
 
 
 class BenchmarkError(Exception):

@@ -6,7 +6,7 @@ plain    a PyTorch training loop over a `DataLoader`, with the images transforme
 The third peer, Lightning, is in `lightning_peer.py`, because its import takes seconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from cnnlab.data import MEAN, SD, Split
 BATCH_SIZE = 64
 WARM_UP = 20 * BATCH_SIZE  # images trained before the clock starts
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]  # x float32 (B, 1, 28, 28), y whole numbers (B,)
 
 
 def stock_model(dropout: float = 0.0) -> nn.Sequential:
@@ -109,13 +109,13 @@ class TorchvisionImages(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.labels[index])
 
 
-def loader(split: Split, num_workers: int, device: str) -> DataLoader[Batch]:
+def loader(split: Split, num_workers: int, device: str) -> DataLoader[tuple[Tensor, int]]:
     """Return a shuffling `DataLoader` over a split."""
     images = TorchvisionImages(split)
     return DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=num_workers, pin_memory=device == "cuda")
 
 
-def train_plainly(model: nn.Module, batches: Iterator[Batch], device: str) -> None:
+def train_plainly(model: nn.Module, batches: Iterable[Batch], device: str) -> None:
     """Train on all batches with Adam, reading no loss on the way."""
     model.train()
     optimizer, loss_fn = Adam(model.parameters()), nn.CrossEntropyLoss()

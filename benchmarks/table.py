@@ -19,7 +19,7 @@ class Table:
 
     caption: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def markdown(self) -> str:
         """Return the table as Markdown; the first column is text, all others are numbers."""
@@ -36,13 +36,14 @@ class Report:
     tables: list[Table]
     notes: list[str]
 
-    def markdown(self, quick: bool) -> str:
-        """Return the report as a Markdown document."""
+    def markdown(self, quick: bool, load: float) -> str:
+        """Return the report as a Markdown document; `load` is how many processes wanted to compute just before."""
         warning = ["**A smoke test with tiny sizes (`--quick`): these numbers mean nothing.**"] if quick else []
         parts = [f"# {self.title}", *warning, self.sizes, *(table.markdown() for table in self.tables)]
         if self.notes:
             parts.append("\n".join(f"- {note}" for note in self.notes))
-        return "\n\n".join([*parts, f"Measured on {machine()}."]) + "\n"
+        measured = f"Measured on {machine()}. Load of the machine (mean of the minute before): {load:.1f}."
+        return "\n\n".join([*parts, measured]) + "\n"
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -51,8 +51,8 @@ def run(options: Options) -> Report:
         f"that do not count; n = {repeats} repetitions in turn. Median (smallest to largest).",
         [_measure(device, size.images, repeats, options) for device in devices],
         [
-            "Only training is timed. The last column of the lab's own rows compares them with "
-            f"“{LAB}”; “whole epoch” has the scoring of 7,500 images in its time, which no peer does.",
+            "Only training is timed. The rows “whole epoch” are the same runs with the scoring of the validation "
+            "images and of a sample of the training images, which the peers do not do here.",
             "DataLoader and Lightning are shown with the number of workers that is best for them; "
             "the start of these workers is not timed.",
         ],
@@ -72,13 +72,17 @@ def _measure(device: str, images: int, repeats: int, options: Options) -> Table:
     measured = interleave([*peers, *own], repeats, options.say)
     for kind in ("PyTorch and DataLoader", "Lightning"):
         _keep_the_best(measured, kind)
-    rows = [_row(name, measured, images) for name in measured]
-    for pipeline in own:
-        whole = [{"train_s": one["epoch_s"], "threads": one["threads"]} for one in measured[pipeline.name]]
-        rows.append(_row(f"{pipeline.name}: whole epoch", measured | {f"{pipeline.name}: whole epoch": whole}, images))
-    columns = ["pipeline", "threads", "images/s", "seconds", f"{LAB}, is faster by"]
-    columns += [f"{LAB_1}, is faster by"] if LAB_1 in measured else []
-    return Table(f"On {device}:", tuple(columns), rows)
+    compared = [name for name in (LAB, LAB_1) if name in measured]
+    rows = []
+    for name, results in measured.items():
+        seconds = column(results, "train_s")
+        ratios = [ratio(seconds, column(measured[own], "train_s")) for own in compared]
+        rows.append((*_speed(name, results, seconds, images), *ratios))
+    for name in (pipeline.name for pipeline in own):
+        seconds = column(measured[name], "epoch_s")
+        rows.append((*_speed(f"{name}: whole epoch", measured[name], seconds, images), *("" for _ in compared)))
+    columns = ("pipeline", "threads", "images/s", "seconds", *(f"speed of “{name}” ÷ this" for name in compared))
+    return Table(f"On {device}:", columns, rows)
 
 
 def _keep_the_best(measured: dict[str, list[Measured]], kind: str) -> None:
@@ -92,11 +96,10 @@ def _median_s(measured: list[Measured]) -> float:
     return median(column(measured, "train_s"))
 
 
-def _row(name: str, measured: dict[str, list[Measured]], images: int) -> tuple[str, ...]:
-    seconds = column(measured[name], "train_s")
-    ratios = [ratio(seconds, column(measured[own], "train_s")) for own in (LAB, LAB_1) if own in measured]
-    threads = f"{measured[name][0]['threads']:.0f}"
-    return name, threads, spread([images / s for s in seconds], digits=0), spread(seconds, digits=2), *ratios
+def _speed(name: str, results: list[Measured], seconds: list[float], images: int) -> tuple[str, ...]:
+    """Return the cells that say how fast a pipeline is."""
+    threads = str(results[0]["threads"])
+    return name, threads, spread([images / s for s in seconds], digits=0), spread(seconds, digits=2)
 
 
 # In a process of its own

@@ -18,7 +18,7 @@ from cnnlab.errors import LabError
 from cnnlab.studies.engines import Arrays, from_arrays, to_arrays
 from cnnlab.studies.worker import Job, Trained, Worker
 from cnnlab.tracking.courier import deliver_leftovers
-from cnnlab.tracking.store import Store, is_sqlite
+from cnnlab.tracking.store import Store, first_line, is_sqlite
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray looks up a host on the internet
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it copies the project folder to every worker
@@ -116,8 +116,9 @@ def _connect(address: str | None) -> None:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise LabError(
-                f"the Ray cluster {address} can't be reached ({error}): start one with `ray start --head`, or leave "
-                "the address out to use this machine alone."
+                f"the Ray cluster {address} can't be reached ({first_line(error)}): start one with `ray start --head`, "
+                "or leave the address out to use this machine alone. If the cluster asks for a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
             ) from None
 
 

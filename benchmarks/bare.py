@@ -1,0 +1,29 @@
+"""The bare training step: forward, backward, optimiser and schedule, with nothing around them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from cnnlab.config import Config
+from cnnlab.models import build_model
+from cnnlab.training import OPTIMIZERS
+
+Step = Callable[[Tensor, Tensor], None]
+
+
+def bare_step(config: Config, num_steps: int) -> Step:
+    """Return a function that trains a new network of `config` on one batch, in float32, with a one-cycle schedule."""
+    model = build_model(config).to(memory_format=torch.channels_last).train()
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = OneCycleLR(optimizer, max_lr=config.lr, total_steps=num_steps)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    return step

@@ -1,0 +1,129 @@
+"""Wall time of a whole study, logged to MLflow: the lab with worker processes against the stock pipeline."""
+
+import os
+import time
+from typing import NamedTuple
+
+import mlflow
+import torch
+from mltrainer import ReportTypes
+
+from benchmarks.measure import Measured, Options, Pipeline, column, interleave
+from benchmarks.peers import BATCH_SIZE, first, stock_trainer
+from benchmarks.project import quiet, temporary_project
+from benchmarks.table import Report, Table, ratio, spread
+from cnnlab.config import BASE, replace
+from cnnlab.data import load_data
+from cnnlab.studies.engines import choose_engine
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.store import Store
+
+DROPOUTS = (0.0, 0.5)
+GOAL = 3.5
+STOCK, LAB = "stock: one run after another", "lab: worker processes"
+
+
+class Size(NamedTuple):
+    """How much is trained: a study has so many seeds in each of its two arms."""
+
+    seeds: int
+    images: int
+    epochs: int
+    repeats: int
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """What a measured process is told."""
+        return {"num_seeds": self.seeds, "images": self.images, "epochs": self.epochs}
+
+    def describe(self, repeats: int) -> str:
+        """Return the sizes in words."""
+        return (
+            f"{len(DROPOUTS) * self.seeds} runs: dropout {' and '.join(map(str, DROPOUTS))}, {self.seeds} seeds each, "
+            f"{self.epochs} x {self.images:,} images a run; n = {repeats} repetitions in turn. "
+            "Median (smallest to largest)."
+        )
+
+
+FULL, QUICK = Size(4, 10_000, 3, repeats=3), Size(4, 640, 1, repeats=1)
+
+
+def run(options: Options) -> Report:
+    """Measure both."""
+    size = QUICK if options.quick else FULL
+    repeats = options.repeats or size.repeats
+    pipelines = [
+        Pipeline(STOCK, stock, size.arguments),
+        Pipeline(LAB, lab, size.arguments | {"engine": "local"}),
+    ]
+    measured = interleave(pipelines, repeats, options.say)
+    stock_s = column(measured[STOCK], "total_s")
+    rows = []
+    for name, results in measured.items():
+        seconds = column(results, "total_s")
+        rows.append((name, spread(seconds), ratio(stock_s, seconds)))
+    after_start = [one["total_s"] - one["start_s"] for one in measured[LAB]]
+    rows.append((f"{LAB}, from the start of the first run", spread(after_start), ratio(stock_s, after_start)))
+    return Report(
+        "Wall time of a study",
+        size.describe(repeats),
+        [Table(f"Goal: {GOAL:g} times faster than stock.", ("pipeline", "seconds", "times faster than stock"), rows)],
+        [
+            "The time begins after the imports, with an empty store, and includes loading the images.",
+            "Each run of the lab also stores figures, its facts and its model; a stock run stores its metrics only.",
+            f"Stock trains with all cores ({measured[STOCK][0]['threads']} threads); the lab had "
+            f"{measured[LAB][0]['slots']} workers of one thread. Precision of the lab's runs, as recorded: "
+            f"{measured[LAB][0]['precision']}.",
+        ],
+    )
+
+
+# In a process of its own
+
+
+def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Measured:
+    """Run a study with one of the lab's engines."""
+    study = small_study(seed, num_seeds, images, epochs)
+    with temporary_project():
+        began, started = time.time(), time.perf_counter()
+        store = connect(quiet)
+        with choose_engine(engine, store, images) as where:
+            runs = study.run(store=store, say=quiet, engine=where, progress=False)
+            slots = where.slots
+        total_s = time.perf_counter() - started
+        precision = ", ".join(sorted(set(runs["fact.precision"])))
+        start_s = first_start(study, store) - began
+        return {"total_s": total_s, "start_s": start_s, "slots": slots, "precision": precision}
+
+
+def small_study(seed: int, num_seeds: int, images: int, epochs: int) -> Study:
+    """Return the study that is timed; another `seed` gives it other seeds."""
+    base = replace(BASE, train_images=images, epochs=epochs, batch_size=BATCH_SIZE)
+    seeds = tuple(range(seed * num_seeds, (seed + 1) * num_seeds))
+    return Study("benchmark", "How long does it take?", base, seeds, {"dropout": DROPOUTS})
+
+
+def first_start(study: Study, store: Store) -> float:
+    """Return when the first run of a study began, in seconds since 1970."""
+    runs = store.client.search_runs([store.experiment_id(study.name)])
+    return float(min(run.info.start_time for run in runs)) / 1000
+
+
+def stock(seed: int, num_seeds: int, images: int, epochs: int) -> Measured:
+    """Train as many runs one after another with mltrainer, each logged by its own MLflow reporter."""
+    with temporary_project() as folder:
+        os.chdir(folder)  # MLflow makes a folder for artifacts in the working directory
+        started = time.perf_counter()
+        data = load_data(quiet)
+        train = first(data.train, images)
+        mlflow.set_tracking_uri(f"sqlite:///{folder.as_posix()}/mlflow.db")
+        mlflow.set_experiment("stock")
+        for run_seed in range(seed * num_seeds, (seed + 1) * num_seeds):
+            for dropout in DROPOUTS:
+                torch.manual_seed(run_seed)
+                with mlflow.start_run(run_name=f"dropout={dropout}, seed {run_seed}"):
+                    mlflow.log_params({"dropout": dropout, "seed": run_seed})
+                    steps, report = images // BATCH_SIZE, [ReportTypes.MLFLOW]
+                    stock_trainer(train, data.valid, folder, epochs, steps, dropout, report=report).loop()
+        return {"total_s": time.perf_counter() - started, "threads": torch.get_num_threads()}

@@ -1,0 +1,175 @@
+"""The engine "ray": one study on a cluster of two nodes, with GPUs shared by fraction."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cnnlab.config import Config, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.store import Store
+from tests.helpers import free_port, quiet
+
+# The cluster and this process share a secret, as the nodes of a real cluster do.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+ray = pytest.importorskip("ray", reason="Ray is an extra: uv sync --extra ray")
+
+from cnnlab.studies.ray_cluster import RayCluster  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="two raylets on one machine"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def start_node(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start a raylet that runs until it is stopped."""
+    command = [str(RAY), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments]
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "120000"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+def stop_node(node: subprocess.Popen[bytes]) -> None:
+    processes = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
+    node.kill()
+    node.wait()
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=10)
+
+
+def wait_until_listening(port: int) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError("the head of the Ray cluster does not start")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A head and a second node on this machine, each with one CPU and a GPU by declaration; the address."""
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets have short paths
+    head = start_node("--head", f"--port={port}", "--num-gpus=1", "--include-dashboard=false", f"--temp-dir={folder}")
+    address = f"127.0.0.1:{port}"
+    second = None
+    try:
+        wait_until_listening(port)
+        second = start_node(f"--address={address}", "--num-gpus=1")
+        yield address, second
+    finally:
+        for node in (second, head):
+            if node:
+                stop_node(node)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def nodes_alive() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def open_cluster(address: str, data: Data, nodes: int, **options: float) -> RayCluster:
+    """The engine, as soon as so many nodes have joined."""
+    for _ in range(60):
+        engine = RayCluster(Store(), data, address, **options)
+        if nodes_alive() == nodes:
+            return engine
+        time.sleep(0.5)
+    raise AssertionError(f"the cluster has not got {nodes} nodes")
+
+
+def test_a_study_runs_on_a_cluster_of_two_nodes(
+    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data
+) -> None:
+    address, _ = cluster
+    store = connect(quiet)
+    assert store.kind == "server"
+    study = Study("tiny-ray", "?", small, (0, 1), {"dropout": (0.0, 0.5)})
+    said: list[str] = []
+    with open_cluster(address, small_data, nodes=2) as engine:
+        assert engine.slots == 2
+        table = study.run(small_data, store, said.append, engine, progress=False)
+        assert engine.images_done() == 4 * 640
+    assert "Training 4 runs on Ray (2 nodes, 2 CPUs, 2 GPUs)." in said
+    assert len(table) == 4
+    processes = {store.client.get_run(run).data.tags["lab.process"] for run in table["run_id"]}
+    assert len(processes) == 2  # one worker on each node
+    for run in table["run_id"]:
+        assert len(store.client.get_metric_history(run, "loss/valid")) == 2
+
+    # the same configs in this process: nothing is trained twice, and a new owner gets the same numbers
+    study.run(small_data, store, said.append, engine="process", progress=False)
+    assert "4 of its runs are finished already" in said[-1]
+
+
+def test_a_gpu_is_shared_by_fraction(
+    home: Path, cluster: tuple[str, subprocess.Popen[bytes]], small_data: Data
+) -> None:
+    address, _ = cluster
+    with open_cluster(address, small_data, nodes=2, gpus_per_run=1.0) as engine:
+        assert engine.slots == 2
+    with pytest.raises(LabError, match="no room for a run"):
+        RayCluster(Store(), small_data, address, gpus_per_run=4.0)
+    ray.shutdown()
+
+
+def test_a_node_that_dies_costs_its_run_only(
+    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data
+) -> None:
+    address, second = cluster
+    store = connect(quiet)
+    study = Study("tiny-node", "?", replace(small, epochs=60), (0, 1), {"dropout": (0.0, 0.5)})
+    said: list[str] = []
+    with open_cluster(address, small_data, nodes=2) as engine:
+
+        def pull_the_plug() -> None:
+            for _ in range(600):
+                if engine.images_done() > 12 * 320:  # both nodes are at work
+                    break
+                time.sleep(0.1)
+            stop_node(second)
+
+        killer = threading.Thread(target=pull_the_plug)
+        killer.start()
+        table = study.run(small_data, store, said.append, engine, progress=False)
+        killer.join()
+    assert len(table) == 4
+    runs = store.client.search_runs([store.experiment_id("tiny-node")])
+    statuses = [run.info.status for run in runs]
+    assert statuses.count("FINISHED") == 4
+    assert statuses.count("KILLED") == len(runs) - 4 >= 1
+    assert any("tried once more" in line for line in said)
+
+
+def test_a_store_that_other_machines_cannot_reach_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnnlab.studies import ray_cluster
+
+    nodes = [{"NodeManagerAddress": f"10.0.0.{i}", "Alive": True} for i in (5, 6)]
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
+    with pytest.raises(LabError, match="2 machines, and only this one can reach the MLflow store .* MLFLOW_TRACKING_URI"):
+        ray_cluster._check_reachable(Store())
+    ray_cluster._check_reachable(Store("http://10.0.0.5:5001"))
+
+
+def test_a_cluster_that_is_not_there_is_named(home: Path) -> None:
+    with pytest.raises(LabError, match="can't be reached"):
+        RayCluster(Store(), None, f"127.0.0.1:{free_port()}")
