@@ -72,12 +72,12 @@ class EpochsToMlflow(Reporter):
         mlflow.log_metrics({"loss/train": train_loss, **metric_dict}, step=epoch)
 
 
-def run_trial(point: dict[str, Any], base: Config, data: Data, parent_id: str) -> dict[str, Any]:
+def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: str, parent_id: str) -> dict[str, Any]:
     """Train one network as a run below the parent; return its loss, which the search makes small."""
     config = to_config(point, base)
     name = f"width {point['width']}, depth {point['depth']}, {config.norm}, dropout {config.dropout}, lr {config.lr}"
     tags = {"kind": "trial", "owner": owner()}
-    with mlflow.start_run(run_name=name, nested=True, parent_run_id=parent_id, tags=tags):
+    with mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent_id, nested=True, run_name=name, tags=tags):
         mlflow.log_params(to_params(config))
         result = fit(config, data, [EpochsToMlflow()], title=name)
         mlflow.log_metrics({f"final/{name}": value for name, value in result.final.items()}, step=config.epochs)
@@ -122,6 +122,9 @@ def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> li
 
     def trainable(point: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
+        connect(
+            say=lambda line: None
+        )  # a worker process has an MLflow of its own, which has to be pointed at the store
         return objective(point)
 
     if tune.Tuner.can_restore(str(folder)):
@@ -138,7 +141,10 @@ def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> li
         )
     results = tuner.fit()
     ray.shutdown()
-    return [result.metrics for result in results if result.metrics and "params" in result.metrics]
+    finished = [result.metrics for result in results if result.metrics and "params" in result.metrics]
+    if not finished:
+        raise LabError(f"none of the {max_evals} trials came to its end: their errors are below {folder}.")
+    return finished
 
 
 def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
@@ -180,7 +186,9 @@ def confirm(winner: Config, base: Config, experiment: str, results: list[dict[st
     gain = 100 * (arms["winner"]["accuracy/valid"] - arms["baseline"]["accuracy/valid"])
     mean, low, high = mean_interval(gain)
     less_or_more = "less" if curse > 0 else "more"
-    click.echo(f"\nThe winner's curse: with fresh seeds its accuracy is {abs(curse):.2f} pp {less_or_more} than in the search.")
+    click.echo(
+        f"\nThe winner's curse: with fresh seeds its accuracy is {abs(curse):.2f} pp {less_or_more} than in the search."
+    )
     click.echo(f"Winner - baseline: {mean:+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] over {n} pairs of runs.")
     with mlflow.start_run(run_id=parent_id):
         mlflow.log_metrics({"search/best_accuracy": best["accuracy"], "search/best_loss": best["loss"]})
@@ -214,7 +222,7 @@ def main(max_evals: int, seed: int, engine: str, profile: str | None) -> None:
     folder = state_folder() / "searches"
     folder.mkdir(exist_ok=True)
     parent_id = parent_run(experiment_id, seed, engine, key)
-    objective = partial(run_trial, base=base, data=data, parent_id=parent_id)
+    objective = partial(run_trial, base=base, data=data, experiment_id=experiment_id, parent_id=parent_id)
     if engine == "local":
         results = search_here(objective, max_evals, seed, folder / f"{key}.trials")
     else:

@@ -36,18 +36,23 @@ ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
     """Measure the lab against its peers; without NAMES everything but precision."""
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
+    failed = []
     for name in names or [name for name in MODULES if name not in ONLY_WHEN_NAMED]:
         load = psutil.getloadavg()[0]
         options.say(f"{name}:")
         try:
             text = importlib.import_module(f"benchmarks.{MODULES[name]}").run(options).markdown(quick, load)
         except BenchmarkError as error:
-            raise click.ClickException(str(error)) from None
+            failed.append(name)
+            options.say(str(error))
+            continue
         if write:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
         else:
             click.echo(text)
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

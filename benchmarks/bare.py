@@ -1,6 +1,7 @@
 """The bare training step: forward, backward, optimiser and schedule, with nothing around them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ def bare_step(config: Config, num_steps: int) -> Step:
     """Return a function that trains a new network of `config` on one batch, in float32, with a one-cycle schedule."""
     model = build_model(config).to(memory_format=torch.channels_last).train()
     loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), **arguments)
     schedule = OneCycleLR(optimizer, max_lr=config.lr, total_steps=num_steps)
 
     def step(x: Tensor, y: Tensor) -> None:

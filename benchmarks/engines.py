@@ -8,13 +8,13 @@ import torch
 
 from benchmarks.measure import Measured, Options, Pipeline, column, interleave
 from benchmarks.project import quiet, temporary_project
-from benchmarks.study import Size, first_start, lab, small_study
+from benchmarks.study import WARM_UP, Size, first_start, lab, small_study
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.studies.engines import InProcess
 from cnnlab.studies.worker import Job, Trained
 from cnnlab.tracking.connection import connect
 
-FULL, QUICK = Size(4, 10_000, 3, repeats=3), Size(1, 640, 1, repeats=1)
+FULL, QUICK = Size(4, 10_000, 3, repeats=3), WARM_UP
 GOAL = 0.10  # more than local workers need
 LOCAL, RAY = "local workers, 1 thread each", "Ray on this machine, 1 thread each"
 
@@ -23,14 +23,10 @@ def run(options: Options) -> Report:
     """Measure all engines."""
     size = QUICK if options.quick else FULL
     repeats = options.repeats or size.repeats
-    pipelines = [
-        Pipeline(LOCAL, lab, size.arguments | {"engine": "local"}),
-        Pipeline(RAY, lab, size.arguments | {"engine": "ray"}),
-        Pipeline("one process, 1 thread", lab, size.arguments | {"engine": "process"}),
-        Pipeline("one process, all threads", all_threads, size.arguments),
-    ]
-    measured = interleave(pipelines, repeats, options.say)
-    local_s, local_after_s = (column(measured[LOCAL], "total_s"), _after_start(measured[LOCAL]))
+    if not options.quick:
+        interleave(_pipelines(WARM_UP), 1, options.say)
+    measured = interleave(_pipelines(size), repeats, options.say)
+    local_s, local_after_s = column(measured[LOCAL], "total_s"), _after_start(measured[LOCAL])
     rows = []
     for name, results in measured.items():
         total_s, start_s, after_s = column(results, "total_s"), column(results, "start_s"), _after_start(results)
@@ -49,6 +45,15 @@ def run(options: Options) -> Report:
         [Table(f"Goal: Ray needs at most {GOAL:.0%} more time than local workers.", columns, rows)],
         ["Start-up is the time until the first run begins: a new MLflow store, the workers and what they import."],
     )
+
+
+def _pipelines(size: Size) -> list[Pipeline]:
+    return [
+        Pipeline(LOCAL, lab, size.arguments | {"engine": "local"}),
+        Pipeline(RAY, lab, size.arguments | {"engine": "ray"}),
+        Pipeline("one process, 1 thread", lab, size.arguments | {"engine": "process"}),
+        Pipeline("one process, all threads", all_threads, size.arguments),
+    ]
 
 
 def _after_start(results: list[Measured]) -> list[float]:
@@ -73,6 +78,6 @@ def all_threads(seed: int, num_seeds: int, images: int, epochs: int) -> Measured
         began, started = time.time(), time.perf_counter()
         store = connect(quiet)
         with AllThreads(store) as where:
-            study.run(store=store, say=quiet, engine=where, progress=False)
+            study.run(store=store, say=quiet, engine=where, device="cpu", progress=False)
         total_s = time.perf_counter() - started
         return {"total_s": total_s, "start_s": first_start(study, store) - began, "slots": where.slots}

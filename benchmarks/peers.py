@@ -55,7 +55,8 @@ def stock_stream(split: Split) -> Iterator[Batch]:
     the stream that it calls "valid" is the official test set.
     """
     dataset = MNISTDataset(split.x.squeeze(1), split.y)
-    return BaseDatastreamer(dataset, BATCH_SIZE, preprocessor=BasePreprocessor()).stream()
+    stream: Iterator[Batch] = BaseDatastreamer(dataset, BATCH_SIZE, preprocessor=BasePreprocessor()).stream()
+    return stream
 
 
 def stock_trainer(

@@ -22,12 +22,13 @@ from cnnlab.training import fit
 GROUPS = {
     "data": r"^data$",
     "optimiser": r"^Optimizer\.",
+    "linear layer and loss": r"linear|addmm|cross_?entropy|nll|softmax",
     "convolution": r"conv",
     "pooling": r"pool|mean",
     "normalisation": r"norm",
     "activation": r"relu|threshold|clamp|gelu|silu|leaky",
 }
-REST = "rest (linear layer, loss, Python)"
+REST = "rest (memory, autograd, Python)"
 NAMES = ("BASE", "BEST")
 
 

@@ -36,7 +36,7 @@ def device_name(device: str) -> str:
 def has_bf16(device: str) -> bool:
     """Return whether the processor itself computes in bfloat16; one that has to emulate it gets slower by it."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     instructions = torch.cpu.get_capabilities() if device == "cpu" else {}
     return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
 

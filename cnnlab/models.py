@@ -36,7 +36,8 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus what the layers make of it."""
-        return x + super().forward(x)
+        changed: Tensor = super().forward(x)
+        return x + changed
 
 
 def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) -> nn.Sequential:

@@ -147,7 +147,7 @@ class LabTrainer(mltrainer.Trainer):
 
     def _read(self, unread: list[tuple[Tensor, int]]) -> float:
         """Return the sum of the losses of all images in the last batches."""
-        values = torch.stack([loss for loss, _ in unread]).tolist()
+        values: list[float] = torch.stack([loss for loss, _ in unread]).tolist()
         for step, value in enumerate(values, start=self.num_steps - len(values) + 1):
             if not value < DIVERGED_LOSS:  # also true for nan
                 raise Diverged(f"diverged at step {step}")

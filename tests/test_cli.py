@@ -32,7 +32,8 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
     assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
     assert "viewStateShareKey=table" in done.stdout
-    assert done.stderr.count("\n") == 8  # one line for each training: the bar's last state
+    bars = done.stderr.splitlines()  # one line for each study: the bar's last state
+    assert [bar.split("%")[0] for bar in bars] == ["tiny-01-baseline 100", "tiny-02-dropout 100"]
     runs = runs_in_store()
     assert len(runs) == 10
     again = cnnlab("run", "--profile", "tiny")
@@ -40,6 +41,14 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
     assert "8 of its runs are finished already" in again.stdout
     assert again.stderr == ""
     assert runs_in_store() == runs
+
+
+def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home: Path) -> None:
+    done = cnnlab("plan", "dropout", "--profile", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert "To train: 8 runs, about" in done.stdout
+    assert "dropout: 0.0 -> 0.5" in done.stdout
+    assert runs_in_store() == []
 
 
 def runs_in_store() -> list[str]:
@@ -78,6 +87,8 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
         (("run", "--profile", "huge"), 1, "choose tiny, quick, full"),
         (("run", "normalisation"), 1, "names 0 studies"),
         (("run", "--epochs", "0"), 2, "0 is not in the range"),
+        (("run", "--engine", "cloud"), 1, "choose auto, process, local, ray"),
+        (("run", "--workers", "2"), 1, "add --engine local"),
         (("fly",), 2, "No such command"),
         (("server", "status"), 1, ""),
     ],
@@ -94,7 +105,7 @@ def test_a_mistake_gets_one_sentence_and_the_right_exit_code(
 def test_help_names_every_command() -> None:
     done = cnnlab("--help")
     assert done.returncode == 0
-    for command in ("run", "doctor", "server", "ui"):
+    for command in ("run", "plan", "doctor", "server", "ui"):
         assert command in done.stdout
 
 

@@ -36,6 +36,10 @@ def runs_of(store: Store, experiment: str) -> list[Run]:
     return list(store.client.search_runs([store.experiment_id(experiment)], max_results=1000))
 
 
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if "spawn_main" in str(child.cmdline())]
+
+
 def wait_for(happened: object, seconds: float = 120) -> None:
     assert callable(happened)
     for _ in range(int(seconds * 20)):
@@ -64,11 +68,11 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
     said: list[str] = []
     with LocalWorkers(store, 2, small_data) as engine:
 
-        def kill_the_second_worker() -> None:
-            wait_for(lambda: engine._shared[1][0] > 640)  # it is in its third epoch
-            psutil.Process(engine._shared[1][1]).kill()
+        def kill_a_worker() -> None:
+            wait_for(lambda: min(images for images, _ in engine._shared) > 640)  # both are in their third epoch
+            workers_of(psutil.Process())[0].kill()
 
-        killer = threading.Thread(target=kill_the_second_worker)
+        killer = threading.Thread(target=kill_a_worker)
         killer.start()
         table = longer.run(small_data, store, said.append, engine, progress=False)
         killer.join()
@@ -129,7 +133,7 @@ def interrupted() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]
     process = start("dropout", "--profile", "tiny", "--epochs", "6", "--engine", "local", "--workers", "2")
     try:
         wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 3)
-        workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in str(child.cmdline())]
+        workers = workers_of(psutil.Process(process.pid))
         assert len(workers) == 2
         yield process, workers
     finally:
@@ -153,7 +157,7 @@ def test_a_killed_study_resumes_and_ends_with_each_run_once(
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive  # workers end with the process that started them
     again = start("dropout", "--profile", "tiny", "--epochs", "6", "--engine", "local", "--workers", "2")
-    stdout, stderr = again.communicate(timeout=300)
+    _, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
     runs = runs_of(connect(quiet), "custom-02-dropout")
     finished = [run for run in runs if run.info.status == "FINISHED"]

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -55,13 +54,20 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-def wait_until_listening(port: int) -> None:
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+def wait_for_nodes(address: str, nodes: int) -> None:
+    """Wait until a cluster has so many nodes."""
+    for _ in range(20):
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+        except ConnectionError:
+            continue
+        for _ in range(120):
+            if sum(node["Alive"] for node in ray.nodes()) == nodes:
+                ray.shutdown()
                 return
-        time.sleep(0.2)
-    raise AssertionError("the head of the Ray cluster does not start")
+            time.sleep(0.5)
+        ray.shutdown()
+    raise AssertionError(f"the cluster has not got {nodes} nodes")
 
 
 @pytest.fixture(scope="module")
@@ -73,28 +79,15 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     address = f"127.0.0.1:{port}"
     second = None
     try:
-        wait_until_listening(port)
+        wait_for_nodes(address, 1)
         second = start_node(f"--address={address}", "--num-gpus=1")
+        wait_for_nodes(address, 2)
         yield address, second
     finally:
         for node in (second, head):
             if node:
                 stop_node(node)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def nodes_alive() -> int:
-    return sum(node["Alive"] for node in ray.nodes())
-
-
-def open_cluster(address: str, data: Data, nodes: int, **options: float) -> RayCluster:
-    """The engine, as soon as so many nodes have joined."""
-    for _ in range(60):
-        engine = RayCluster(Store(), data, address, **options)
-        if nodes_alive() == nodes:
-            return engine
-        time.sleep(0.5)
-    raise AssertionError(f"the cluster has not got {nodes} nodes")
 
 
 def test_a_study_runs_on_a_cluster_of_two_nodes(
@@ -105,7 +98,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
     assert store.kind == "server"
     study = Study("tiny-ray", "?", small, (0, 1), {"dropout": (0.0, 0.5)})
     said: list[str] = []
-    with open_cluster(address, small_data, nodes=2) as engine:
+    with RayCluster(Store(), small_data, address) as engine:
         assert engine.slots == 2
         table = study.run(small_data, store, said.append, engine, progress=False)
         assert engine.images_done() == 4 * 640
@@ -125,7 +118,7 @@ def test_a_gpu_is_shared_by_fraction(
     home: Path, cluster: tuple[str, subprocess.Popen[bytes]], small_data: Data
 ) -> None:
     address, _ = cluster
-    with open_cluster(address, small_data, nodes=2, gpus_per_run=1.0) as engine:
+    with RayCluster(Store(), small_data, address, gpus_per_run=1.0) as engine:
         assert engine.slots == 2
     with pytest.raises(LabError, match="no room for a run"):
         RayCluster(Store(), small_data, address, gpus_per_run=4.0)
@@ -139,7 +132,7 @@ def test_a_node_that_dies_costs_its_run_only(
     store = connect(quiet)
     study = Study("tiny-node", "?", replace(small, epochs=60), (0, 1), {"dropout": (0.0, 0.5)})
     said: list[str] = []
-    with open_cluster(address, small_data, nodes=2) as engine:
+    with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
             for _ in range(600):
@@ -165,7 +158,7 @@ def test_a_store_that_other_machines_cannot_reach_is_refused(home: Path, monkeyp
 
     nodes = [{"NodeManagerAddress": f"10.0.0.{i}", "Alive": True} for i in (5, 6)]
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
-    with pytest.raises(LabError, match="2 machines, and only this one can reach the MLflow store .* MLFLOW_TRACKING_URI"):
+    with pytest.raises(LabError, match=r"2 machines, and only this one can reach .* set MLFLOW_TRACKING_URI"):
         ray_cluster._check_reachable(Store())
     ray_cluster._check_reachable(Store("http://10.0.0.5:5001"))
 

@@ -1,18 +1,19 @@
 """A study trains what is missing, once, and reports what MLflow holds."""
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cnnlab.config import Config, replace
+from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.reporting.figures import mean_interval, plot_arms, plot_curves
 from cnnlab.reporting.text import arms_table
+from cnnlab.studies import plan as planning
 from cnnlab.studies.profiles import find_profile, lab_studies, pick
 from cnnlab.studies.results import summary
-from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from tests.helpers import quiet
@@ -34,6 +35,34 @@ def test_several_fields_make_a_grid_with_the_base_as_control(small: Config) -> N
     assert grid.control == "dropout=0.0, norm=none"
 
 
+def test_arms_can_be_named_and_the_control_declared(small: Config) -> None:
+    arms = {"none": small, "batch": replace(small, norm="batch"), "both": replace(small, norm="batch", dropout=0.5)}
+    study = Study("named", "?", small, (0, 1), arms=arms, control="batch")
+    assert study.control == "batch"
+    assert study.differs("none") == "norm: batch -> none"
+    assert study.role("scientific") == ["norm", "dropout"]
+    assert study.role("nuisance") == ["seed"]
+    assert Study("named", "?", small, (0,), arms=arms).control == "none"
+    assert dataclasses.replace(study, seeds=(0, 1, 2)).arms == arms
+
+
+def test_a_field_may_differ_without_being_the_question(small: Config) -> None:
+    study = Study("lr", "?", small, (0,), {"norm": ("none", "batch"), "lr": (0.01, 0.1)}, roles={"lr": "nuisance"})
+    assert study.role("scientific") == ["norm"]
+    assert study.role("nuisance") == ["lr", "seed"]
+
+
+def test_two_equal_arms_get_other_random_numbers(small: Config) -> None:
+    """An A/A test: the seed of an arm is added to the seeds of the study."""
+    study = Study("a-a", "?", small, (0, 1), arms={"A": small, "A again": replace(small, seed=1000)})
+    assert [(arm, seed, config.seed) for arm, seed, config in study.runs()] == [
+        ("A", 0, 0),
+        ("A again", 0, 1000),
+        ("A", 1, 1),
+        ("A again", 1, 1001),
+    ]
+
+
 def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
     assert [(arm, config.seed) for arm, _, config in study.runs()] == [
         ("dropout=0.0", 0),
@@ -49,6 +78,15 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
         ({"seeds": ()}, "at least one seed"),
         ({"seeds": (1, 1)}, "each once"),
         ({"vary": {"dropout": (0.1, 0.3)}}, "no control"),
+        ({"vary": {"norm": "batch"}}, "give a tuple of values"),
+        ({"vary": {"dropout": (0.0, 0.5)}, "arms": {"a": BASE}}, "not both"),
+        ({"arms": {"a": BASE, "b": BASE}}, "are the same config"),
+        ({"arms": {"a": BASE}}, "no control: name one of its arms, a"),
+        ({"control": "b"}, "control='b' is no arm"),
+        ({"roles": {"dropout": "important"}}, "one of scientific, nuisance, fixed"),
+        ({"roles": {"dropuot": "fixed"}}, "name a field of Config"),
+        ({"roles": {"dropout": "scientific"}}, "no arm differs in it"),
+        ({"vary": {"dropout": (0.0, 0.5)}, "roles": {"dropout": "fixed"}}, "said to be fixed, but it differs"),
     ],
 )
 def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str) -> None:
@@ -73,9 +111,9 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     assert "4 of its runs are finished already" in said[-1]
 
     # one seed more trains one block more; the control is taken over from another study, not trained
-    more = run_study(replace_seeds(study, (0, 1, 2)), small_data, store, quiet, progress=False)
+    more = replace_seeds(study, (0, 1, 2)).run(small_data, store, quiet, progress=False)
     assert len(more) == 6
-    control = run_study(Study("tiny-01-baseline", "?", small, (0, 1)), small_data, store, said.append, progress=False)
+    control = Study("tiny-01-baseline", "?", small, (0, 1)).run(small_data, store, said.append, progress=False)
     assert "2 of its runs were trained in another study; their results are taken over." in said
     same = ["accuracy/valid", "loss/valid", "fact.train_sha256", "fact.steps"]
     origin = runs[runs["arm"] == "dropout=0.0"]
@@ -101,8 +139,39 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     assert plot_arms(study, runs).axes[0].get_xticklabels()[1].get_text() == "dropout=0.5\nn = 2"
 
 
+def test_a_plan_says_what_is_there_and_what_is_missing(
+    home: Path, study: Study, small: Config, small_data: Data
+) -> None:
+    store = connect(quiet)
+    Study("tiny-01-baseline", "?", small, (0,)).run(small_data, store, quiet, progress=False)
+    replace_seeds(study, (1,)).run(small_data, store, quiet, progress=False)
+    plan = replace_seeds(study, (0, 1, 2)).plan(store)
+    counts = plan.arms[["runs", "finished", "taken over", "to train"]]
+    assert counts.loc["dropout=0.0"].tolist() == [3, 1, 1, 1]
+    assert counts.loc["dropout=0.5"].tolist() == [3, 1, 0, 2]
+    assert plan.arms.loc["dropout=0.5", "differs"] == "dropout: 0.0 -> 0.5"
+    assert 0 < plan.seconds < 600
+    for shown in (str(plan), plan._repr_html_()):
+        assert "To train: 3 runs, about" in shown
+    done = replace_seeds(study, (1,)).plan(store)
+    assert done.seconds == 0
+    assert "Nothing is left to train." in str(done)
+
+
+def test_a_plan_measures_each_kind_of_network_once(home: Path, small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    monkeypatch.setattr(
+        planning, "_measure", lambda config, slots: measured.append(config) or planning.Speed(100, 1000)
+    )
+    study = Study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
+    plan = study.plan(connect(quiet))
+    assert len(measured) == 2
+    one_run = small.epochs * (small.train_images / 100 + (5_000 + small.train_images) / 1000) + planning.LOGGING_S
+    assert plan.seconds == pytest.approx(6 * one_run)
+
+
 def replace_seeds(study: Study, seeds: tuple[int, ...]) -> Study:
-    return Study(study.name, study.question, study.base, seeds, study.vary)
+    return dataclasses.replace(study, seeds=seeds)
 
 
 def test_runs_of_another_owner_do_not_count(
@@ -110,9 +179,9 @@ def test_runs_of_another_owner_do_not_count(
 ) -> None:
     store = connect(quiet)
     one = replace_seeds(study, (0,))
-    run_study(one, small_data, store, quiet, progress=False)
+    one.run(small_data, store, quiet, progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
-    theirs = run_study(one, small_data, store, quiet, progress=False)
+    theirs = one.run(small_data, store, quiet, progress=False)
     assert list(theirs["owner"]) == ["another student"] * 2
 
 

@@ -14,7 +14,7 @@ from cnnlab.data import Batches, Data, Split
 from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
-from cnnlab.training import READ_EVERY, DIVERGED_LOSS, History, LabTrainer, Result, Seeds, fit
+from cnnlab.training import DIVERGED_LOSS, READ_EVERY, History, LabTrainer, Result, Seeds, fit
 
 
 def train(config: Config, data: Data, **options) -> Result:

@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 from cnnlab import server
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.views import view_links
@@ -39,7 +38,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         address = server.start(quiet)
         try:
-            yield address, run_study(study, small_data, connect(quiet), quiet, progress=False)
+            yield address, study.run(small_data, connect(quiet), quiet, progress=False)
         finally:
             server.stop(quiet)
 

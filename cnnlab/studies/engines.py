@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -103,7 +102,7 @@ class LocalWorkers:
     """Trains jobs in processes of their own on this machine.
 
     Every worker is an executor of one process, so that a process that dies costs its own job alone. It counts its
-    images in memory that it shares with this process.
+    images in memory that it shares with this process, and looks there whether it shall stop.
     """
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
@@ -114,7 +113,7 @@ class LocalWorkers:
         self._store = store
         self._arrays = to_arrays(data)
         self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
-        self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [images done, process id]
+        self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [images done, shall stop]
         self._pools = [self._new_pool(slot) for slot in range(workers)]
         self._futures: list[Future[Trained] | None] = [None] * workers
 
@@ -147,19 +146,11 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # nobody waits for what is being trained; its journal is delivered afterwards
-            for _, pid in self._shared:
-                _kill_child(pid)
+        if error is not None:  # nobody waits for what is being trained
+            for shared in self._shared:
+                shared[1] = 1
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
-
-
-def _kill_child(pid: int) -> None:
-    if pid:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if process.ppid() == os.getpid():
-                process.kill()
 
 
 # In a worker process
@@ -171,11 +162,12 @@ def _start_worker(store: Store, arrays: Arrays | None, shared: Any) -> None:
     """Make this process a worker that lives no longer than the one that started it."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
-    shared[1] = os.getpid()
     threading.Thread(target=_end_with_parent, name="cnnlab-parent", daemon=True).start()
 
     def count(images: int) -> None:
         shared[0] += images
+        if shared[1]:
+            raise KeyboardInterrupt
 
     _worker = Worker(store, from_arrays(arrays), count)
 

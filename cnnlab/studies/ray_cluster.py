@@ -3,6 +3,7 @@
 A worker logs straight to the MLflow server, which all nodes have to reach. GPUs are shared by fraction.
 """
 
+import logging
 import os
 import time
 import warnings
@@ -67,11 +68,14 @@ class RayCluster:
         if gpus_per_run:
             self.slots = min(self.slots, int(resources.get("GPU", 0) / gpus_per_run))
         if self.slots < 1:
-            raise LabError(f"the Ray cluster has no room for a run ({_room(resources)}): give it more, or a run fewer GPUs.")
+            raise LabError(
+                f"the Ray cluster has no room for a run ({_room(resources)}): give it more, or a run fewer GPUs."
+            )
         self._store = store
         self._arrays = ray.put(to_arrays(data))
-        self._counts = ray.remote(num_cpus=0)(_Counts).remote()
-        self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0)(_train)
+        self._counts: Any = ray.remote(num_cpus=0)(_Counts).remote()
+        # max_calls: a process that has used a GPU goes on too, instead of importing everything anew for the next run
+        self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
 
     def submit(self, job: Job) -> Future[Trained]:
         """Give a job to the cluster."""
@@ -82,7 +86,8 @@ class RayCluster:
 
     def images_done(self) -> int:
         """Return how many images were trained so far, on all nodes."""
-        return int(ray.get(self._counts.total.remote()))
+        images: int = ray.get(self._counts.total.remote())
+        return images
 
     def describe(self) -> str:
         """Return in words where the runs are trained."""
@@ -112,7 +117,7 @@ def _connect(address: str | None) -> None:
                 runtime_env=environment,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise LabError(

@@ -67,7 +67,9 @@ class Study:
         if self.vary:
             for name, values in self.vary.items():
                 if isinstance(values, str) or not isinstance(values, Iterable):
-                    raise LabError(f"vary: {name}={values!r} is not possible: give a tuple of values, such as (0.0, 0.5).")
+                    raise LabError(
+                        f"vary: {name}={values!r} is not possible: give a tuple of values, such as (0.0, 0.5)."
+                    )
             grid = [dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())]
             arms = {arm_name(changes): replace(self.base, **changes) for changes in grid}
             if self.arms and dict(self.arms) != arms:

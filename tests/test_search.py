@@ -1,0 +1,104 @@
+"""The search of 03_mlflow.py: nested trials, resumable to the number, the winner confirmed with fresh seeds."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hyperopt import STATUS_OK
+
+from cnnlab.config import BASE, from_params
+from cnnlab.tracking.connection import connect
+from tests.helpers import quiet
+
+SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("search_script", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_script(*arguments: str) -> str:
+    command = [sys.executable, str(SCRIPT), "--profile", "tiny", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=400)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def check_the_record(stdout: str, experiment: str, trials: int) -> None:
+    """The parent, its trials and the confirmation are in MLflow, and what was printed is what is there."""
+    store = connect(quiet)
+    runs = store.client.search_runs([store.experiment_id(experiment)])
+    (parent,) = (run for run in runs if run.data.tags["kind"] == "search")
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(below) == trials
+    for trial in below:
+        assert trial.info.status == "FINISHED"
+        assert from_params(trial.data.params).train_images == 640
+        assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
+        assert trial.data.tags["fact.images_seen"] == "1280"
+    best = min(below, key=lambda run: run.data.metrics["final/loss/valid"]).data.metrics
+    assert parent.data.metrics["search/best_loss"] == pytest.approx(best["final/loss/valid"])
+    assert f"{100 * best['final/accuracy/valid']:.2f} %" in stdout
+    confirmed = [run for run in runs if run.data.tags["kind"] == "run"]
+    assert sorted(int(run.data.params["seed"]) for run in confirmed) == sorted([*range(100, 105)] * 2)
+    gain = re.search(r"Winner - baseline: (\S+) pp, 95 % interval \[(\S+), (\S+)\] over 5 pairs", stdout)
+    assert gain
+    logged = [parent.data.metrics[f"confirmed/gain_{part}"] for part in ("pp", "low_pp", "high_pp")]
+    assert [float(number) for number in gain.groups()] == pytest.approx(logged, abs=0.006)
+
+
+def test_a_search_is_recorded_confirmed_and_goes_on(home: Path) -> None:
+    check_the_record(run_script("--max-evals", "1"), "tiny-05-search", trials=1)
+    stdout = run_script("--max-evals", "2")
+    assert "1 trials are in" in stdout
+    check_the_record(stdout, "tiny-05-search", trials=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray on this machine")
+def test_ray_tune_searches_the_same_space(home: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: uv sync --extra ray")
+    check_the_record(run_script("--max-evals", "2", "--engine", "ray"), "tiny-05-search", trials=2)
+
+
+def test_an_interruption_changes_nothing(script: ModuleType, tmp_path: Path) -> None:
+    tried: list[dict[str, Any]] = []
+
+    def objective(point: dict[str, Any]) -> dict[str, Any]:
+        tried.append(point)
+        return {"loss": point["dropout"] + point["lr"] * point["width"], "status": STATUS_OK}
+
+    script.search_here(objective, 14, 0, tmp_path / "straight.trials")
+    straight, tried[:] = list(tried), []
+    for stop in (3, 9, 14):
+        script.search_here(objective, stop, 0, tmp_path / "in three parts.trials")
+    assert tried == straight
+    tried.clear()
+    script.search_here(objective, 14, 1, tmp_path / "other seed.trials")
+    assert tried != straight
+
+
+def test_every_point_of_the_space_is_a_network_of_less_than_100_000_parameters(script: ModuleType) -> None:
+    from cnnlab.models import build_model, num_parameters
+
+    widest = {"width": 16, "depth": 2, "norm": "group", "dropout": 0.30000000000000004, "lr": 0.0123456}
+    config = script.to_config(widest, BASE)
+    assert (config.dropout, config.lr) == (0.3, 0.0123)
+    assert num_parameters(build_model(config)) < 100_000
+
+
+def test_the_script_explains_itself() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0
+    for flag in ("--max-evals", "--seed", "--engine", "local", "ray", "--profile"):
+        assert flag in done.stdout
