@@ -34,7 +34,7 @@ class Size(NamedTuple):
     repeats: int
 
 
-FULL, QUICK = Size(images=400 * BATCH_SIZE, repeats=5), Size(images=20 * BATCH_SIZE, repeats=1)
+FULL, QUICK = Size(images=400 * BATCH_SIZE, repeats=5), Size(images=5 * BATCH_SIZE, repeats=1)
 NUM_WORKERS = {"cpu": (0, 2), "cuda": (0, 2, 8)}  # of the DataLoader; the best counts
 LAB = "lab, float32"
 LAB_1 = "lab, float32, 1 thread"
@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return Report(
         "Training speed of one run",
-        f"One epoch of {size.images:,} images of Fashion-MNIST in batches of {BATCH_SIZE}, after {WARM_UP:,} images "
+        f"One epoch of {size.images:,} images of Fashion-MNIST in batches of {BATCH_SIZE}, after {_warm_up(size.images):,} images "
         f"that do not count; n = {repeats} repetitions in turn. Median (smallest to largest).",
         [_measure(device, size.images, repeats, options) for device in devices],
         [
@@ -111,7 +111,7 @@ def stock(seed: int, images: int, device: str) -> Measured:
     data = load_data(quiet)
     train = first(data.train, images)
     with TemporaryDirectory() as folder:
-        trainer = stock_trainer(train, data.valid, Path(folder), 1, WARM_UP // BATCH_SIZE, device=device)
+        trainer = stock_trainer(train, data.valid, Path(folder), 1, _warm_up(images) // BATCH_SIZE, device=device)
         trainer.trainbatches()
         trainer.settings.train_steps = images // BATCH_SIZE
         started = time.perf_counter()
@@ -124,7 +124,7 @@ def plain(seed: int, images: int, device: str, num_workers: int) -> Measured:
     torch.manual_seed(seed)
     train = first(load_data(quiet).train, images)
     model = stock_model().to(device)
-    train_plainly(model, iter(loader(first(train, WARM_UP), num_workers, device)), device)
+    train_plainly(model, loader(first(train, _warm_up(images)), num_workers, device), device)
     wait_for(device)
     batches = iter(loader(train, num_workers, device))
     started = time.perf_counter()
@@ -147,9 +147,14 @@ def lab(seed: int, images: int, device: str, threads: int | None, precision: str
         torch.set_num_threads(threads)
     data = load_data(quiet)
     config = replace(BASE, train_images=images, epochs=1, batch_size=BATCH_SIZE, precision=precision, seed=seed)
-    fit(replace(config, train_images=WARM_UP), data, device=device, progress=False)
+    fit(replace(config, train_images=_warm_up(images)), data, device=device, progress=False)
     (epoch,) = fit(config, data, device=device, progress=False).epochs
     return _result(images / epoch["time/images_per_s"]) | {"epoch_s": epoch["time/epoch_s"]}
+
+
+def _warm_up(images: int) -> int:
+    """Return how many images are trained before the clock starts."""
+    return min(WARM_UP, images)
 
 
 def _result(train_s: float) -> Measured:

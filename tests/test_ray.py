@@ -35,11 +35,18 @@ pytestmark = [
 RAY = Path(sys.executable).with_name("ray")
 
 
-def start_node(*arguments: str) -> subprocess.Popen[bytes]:
-    """Start a raylet that runs until it is stopped."""
-    command = [str(RAY), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "120000"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+def start_node(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a raylet that runs until it is stopped; its ports are given, so that two fit on one machine."""
+    ports = (
+        "dashboard-agent-grpc-port",
+        "dashboard-agent-listen-port",
+        "metrics-export-port",
+        "runtime-env-agent-port",
+    )
+    command = [str(RAY), "start", "--block", "--num-cpus=1", "--num-gpus=1", "--disable-usage-stats"]
+    command += [*(f"--{port}={free_port()}" for port in ports), *arguments]
+    with (folder / "start.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})
 
 
 def stop_node(node: subprocess.Popen[bytes]) -> None:
@@ -54,9 +61,9 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-def wait_for_nodes(address: str, nodes: int) -> None:
+def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
     """Wait until a cluster has so many nodes."""
-    for _ in range(20):
+    for _ in range(3):
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR")
         except ConnectionError:
@@ -67,26 +74,27 @@ def wait_for_nodes(address: str, nodes: int) -> None:
                 return
             time.sleep(0.5)
         ray.shutdown()
-    raise AssertionError(f"the cluster has not got {nodes} nodes")
+    raise AssertionError(f"the cluster has not got {nodes} nodes: {(folder / 'start.log').read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A head and a second node on this machine, each with one CPU and a GPU by declaration; the address."""
     port = free_port()
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets have short paths
-    head = start_node("--head", f"--port={port}", "--num-gpus=1", "--include-dashboard=false", f"--temp-dir={folder}")
     address = f"127.0.0.1:{port}"
-    second = None
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets have short paths
+    nodes = []
     try:
-        wait_for_nodes(address, 1)
-        second = start_node(f"--address={address}", "--num-gpus=1")
-        wait_for_nodes(address, 2)
-        yield address, second
+        nodes.append(
+            start_node(folder, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
+        )
+        wait_for_nodes(address, 1, folder)
+        nodes.append(start_node(folder, f"--address={address}"))
+        wait_for_nodes(address, 2, folder)
+        yield address, nodes[1]
     finally:
-        for node in (second, head):
-            if node:
-                stop_node(node)
+        for node in reversed(nodes):
+            stop_node(node)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ A worker logs straight to the MLflow server, which all nodes have to reach. GPUs
 
 import logging
 import os
+import socket
 import time
 import warnings
 from concurrent.futures import Future
@@ -111,6 +112,7 @@ def _connect(address: str | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _knock(address)
             ray.init(
                 address=address or "local",
                 namespace="cnnlab",
@@ -119,12 +121,19 @@ def _connect(address: str | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise LabError(
                 f"the Ray cluster {address} can't be reached ({first_line(error)}): start one with `ray start --head`, "
                 "or leave the address out to use this machine alone. If the cluster asks for a token, set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
             ) from None
+
+
+def _knock(address: str | None) -> None:
+    """Raise at once where nobody listens at an address; Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _check_reachable(store: Store) -> None:
