@@ -24,7 +24,7 @@ ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice(list(MODULES)))
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(MODULES)))
 @click.option("--repeats", type=click.IntRange(1), help="Repetitions (in precision: seeds).  [default: its own]")
 @click.option("--quick", is_flag=True, help="Tiny sizes, to see whether it works.")
 @click.option("--write", is_flag=True, help="Write the tables into benchmarks/results instead of printing them.")
@@ -34,7 +34,10 @@ ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf
     help="Where precision keeps its MLflow store, to go on from.  [default: benchmarks/store]",
 )
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
-    """Measure the lab against its peers; without NAMES everything but precision."""
+    """Measure the lab against its peers; without a NAME everything but precision.
+
+    The names are throughput, study, overhead, accuracy, startup, engines, profile and precision.
+    """
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
     failed = []
     for name in names or [name for name in MODULES if name not in ONLY_WHEN_NAMED]:

@@ -47,8 +47,9 @@ def run(options: Options) -> Report:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return Report(
         "Training speed of one run",
-        f"One epoch of {size.images:,} images of Fashion-MNIST in batches of {BATCH_SIZE}, after {_warm_up(size.images):,} images "
-        f"that do not count; n = {repeats} repetitions in turn. Median (smallest to largest).",
+        f"One epoch of {size.images:,} images of Fashion-MNIST in batches of {BATCH_SIZE}, after "
+        f"{_warm_up(size.images):,} images that do not count; n = {repeats} repetitions in turn. "
+        "Median (smallest to largest).",
         [_measure(device, size.images, repeats, options) for device in devices],
         [
             "Only training is timed. The rows “whole epoch” are the same runs with the scoring of the validation "
@@ -64,21 +65,21 @@ def _measure(device: str, images: int, repeats: int, options: Options) -> Table:
     peers = [Pipeline("stock: mltrainer and mads_datasets", stock, size)]
     for kind, function in {"PyTorch and DataLoader": plain, "Lightning": with_lightning}.items():
         peers += [Pipeline(f"{kind}, {n} workers", function, size | {"num_workers": n}) for n in NUM_WORKERS[device]]
-    own = [Pipeline(LAB, lab, size | {"threads": None, "precision": "float32"})]
+    ours = [Pipeline(LAB, lab, size | {"threads": None, "precision": "float32"})]
     if device == "cpu":
-        own += [Pipeline(LAB_1, lab, size | {"threads": 1, "precision": "float32"})]
+        ours += [Pipeline(LAB_1, lab, size | {"threads": 1, "precision": "float32"})]
     if has_bf16(device):
-        own += [Pipeline("lab, bf16", lab, size | {"threads": None, "precision": "bf16"})]
-    measured = interleave([*peers, *own], repeats, options.say)
+        ours += [Pipeline("lab, bf16", lab, size | {"threads": None, "precision": "bf16"})]
+    measured = interleave([*peers, *ours], repeats, options.say)
     for kind in ("PyTorch and DataLoader", "Lightning"):
         _keep_the_best(measured, kind)
     compared = [name for name in (LAB, LAB_1) if name in measured]
     rows = []
     for name, results in measured.items():
         seconds = column(results, "train_s")
-        ratios = [ratio(seconds, column(measured[own], "train_s")) for own in compared]
+        ratios = [ratio(seconds, column(measured[base], "train_s")) for base in compared]
         rows.append((*_speed(name, results, seconds, images), *ratios))
-    for name in (pipeline.name for pipeline in own):
+    for name in (pipeline.name for pipeline in ours):
         seconds = column(measured[name], "epoch_s")
         rows.append((*_speed(f"{name}: whole epoch", measured[name], seconds, images), *("" for _ in compared)))
     columns = ("pipeline", "threads", "images/s", "seconds", *(f"speed of “{name}” ÷ this" for name in compared))

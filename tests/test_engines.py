@@ -13,6 +13,7 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
+from cnnlab import server
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
@@ -99,27 +100,32 @@ def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, smal
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
 
-@pytest.mark.parametrize("way", ["embedded", "server"])
-def test_eight_workers_lose_no_metric(
-    way: str, home: Path, small: Config, small_data: Data, request: pytest.FixtureRequest
-) -> None:
-    if way == "server":
-        request.getfixturevalue("running_server")
+def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
+    """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
     store = connect(quiet)
-    assert store.kind == way
-    config = replace(small, epochs=20)
-    study = Study("tiny-eight", "?", config, tuple(range(8)), {"dropout": (0.0, 0.5)})
+    base, other, seeds = replace(small, epochs=20), replace(small, epochs=20, lr=0.02), tuple(range(8))
     with LocalWorkers(store, 8, small_data) as engine:
-        table = study.run(small_data, store, quiet, engine, progress=False)
+        assert store.kind == "embedded"
+        check_study(Study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
+        try:
+            server.start(quiet)
+            assert store.kind == "server"
+            check_study(Study("tiny-server", "?", other, seeds, {"dropout": (0.0, 0.5)}), engine, store)
+        finally:
+            server.stop(quiet)
+
+
+def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
+    """Run a study, and find everything of it in the store."""
+    table = study.run(None, store, quiet, engine, progress=False)
     assert len(table) == 16
     for run_id in table["run_id"]:
         for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
             points = store.client.get_metric_history(run_id, metric)
             assert [point.step for point in points] == list(range(1, 21))
-        run = store.client.get_run(run_id)
-        assert run.outputs.model_outputs
+        assert store.client.get_run(run_id).outputs.model_outputs
         assert {file.path for file in store.client.list_artifacts(run_id)} >= {"figures", "weights.safetensors"}
-    assert [run.info.status for run in runs_of(store, "tiny-eight")] == ["FINISHED"] * 16
+    assert [run.info.status for run in runs_of(store, study.name)] == ["FINISHED"] * 16
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -9,6 +9,7 @@ import socket
 import time
 import warnings
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,12 +25,13 @@ from cnnlab.tracking.store import Store, first_line, is_sqlite
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray looks up a host on the internet
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it copies the project folder to every worker
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run without a GPU sees the devices as they are
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
 
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise LabError("the engine ray needs Ray, which is an extra: install it with `uv sync --extra ray`.") from None
 
@@ -72,15 +74,20 @@ class RayCluster:
             raise LabError(
                 f"the Ray cluster has no room for a run ({_room(resources)}): give it more, or a run fewer GPUs."
             )
+        self._spares_gpus = bool(resources.get("GPU")) and not gpus_per_run
         self._store = store
         self._arrays = ray.put(to_arrays(data))
-        self._counts: Any = ray.remote(num_cpus=0)(_Counts).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        counts: Any = ray.remote(num_cpus=0)(_Counts)
+        self._counts = counts.options(scheduling_strategy=here).remote()
         # max_calls: a process that has used a GPU goes on too, instead of importing everything anew for the next run
         self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
 
     def submit(self, job: Job) -> Future[Trained]:
         """Give a job to the cluster."""
         home = str(paths.project_root())
+        if self._spares_gpus and job.device == "auto":
+            job = replace(job, device="cpu")
         result = self._train.remote(job, self._store, self._arrays, self._counts, home)
         future: Future[Trained] = result.future()
         return future

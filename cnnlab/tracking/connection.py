@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mlflow
 from filelock import FileLock
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.engine import make_url
 
 from cnnlab import paths
@@ -45,6 +44,8 @@ def _create_tables(uri: str) -> None:
     file = Path(make_url(uri).database or "")
     if file.exists() and file.stat().st_size > 0:
         return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and is seldom needed
+
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.state_folder() / "create.lock"):
         SqlAlchemyStore(uri, "mlflow-artifacts:/")
