@@ -333,7 +333,8 @@ def _end() -> list[int]:
     """End all of our processes, politely at first, and return their pids."""
     told: list[psutil.Process] = []
     begin = time.monotonic()
-    while mine := processes():
+    # A process on its way out has no command line any more, and still holds its port.
+    while mine := {*processes(), *filter(_lives, told)}:
         waited = time.monotonic() - begin
         if waited > 2 * STOP_LIMIT:
             pids = ", ".join(str(process.pid) for process in mine)
@@ -347,6 +348,12 @@ def _end() -> list[int]:
         told += [process for process in mine if process not in told]
         time.sleep(0.1)
     return [process.pid for process in told]
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _taken(at: int) -> str:

@@ -60,6 +60,7 @@ def runs_in_store() -> list[str]:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     command = [sys.executable, "-m", "cnnlab", "run", "baseline", "--profile", "tiny", "--epochs", "3000"]
+    command += ["--engine", "process"]  # test_engines.py has worker processes
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(900):

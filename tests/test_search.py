@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,9 +42,10 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     runs = store.client.search_runs([store.experiment_id(experiment)])
     (parent,) = (run for run in runs if run.data.tags["kind"] == "search")
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.info.status for run in below} <= {"FINISHED", "KILLED"}
+    below = [run for run in below if run.info.status == "FINISHED"]
     assert len(below) == trials
     for trial in below:
-        assert trial.info.status == "FINISHED"
         assert from_params(trial.data.params).train_images == 640
         assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
         assert trial.data.tags["fact.images_seen"] == "1280"
@@ -58,8 +60,18 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     assert [float(number) for number in gain.groups()] == pytest.approx(logged, abs=0.006)
 
 
-def test_a_search_is_recorded_confirmed_and_goes_on(home: Path) -> None:
-    check_the_record(run_script("--max-evals", "1"), "tiny-05-search", trials=1)
+def test_a_killed_search_goes_on_and_ends_with_the_winner_confirmed(home: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--profile", "tiny", "--max-evals", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            if list((home / ".cnnlab").glob("searches/*.trials")):  # one trial is done, and the next has begun
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+    finally:
+        process.kill()
+        process.wait()
     stdout = run_script("--max-evals", "2")
     assert "1 trials are in" in stdout
     check_the_record(stdout, "tiny-05-search", trials=2)

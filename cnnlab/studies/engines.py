@@ -31,7 +31,7 @@ Arrays = tuple[np.ndarray, ...]  # images and labels of train and valid
 
 ENGINES = ("auto", "process", "local", "ray")
 WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the images and one network
-SMALL = 100_000  # images: what takes less time to train than workers to start
+SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
 
 
 class Engine(Protocol):
