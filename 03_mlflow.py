@@ -16,7 +16,6 @@ What to take from here into your own experiments:
 
 import hashlib
 import math
-import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -110,21 +109,16 @@ def search_here(objective: Any, max_evals: int, seed: int, file: Path) -> list[d
 
 def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> list[dict[str, Any]]:
     """Try `max_evals` points with the same algorithm, as many at a time as there are CPUs; `folder` keeps the state."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else Ray copies this folder for every worker
-    try:
-        import ray
-        from ray import tune
-        from ray.tune.search import ConcurrencyLimiter
-        from ray.tune.search.hyperopt import HyperOptSearch
-    except ImportError:
-        raise LabError("the engine ray needs Ray, which is an extra: install it with `uv sync --extra ray`.") from None
-    ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
+    from cnnlab.studies.ray_cluster import ray, start_ray  # says how to install Ray where it is missing
+
+    start_ray()
+    from ray import tune
+    from ray.tune.search import ConcurrencyLimiter
+    from ray.tune.search.hyperopt import HyperOptSearch
 
     def trainable(point: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
-        connect(
-            say=lambda line: None
-        )  # a worker process has an MLflow of its own, which has to be pointed at the store
+        connect(say=lambda line: None)  # points the MLflow of this worker process at the store
         return objective(point)
 
     if tune.Tuner.can_restore(str(folder)):

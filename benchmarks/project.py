@@ -16,6 +16,12 @@ def temporary_project() -> Iterator[Path]:
         yield Path(folder)
 
 
+def use_project(folder: Path) -> None:
+    """Let this process, and those it starts, work in a project folder that is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(project_environment(str(folder)))
+
+
 def project_environment(folder: str) -> dict[str, str]:
     """Return the variables that make a folder the project's; no server answers at its port."""
     return {"CNNLAB_HOME": folder, "CNNLAB_OWNER": "benchmark", "MLFLOW_PORT": str(_free_port())}

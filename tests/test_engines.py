@@ -65,7 +65,7 @@ def test_workers_give_the_same_numbers_as_one_process(
 
 def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data) -> None:
     store = connect(quiet)
-    longer = Study(study.name, study.question, replace(study.base, epochs=30), study.seeds, study.vary)
+    longer = Study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
     said: list[str] = []
     with LocalWorkers(store, 2, small_data) as engine:
 
@@ -103,7 +103,7 @@ def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, smal
 def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
     """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
     store = connect(quiet)
-    base, other, seeds = replace(small, epochs=20), replace(small, epochs=20, lr=0.02), tuple(range(8))
+    base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(4)
     with LocalWorkers(store, 8, small_data) as engine:
         assert store.kind == "embedded"
         check_study(Study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
@@ -118,14 +118,14 @@ def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Dat
 def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
     """Run a study, and find everything of it in the store."""
     table = study.run(None, store, quiet, engine, progress=False)
-    assert len(table) == 16
+    assert len(table) == 8
     for run_id in table["run_id"]:
         for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
             points = store.client.get_metric_history(run_id, metric)
-            assert [point.step for point in points] == list(range(1, 21))
+            assert [point.step for point in points] == list(range(1, 13))
         assert store.client.get_run(run_id).outputs.model_outputs
         assert {file.path for file in store.client.list_artifacts(run_id)} >= {"figures", "weights.safetensors"}
-    assert [run.info.status for run in runs_of(store, study.name)] == ["FINISHED"] * 16
+    assert [run.info.status for run in runs_of(store, study.name)] == ["FINISHED"] * 8
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -138,13 +138,13 @@ def test_a_node_that_dies_costs_its_run_only(
 ) -> None:
     address, second = cluster
     store = connect(quiet)
-    study = Study("tiny-node", "?", replace(small, epochs=60), (0, 1), {"dropout": (0.0, 0.5)})
+    study = Study("tiny-node", "?", replace(small, epochs=30), (0, 1), {"dropout": (0.0, 0.5)})
     said: list[str] = []
     with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
             for _ in range(600):
-                if engine.images_done() > 12 * 320:  # both nodes are at work
+                if engine.images_done() > 8 * 320:  # both nodes are at work
                     break
                 time.sleep(0.1)
             stop_node(second)

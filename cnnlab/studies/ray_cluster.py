@@ -5,7 +5,9 @@ A worker logs straight to the MLflow server, which all nodes have to reach. GPUs
 
 import logging
 import os
+import shlex
 import socket
+import sys
 import time
 import warnings
 from concurrent.futures import Future
@@ -62,7 +64,7 @@ class RayCluster:
             ray.exceptions.ObjectLostError,
             ray.exceptions.LocalRayletDiedError,
         )
-        _connect(address)
+        start_ray(address)
         _check_reachable(store)
         resources = ray.cluster_resources()
         if gpus_per_run is None:
@@ -111,11 +113,19 @@ class RayCluster:
         ray.shutdown()  # ends what this program still trains there; a cluster that was there before stays
 
 
-def _connect(address: str | None) -> None:
+def start_ray(address: str | None = None) -> None:
+    """Connect this process to a Ray cluster, or start Ray on this machine.
+
+    Raises:
+        LabError: there is no cluster at `address`.
+    """
     if ray.is_initialized():
         ray.shutdown()
-    # on other machines this code comes along; what it needs has to be installed there
-    environment = {"py_modules": [str(Path(__file__).parents[1])]} if address else None
+    environment: dict[str, Any] = {}
+    if address:  # on other machines this code comes along; what it needs has to be installed there
+        environment["py_modules"] = [str(Path(__file__).parents[1])]
+    if " " in sys.executable:  # Ray writes the path into a shell command
+        environment["py_executable"] = shlex.quote(sys.executable)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -123,7 +133,7 @@ def _connect(address: str | None) -> None:
             ray.init(
                 address=address or "local",
                 namespace="cnnlab",
-                runtime_env=environment,
+                runtime_env=environment or None,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

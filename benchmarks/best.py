@@ -1,0 +1,117 @@
+"""The search for BEST: the strongest network with less than 100,000 parameters, on the validation images only.
+
+    python -m benchmarks.best --home FOLDER [--workers N]
+
+Everything runs as studies of the lab, and goes on where it was interrupted. First a screening (Plackett & Burman 1946):
+12 runs in which ten factors are varied at once, so that every run says something about each of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from benchmarks.measure import ROOT
+from benchmarks.project import use_project
+from benchmarks.table import Table, machine
+from cnnlab.config import BASE, Config, replace
+from cnnlab.models import build_model, num_parameters
+from cnnlab.studies.engines import LocalWorkers, num_workers
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+
+RESULTS = ROOT / "benchmarks" / "results"
+START = replace(BASE, blocks=((2, 16), (2, 32), (2, 64)), norm="batch", conv_dropout_kind="spatial")
+
+# Each factor with its low and its high level; the eleventh column of the design stays empty and shows the noise.
+FACTORS: dict[str, tuple[Any, Any]] = {
+    "activation": ("relu", "silu"),
+    "label_smoothing": (0.0, 0.1),
+    "residual": (False, True),
+    "conv_dropout": (0.0, 0.1),
+    "dropout": (0.0, 0.2),
+    "lr": (4e-3, 1e-2),
+    "weight_decay": (0.02, 0.1),
+    "batch_size": (128, 64),
+    "blocks": (START.blocks, ((2, 18), (2, 36), (2, 72))),
+    "schedule": ("one_cycle", "cosine"),
+}
+FIRST_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)  # of the design; the others are its rotations, and a row of low levels
+
+
+def design() -> list[tuple[int, ...]]:
+    """Return the 12 rows of the Plackett-Burman design: in every two columns each pair of levels occurs three times."""
+    rotations = [FIRST_ROW[-i:] + FIRST_ROW[:-i] for i in range(len(FIRST_ROW))]
+    return [*rotations, (0,) * len(FIRST_ROW)]
+
+
+def screening() -> Study:
+    """Return the study of the 12 rows; each has a seed of its own."""
+    arms = {}
+    for i, row in enumerate(design()):
+        levels = {name: values[level] for (name, values), level in zip(FACTORS.items(), row, strict=False)}
+        arms[f"row {i:02d}"] = replace(START, seed=i, **levels)
+    control = f"row {len(arms) - 1:02d}"
+    return Study("best-1-screening", "Which factors matter?", arms[control], (0,), arms=arms, control=control)
+
+
+def effects(runs: pd.DataFrame) -> Table:
+    """Return for each factor the mean of the runs at its high level less the mean at its low level."""
+    factors = FACTORS | {"(empty)": ("nothing", "nothing")}
+    levels = pd.DataFrame(design(), index=list(screening().arms), columns=list(factors)).loc[runs["arm"]]
+    accuracy, loss = (runs[metric].to_numpy() for metric in ("accuracy/valid", "loss/valid"))
+    rows = []
+    for name, (low_level, high_level) in factors.items():
+        high = levels[name].to_numpy() == 1
+        accuracy_pp = 100 * (accuracy[high].mean() - accuracy[~high].mean())
+        loss_nats = loss[high].mean() - loss[~high].mean()
+        rows.append((f"{name}: {low_level} → {high_level}", f"{accuracy_pp:+.2f}", f"{loss_nats:+.4f}"))
+    return Table(f"Effects, n = {len(runs)} runs:", ("factor", "accuracy, pp", "loss, nats"), rows)
+
+
+def arms_table(study: Study, runs: pd.DataFrame) -> Table:
+    """Return mean and SD of each arm of a study."""
+    rows = []
+    for arm, group in runs.groupby("arm", sort=False):
+        accuracy, config = 100 * group["accuracy/valid"], study.arms[str(arm)]
+        rows.append(
+            (
+                f"{arm}: {described(config)}",
+                f"{num_parameters(build_model(config)):,}",
+                str(len(group)),
+                f"{accuracy.mean():.2f}",
+                f"{accuracy.std():.2f}" if len(group) > 1 else "-",
+                f"{group['loss/valid'].mean():.4f}",
+                f"{group['time/total_s'].mean():.0f}",
+            )
+        )
+    columns = ("arm", "parameters", "n", "accuracy, %", "SD, pp", "loss", "seconds")
+    return Table(f"**{study.name}.** {study.question}", columns, rows)
+
+
+def described(config: Config) -> str:
+    """Return in words what a config has other than the one that the search started from."""
+    names = [*FACTORS, "epochs", "kernel_size", "optimizer", "momentum"]
+    return ", ".join(f"{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(START, n)) or "START"
+
+
+@click.command()
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one for each core]")
+def main(home: Path, workers: int | None) -> None:
+    """Train what is missing, and write benchmarks/results/best.md."""
+    use_project(home)
+    store = connect(click.echo)
+    tables = []
+    with LocalWorkers(store, workers or num_workers()) as engine:
+        study = screening()
+        runs = study.run(None, store, click.echo, engine, "cpu")
+        tables += [effects(runs), arms_table(study, runs)]
+    text = "\n\n".join(["# The search for BEST", *(table.markdown() for table in tables), f"Measured on {machine()}."])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "best.md").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
