@@ -32,18 +32,22 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="two raylets on one machine"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
-RAY = Path(sys.executable).with_name("ray")
 
 
 def start_node(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a raylet that runs until it is stopped; its ports are given, so that two fit on one machine."""
-    ports = (
+    ports = [
         "dashboard-agent-grpc-port",
         "dashboard-agent-listen-port",
         "metrics-export-port",
         "runtime-env-agent-port",
-    )
-    command = [str(RAY), "start", "--block", "--num-cpus=1", "--num-gpus=1", "--disable-usage-stats"]
+    ]
+    # `ray start` doesn't work from a path with a space: reach this environment by another way
+    environment = folder / "environment"
+    if not environment.exists():
+        environment.symlink_to(sys.prefix)
+    command = [str(environment / "bin" / "python"), "-m", "ray.scripts.scripts", "start"]
+    command += ["--block", "--num-cpus=1", "--num-gpus=1", "--disable-usage-stats"]
     command += [*(f"--{port}={free_port()}" for port in ports), *arguments]
     with (folder / "start.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})

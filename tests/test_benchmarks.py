@@ -1,0 +1,67 @@
+"""The benchmarks measure what they say, in processes of their own, and their arithmetic is right."""
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.best import FACTORS, design, screening
+from benchmarks.precision import interval
+from benchmarks.table import Report, Table, ratio, spread
+from cnnlab.models import build_model, num_parameters
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_benchmark_runs_from_the_command_line() -> None:
+    command = [sys.executable, "-m", "benchmarks", "overhead", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "these numbers mean nothing" in done.stdout
+    assert "Share of the run that is not the bare loop" in done.stdout
+    assert "nan" not in done.stdout
+    assert "Measured on" in done.stdout
+
+
+def test_the_benchmarks_explain_themselves() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in ("throughput", "study", "overhead", "accuracy", "startup", "engines", "precision"):
+        assert name in done.stdout
+
+
+def test_ratios_are_those_of_each_round() -> None:
+    assert ratio([10.0, 30.0, 20.0], [5.0, 10.0, 10.0]) == "2.00 (2.00 to 3.00)"
+    assert spread([3.0, 1.0, 2.0]) == "2.0 (1.0 to 3.0)"
+    assert spread([float("inf"), 1.0, 2.0]) == "2.0 (1.0 to never)"
+
+
+def test_an_interval_is_students() -> None:
+    # mean 3, SD sqrt(2.5), t(0.975, 4) = 2.7764
+    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-3)
+
+
+def test_a_report_is_a_markdown_table() -> None:
+    text = Report("Speed", "n = 2", [Table("Caption:", ("what", "s"), [("ours", "1.0")])], ["A note."]).markdown(
+        False, 0.5
+    )
+    assert "| what | s |\n| --- | ---: |\n| ours | 1.0 |" in text
+    assert "mean nothing" not in text
+
+
+def test_every_pair_of_factors_is_balanced_in_the_screening() -> None:
+    """What makes the effects of a Plackett-Burman design independent: all pairs of levels occur equally often."""
+    columns = np.array(design()).T
+    for one, other in combinations(columns, 2):
+        for levels in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            assert ((one == levels[0]) & (other == levels[1])).sum() == 3
+
+
+def test_the_screening_stays_below_the_limit_of_parameters() -> None:
+    arms = screening().arms
+    assert len(arms) == 12
+    assert max(num_parameters(build_model(config)) for config in arms.values()) < 100_000
+    assert {config.blocks for config in arms.values()} == set(FACTORS["blocks"])
