@@ -66,18 +66,13 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
-    """Wait until a cluster has so many nodes."""
-    for _ in range(3):
-        try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
-        except ConnectionError:
-            continue
-        for _ in range(120):
-            if sum(node["Alive"] for node in ray.nodes()) == nodes:
-                ray.shutdown()
-                return
-            time.sleep(0.5)
-        ray.shutdown()
+    """Wait until a cluster has so many nodes; asked in another process, since Ray ends one that it fails."""
+    ask = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+    for _ in range(30):
+        done = subprocess.run([sys.executable, "-c", ask, address], capture_output=True, text=True)
+        if done.stdout.split()[-1:] == [str(nodes)]:
+            return
+        time.sleep(1)
     raise AssertionError(f"the cluster has not got {nodes} nodes: {(folder / 'start.log').read_text()[-2000:]}")
 
 
