@@ -6,9 +6,9 @@ from concurrent.futures import Future
 
 import torch
 
-from benchmarks.measure import Measured, Options, Pipeline, column, interleave
+from benchmarks.measure import Measured, Options, Pipeline, column
 from benchmarks.project import quiet, temporary_project
-from benchmarks.study import WARM_UP, Size, first_start, lab, small_study
+from benchmarks.study import WARM_UP, Size, first_start, lab, small_study, warm_and_measure
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.studies.engines import InProcess
 from cnnlab.studies.worker import Job, Trained
@@ -22,10 +22,7 @@ LOCAL, RAY = "local workers, 1 thread each", "Ray on this machine, 1 thread each
 def run(options: Options) -> Report:
     """Measure all engines."""
     size = QUICK if options.quick else FULL
-    repeats = options.repeats or size.repeats
-    if not options.quick:
-        interleave(_pipelines(WARM_UP), 1, options.say)
-    measured = interleave(_pipelines(size), repeats, options.say)
+    measured, repeats = warm_and_measure(_pipelines, size, options)
     local_s, local_after_s = column(measured[LOCAL], "total_s"), _after_start(measured[LOCAL])
     rows = []
     for name, results in measured.items():

@@ -5,13 +5,14 @@ from contextlib import nullcontext
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from scipy import stats
+import pandas as pd
 
 from benchmarks.measure import ROOT, Measured, Options, in_fresh_process
 from benchmarks.project import project_environment
 from benchmarks.table import Report, Table
 from cnnlab.config import BASE, replace
 from cnnlab.device import has_bf16, resolve_device
+from cnnlab.reporting.figures import mean_interval
 from cnnlab.studies.profiles import PROFILES
 from cnnlab.studies.study import Study
 
@@ -42,7 +43,7 @@ def run(options: Options) -> Report:
     accuracy_pp = [100 * difference for difference in _differences(found, "accuracy/valid")]
     loss = _differences(found, "loss/valid")
     rows = [_row("accuracy", "pp", accuracy_pp, digits=2), _row("loss", "nats", loss, digits=4)]
-    low, high = interval(accuracy_pp)
+    _, low, high = mean_interval(pd.Series(accuracy_pp))
     inside = "lies inside" if low > -MARGIN_PP and high < MARGIN_PP else "does not lie inside"
     native = "computes in bf16 itself" if found["native"] else "has to emulate bf16"
     return Report(
@@ -63,16 +64,8 @@ def _differences(found: Measured, metric: str) -> list[float]:
 
 
 def _row(name: str, unit: str, differences: list[float], digits: int) -> tuple[str, ...]:
-    low, high = interval(differences)
-    mean = sum(differences) / len(differences)
+    mean, low, high = mean_interval(pd.Series(differences))
     return name, unit, f"{mean:+.{digits}f}", f"{low:+.{digits}f} to {high:+.{digits}f}"
-
-
-def interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return the ends of the t-interval of the mean (Student 1908)."""
-    mean, n = sum(values) / len(values), len(values)
-    half = float(stats.sem(values) * stats.t.ppf((1 + confidence) / 2, n - 1))
-    return mean - half, mean + half
 
 
 # In a process of its own

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import mlflow
@@ -53,10 +54,7 @@ WARM_UP = Size(1, 640, 1, repeats=1)  # brings the files of all packages into th
 def run(options: Options) -> Report:
     """Measure both."""
     size = QUICK if options.quick else FULL
-    repeats = options.repeats or size.repeats
-    if not options.quick:
-        interleave(_pipelines(WARM_UP), 1, options.say)
-    measured = interleave(_pipelines(size), repeats, options.say)
+    measured, repeats = warm_and_measure(_pipelines, size, options)
     stock_s = column(measured[STOCK], "total_s")
     rows = []
     for name, results in measured.items():
@@ -76,6 +74,16 @@ def run(options: Options) -> Report:
             f"{measured[LAB][0]['precision']}.",
         ],
     )
+
+
+def warm_and_measure(
+    pipelines: Callable[[Size], list[Pipeline]], size: Size, options: Options
+) -> tuple[dict[str, list[Measured]], int]:
+    """Measure pipelines that run studies, after a small round that doesn't count; return also how often."""
+    repeats = options.repeats or size.repeats
+    if not options.quick:
+        interleave(pipelines(WARM_UP), 1, options.say)
+    return interleave(pipelines(size), repeats, options.say), repeats
 
 
 def _pipelines(size: Size) -> list[Pipeline]:

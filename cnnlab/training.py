@@ -293,7 +293,9 @@ def fit(
     with (
         TemporaryDirectory(prefix="cnnlab-") as folder,
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []),
-        nullcontext(bar) if bar else progress_bar(title, config.epochs * config.train_images, progress) as bar,
+        nullcontext(bar)
+        if bar is not None
+        else progress_bar(title, config.epochs * config.train_images, progress) as bar,
     ):
         trainer, facts = _build_trainer(config, data, device, metrics, Path(folder), bar)
         trainer.reporters = [history, *reporters]

@@ -6,10 +6,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
+from benchmarks import precision
 from benchmarks.best import FACTORS, design, screening
-from benchmarks.precision import interval
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.models import build_model, num_parameters
 
@@ -39,9 +38,10 @@ def test_ratios_are_those_of_each_round() -> None:
     assert spread([float("inf"), 1.0, 2.0]) == "2.0 (1.0 to never)"
 
 
-def test_an_interval_is_students() -> None:
+def test_the_difference_of_two_precisions_comes_with_students_interval() -> None:
     # mean 3, SD sqrt(2.5), t(0.975, 4) = 2.7764
-    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-3)
+    cells = precision._row("accuracy", "pp", [1.0, 2.0, 3.0, 4.0, 5.0], digits=2)
+    assert cells == ("accuracy", "pp", "+3.00", "+1.04 to +4.96")
 
 
 def test_a_report_is_a_markdown_table() -> None:

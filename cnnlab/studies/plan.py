@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config, replace
-from cnnlab.data import Data, Split
+from cnnlab.data import VALID_PER_CLASS, Data, Split
 from cnnlab.models import build_model, num_parameters
-from cnnlab.studies.engines import Engine, choose_engine
+from cnnlab.studies.engines import Engine, choose_engine, num_workers
 from cnnlab.studies.results import results
 from cnnlab.studies.runner import THREADS, trained_elsewhere
 from cnnlab.studies.study import Study
@@ -20,7 +20,7 @@ from cnnlab.tracking.store import Store
 from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 BATCHES = 10  # that a timing trains, twice: the first time warms up
-VALID_IMAGES = 5_000
+VALID_IMAGES = NUM_CLASSES * VALID_PER_CLASS
 LOGGING_S = 3.0  # figures, model and delivery of one run
 START_S = 6.0  # of worker processes: importing torch and MLflow
 
@@ -72,7 +72,8 @@ def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "
     with _engine(missing, store, engine) as chosen:
         slots, where = min(chosen.slots, len(missing)), chosen.describe()
     speeds: dict[Config, Speed] = {}
-    times = {arm: _one_run_s(study.arms[arm], slots, speeds) for arm in arms.index[arms["to train"] > 0]}
+    here = min(slots, num_workers())  # a cluster does more at the same time than this machine
+    times = {arm: _one_run_s(study.arms[arm], here, speeds) for arm in arms.index[arms["to train"] > 0]}
     arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
     total = sum(times[arm] * arms.loc[arm, "to train"] for arm in times)
     return Plan(study, arms, total / max(slots, 1) + (START_S if slots > 1 else 0), where)
@@ -112,7 +113,7 @@ def _measure(config: Config, slots: int) -> Speed:
     torch.set_num_threads(THREADS)
     try:
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(slots) as pool:
-            runs = list(pool.map(lambda _: fit(config, noise, device="cpu", progress=False), range(slots)))
+            runs = list(pool.map(lambda _: fit(config, noise, progress=False), range(slots)))
     finally:
         torch.set_num_threads(threads)
     train_s = [config.train_images / run.epochs[1]["time/images_per_s"] for run in runs]

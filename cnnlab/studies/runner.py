@@ -55,9 +55,9 @@ def run_study(
     store = store or connect(say)
     with _alone(study):
         deliver_leftovers(say)
+        done = set(results(study, store)["config"])
         close_dead_runs(store, study.name, owner(), say)
         say(study.describe())
-        done = set(results(study, store)["config"])
         if done:
             say(f"{len(done)} of its runs are finished already and are not trained again.")
         _publish(study, store, say)
