@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import precision
-from benchmarks.best import FACTORS, design, screening
+from benchmarks.configs import FACTORS, design, screening
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.models import build_model, num_parameters
 

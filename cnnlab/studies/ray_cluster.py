@@ -26,16 +26,20 @@ from cnnlab.tracking.courier import deliver_leftovers
 from cnnlab.tracking.store import Store, first_line, is_sqlite
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray looks up a host on the internet
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it copies the project folder to every worker
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
 
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
+        from ray._private import ray_constants
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise LabError("the engine ray needs Ray, which is an extra: install it with `uv sync --extra ray`.") from None
+
+# Else, under `uv run`, every worker would get a new environment, without the extras. There is a variable for it too
+# (RAY_ENABLE_UV_RUN_RUNTIME_ENV), but Ray reads that when it is imported, which may have been before this.
+ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
 GPUS_PER_RUN = 0.25
 REPORT_EVERY_S = 1.0
@@ -79,9 +83,7 @@ class RayCluster:
         self._spares_gpus = bool(resources.get("GPU")) and not gpus_per_run
         self._store = store
         self._arrays = ray.put(to_arrays(data))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        counts: Any = ray.remote(num_cpus=0)(_Counts)
-        self._counts = counts.options(scheduling_strategy=here).remote()
+        self._counts = _start_counts()
         # max_calls: a process that has used a GPU goes on too, instead of importing everything anew for the next run
         self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
 
@@ -169,17 +171,21 @@ def _room(resources: dict[str, float]) -> str:
     return f"{resources.get('CPU', 0):g} CPUs" + (f", {gpus:g} GPUs" if gpus else "")
 
 
-class _Counts:
-    """An actor that adds up the images that the workers have trained."""
+def _start_counts() -> Any:
+    """Start an actor on this node that adds up the images that the workers have trained."""
 
-    def __init__(self) -> None:
-        self._total = 0
+    class Counts:  # in a function, so that Ray sends its code, and the actor needn't import all of the lab
+        def __init__(self) -> None:
+            self._total = 0
 
-    def add(self, images: int) -> None:
-        self._total += images
+        def add(self, images: int) -> None:
+            self._total += images
 
-    def total(self) -> int:
-        return self._total
+        def total(self) -> int:
+            return self._total
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(Counts).options(scheduling_strategy=here).remote()
 
 
 # In a worker process, on some node

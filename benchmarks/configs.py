@@ -1,9 +1,11 @@
-"""The search for BEST: the strongest network with less than 100,000 parameters, on the validation images only.
+"""How BASE and BEST were chosen, on the validation images only.
 
-    python -m benchmarks.best --home FOLDER [--workers N]
+    python -m benchmarks.configs --home FOLDER [--workers N]
 
-Everything runs as studies of the lab, and goes on where it was interrupted. First a screening (Plackett & Burman 1946):
-12 runs in which ten factors are varied at once, so that every run says something about each of them.
+Everything runs as studies of the lab, and goes on where it was interrupted. BASE: its learning rate. BEST, the
+strongest network with less than 100,000 parameters: first a screening (Plackett & Burman 1946), 12 runs in which ten
+factors are varied at once, so that every run says something about each of them; then single changes to the better
+levels.
 """
 
 from pathlib import Path
@@ -15,7 +17,7 @@ import pandas as pd
 from benchmarks.measure import ROOT
 from benchmarks.project import use_project
 from benchmarks.table import Table, machine
-from cnnlab.config import BASE, Config, replace
+from cnnlab.config import BASE, Config, differences, replace
 from cnnlab.models import build_model, num_parameters
 from cnnlab.studies.engines import LocalWorkers, num_workers
 from cnnlab.studies.study import Study
@@ -38,6 +40,16 @@ FACTORS: dict[str, tuple[Any, Any]] = {
     "schedule": ("one_cycle", "cosine"),
 }
 FIRST_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)  # of the design; the others are its rotations, and a row of low levels
+# Every factor at its better level by the screening.
+BETTER = replace(START, blocks=FACTORS["blocks"][1], schedule="cosine", lr=4e-3, weight_decay=0.02, batch_size=128)
+
+LRS = (1e-3, 2e-3, 3e-3, 6e-3, 1e-2)
+
+
+def learning_rate() -> Study:
+    """Return the study of BASE's learning rate."""
+    arms = {f"lr {lr:g}": replace(BASE, lr=lr) for lr in LRS}
+    return Study("base-1-lr", "Which peak of the learning rate trains BASE best?", BASE, (0, 1), arms=arms)
 
 
 def design() -> list[tuple[int, ...]]:
@@ -54,6 +66,20 @@ def screening() -> Study:
         arms[f"row {i:02d}"] = replace(START, seed=i, **levels)
     control = f"row {len(arms) - 1:02d}"
     return Study("best-1-screening", "Which factors matter?", arms[control], (0,), arms=arms, control=control)
+
+
+def refinement() -> Study:
+    """Return the study of single changes to the better levels of the screening."""
+    changes: dict[str, dict[str, Any]] = {
+        "better levels": {},
+        "label smoothing": {"label_smoothing": 0.1},
+        "width early": {"blocks": ((1, 24), (2, 40), (2, 64))},
+        "depth late": {"blocks": ((2, 16), (2, 32), (3, 52))},
+        "sgd": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "schedule": "one_cycle"},
+        "one cycle": {"schedule": "one_cycle", "lr": 6e-3},
+    }
+    arms = {arm: replace(BETTER, **change) for arm, change in changes.items()}
+    return Study("best-2-changes", "Which single change helps?", BETTER, (0, 1), arms=arms, control="better levels")
 
 
 def effects(runs: pd.DataFrame) -> Table:
@@ -77,7 +103,7 @@ def arms_table(study: Study, runs: pd.DataFrame) -> Table:
         accuracy, config = 100 * group["accuracy/valid"], study.arms[str(arm)]
         rows.append(
             (
-                f"{arm}: {described(config)}",
+                f"{arm}: {described(config, study.base)}",
                 f"{num_parameters(build_model(config)):,}",
                 str(len(group)),
                 f"{accuracy.mean():.2f}",
@@ -87,30 +113,33 @@ def arms_table(study: Study, runs: pd.DataFrame) -> Table:
             )
         )
     columns = ("arm", "parameters", "n", "accuracy, %", "SD, pp", "loss", "seconds")
-    return Table(f"**{study.name}.** {study.question}", columns, rows)
+    base = described(study.base, BASE) if study.base != BASE else "BASE"
+    return Table(f"**{study.name}.** {study.question} The base: {base}.", columns, rows)
 
 
-def described(config: Config) -> str:
-    """Return in words what a config has other than the one that the search started from."""
-    names = [*FACTORS, "epochs", "kernel_size", "optimizer", "momentum"]
-    return ", ".join(f"{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(START, n)) or "START"
+def described(config: Config, base: Config) -> str:
+    """Return in words what a config has other than `base`, apart from the seed."""
+    changes = {name: value for name, (_, value) in differences(base, config).items() if name != "seed"}
+    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as the base"
 
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one for each core]")
 def main(home: Path, workers: int | None) -> None:
-    """Train what is missing, and write benchmarks/results/best.md."""
+    """Train what is missing, and write benchmarks/results/configs.md."""
     use_project(home)
     store = connect(click.echo)
-    tables = []
+    blocks = []
     with LocalWorkers(store, workers or num_workers()) as engine:
-        study = screening()
-        runs = study.run(None, store, click.echo, engine, "cpu")
-        tables += [effects(runs), arms_table(study, runs)]
-    text = "\n\n".join(["# The search for BEST", *(table.markdown() for table in tables), f"Measured on {machine()}."])
+        for study in (screening(), refinement(), learning_rate()):
+            runs = study.run(None, store, click.echo, engine, "cpu")
+            if study.name == "best-1-screening":
+                blocks.append(effects(runs).markdown())
+            blocks.append(arms_table(study, runs).markdown())
+    text = "\n\n".join(["# How BASE and BEST were chosen", *blocks, f"Measured on {machine()}."])
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "best.md").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / "configs.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
