@@ -82,6 +82,19 @@ def refinement() -> Study:
     return Study("best-2-changes", "Which single change helps?", BETTER, (0, 1), arms=arms, control="better levels")
 
 
+def combination() -> Study:
+    """Return the study of changes that go together: against the overfitting that all arms so far have shown."""
+    base = replace(BETTER, schedule="one_cycle", lr=6e-3, label_smoothing=0.1)
+    changes: dict[str, dict[str, Any]] = {
+        "one cycle, smoothing": {},
+        "some conv dropout": {"conv_dropout": 0.03},
+        "small batches, silu": {"batch_size": 64, "lr": 1e-2, "activation": "silu"},
+        "small batches, sgd": {"batch_size": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3},
+    }
+    arms = {arm: replace(base, **change) for arm, change in changes.items()}
+    return Study("best-3-combinations", "Which changes go together?", base, (0, 1), arms=arms)
+
+
 def effects(runs: pd.DataFrame) -> Table:
     """Return for each factor the mean of the runs at its high level less the mean at its low level."""
     factors = FACTORS | {"(empty)": ("nothing", "nothing")}
@@ -132,7 +145,7 @@ def main(home: Path, workers: int | None) -> None:
     store = connect(click.echo)
     blocks = []
     with LocalWorkers(store, workers or num_workers()) as engine:
-        for study in (screening(), refinement(), learning_rate()):
+        for study in (screening(), refinement(), combination(), learning_rate()):
             runs = study.run(None, store, click.echo, engine, "cpu")
             if study.name == "best-1-screening":
                 blocks.append(effects(runs).markdown())

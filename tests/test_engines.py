@@ -70,8 +70,10 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
     with LocalWorkers(store, 2, small_data) as engine:
 
         def kill_a_worker() -> None:
-            wait_for(lambda: min(images for images, _ in engine._shared) > 640)  # both are in their third epoch
-            workers_of(psutil.Process())[0].kill()
+            wait_for(lambda: any(images > 640 for images, _ in engine._shared))  # one is in its third epoch
+            slot = next(slot for slot, (images, _) in enumerate(engine._shared) if images > 640)
+            (pid,) = engine._pools[slot]._processes
+            os.kill(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 
         killer = threading.Thread(target=kill_a_worker)
         killer.start()

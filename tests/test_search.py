@@ -31,7 +31,7 @@ def script() -> ModuleType:
 
 def run_script(*arguments: str) -> str:
     command = [sys.executable, str(SCRIPT), "--profile", "tiny", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
