@@ -58,7 +58,7 @@ class Config:
     epochs: Count = 8  # passes over the training images
     batch_size: Count = 64
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0.0)] = 3e-3  # the highest one, where the schedule varies it
+    lr: Annotated[float, Field(gt=0.0)] = 6e-3  # the highest one, where the schedule varies it
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     momentum: Rate = 0.9  # for optimizer="sgd"
     label_smoothing: Rate = 0.0  # the share of every label that training spreads over all classes
