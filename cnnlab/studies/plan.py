@@ -1,5 +1,6 @@
 """What running a study would do, and about how long it takes on this machine."""
 
+import heapq
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -75,8 +76,11 @@ def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "
     here = min(slots, num_workers())  # a cluster does more at the same time than this machine
     times = {arm: _one_run_s(study.arms[arm], here, speeds) for arm in arms.index[arms["to train"] > 0]}
     arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
-    total = sum(times[arm] * arms.loc[arm, "to train"] for arm in times)
-    return Plan(study, arms, total / max(slots, 1) + (START_S if slots > 1 else 0), where)
+    ends = [START_S if slots > 1 else 0.0] * max(slots, 1)  # when each worker is free
+    for arm, seconds in times.items():
+        for _ in range(arms.loc[arm, "to train"]):
+            heapq.heapreplace(ends, ends[0] + seconds)
+    return Plan(study, arms, max(ends), where)
 
 
 def _engine(missing: list[Config], store: Store, engine: str | Engine) -> AbstractContextManager[Engine]:
