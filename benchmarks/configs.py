@@ -5,7 +5,7 @@
 Everything runs as studies of the lab, and goes on where it was interrupted. BASE: its learning rate. BEST, the
 strongest network with less than 100,000 parameters: first a screening (Plackett & Burman 1946), 12 runs in which ten
 factors are varied at once, so that every run says something about each of them; then single changes to the better
-levels.
+levels, and combinations of changes.
 """
 
 from pathlib import Path
@@ -150,7 +150,8 @@ def main(home: Path, workers: int | None) -> None:
             if study.name == "best-1-screening":
                 blocks.append(effects(runs).markdown())
             blocks.append(arms_table(study, runs).markdown())
-    text = "\n\n".join(["# How BASE and BEST were chosen", *blocks, f"Measured on {machine()}."])
+    note = f"Seconds are those of one thread, part of them while other programs ran. Measured on {machine()}."
+    text = "\n\n".join(["# How BASE and BEST were chosen", *blocks, note])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "configs.md").write_text(text + "\n", encoding="utf-8")
 
