@@ -47,7 +47,7 @@ SPACE = {
     "lr": hp.loguniform("lr", math.log(1e-3), math.log(3e-2)),
 }
 RANDOM_TRIALS = 8  # before TPE has seen enough to suggest anything
-FRESH_SEEDS = range(100, 105)  # of the confirmation; no trial has used them
+FIRST_FRESH_SEED = 100  # of the confirmation; no trial has used it
 
 
 def to_config(point: dict[str, Any], base: Config) -> Config:
@@ -158,19 +158,20 @@ def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
     return parent_id
 
 
-def confirm(winner: Config, base: Config, experiment: str, results: list[dict[str, Any]], parent_id: str) -> None:
-    """Train winner and baseline with fresh seeds, and show what is left of the winner's score."""
+def confirm(
+    winner: Config, base: Config, n: int, experiment: str, results: list[dict[str, Any]], parent_id: str
+) -> None:
+    """Train winner and baseline with `n` fresh seeds, and show what is left of the winner's score."""
     best = min(results, key=lambda result: result["loss"])
     study = Study(
         experiment,
         "Is the winner of the search better than the baseline, with seeds that the search has not seen?",
         base,
-        tuple(FRESH_SEEDS),
+        seeds=range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + n),
         arms={"baseline": base, "winner": winner},
     )
     runs = study.run(say=click.echo).set_index("seed")
     arms = {arm: runs[runs["arm"] == arm] for arm in study.arms}
-    n = len(FRESH_SEEDS)
     click.echo(f"\n{'':40}{'accuracy':>10}{'loss':>10}")
     show(f"winner, in the search (best of {len(results)})", best["accuracy"], best["loss"])
     show(f"winner, fresh seeds (mean, n = {n})", *arms["winner"][["accuracy/valid", "loss/valid"]].mean())
@@ -199,8 +200,9 @@ def show(what: str, accuracy: float, loss: float) -> None:
 @click.option("--max-evals", type=click.IntRange(1), default=20, show_default=True, help="Trials in all.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--fresh-seeds", type=click.IntRange(2), default=5, show_default=True, help="For the confirmation.")
 @click.option("--profile", help="tiny, quick or full: how much every trial trains.  [default: quick]")
-def main(max_evals: int, seed: int, engine: str, profile: str | None) -> None:
+def main(max_evals: int, seed: int, engine: str, fresh_seeds: int, profile: str | None) -> None:
     """Search for a network with a smaller validation loss than the baseline, then confirm the winner."""
     size = find_profile(profile)
     base = replace(BASE, train_images=size.train_images, epochs=size.epochs)
@@ -227,7 +229,7 @@ def main(max_evals: int, seed: int, engine: str, profile: str | None) -> None:
     size_text = f"{num_parameters(build_model(winner)):,} parameters"
     click.echo(f"\nBest of {len(results)} trials: {winner.blocks}, {winner.norm}, dropout {winner.dropout}, "
                f"lr {winner.lr} ({size_text})\n")  # fmt: skip
-    confirm(winner, base, experiment, results, parent_id)
+    confirm(winner, base, fresh_seeds, experiment, results, parent_id)
 
 
 if __name__ == "__main__":

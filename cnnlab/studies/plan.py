@@ -26,7 +26,7 @@ LOGGING_S = 3.0  # figures, model and delivery of one run
 START_S = 6.0  # of worker processes: importing torch and MLflow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What `study.run()` would do. Printed or shown in a notebook it is a table with a sentence.
 
@@ -45,6 +45,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return f"<p>{self.study.describe()}</p>{self.arms.to_html()}<p>{self.sentence}</p>"
+
+    __repr__ = __str__
 
     @property
     def sentence(self) -> str:
@@ -80,7 +82,7 @@ def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "
     for arm, seconds in times.items():
         for _ in range(arms.loc[arm, "to train"]):
             heapq.heapreplace(ends, ends[0] + seconds)
-    return Plan(study, arms, max(ends), where)
+    return Plan(study, arms, float(max(ends)), where)
 
 
 def _engine(missing: list[Config], store: Store, engine: str | Engine) -> AbstractContextManager[Engine]:
