@@ -5,7 +5,7 @@
 Everything runs as studies of the lab, and goes on where it was interrupted. BASE: its learning rate. BEST, the
 strongest network with less than 100,000 parameters: first a screening (Plackett & Burman 1946), 12 runs in which ten
 factors are varied at once, so that every run says something about each of them; then single changes to the better
-levels, and combinations of changes.
+levels, and combinations of changes; at last the choice is trained with five seeds that no study before has used.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from benchmarks.measure import ROOT
 from benchmarks.project import use_project
 from benchmarks.table import Table, machine
-from cnnlab.config import BASE, Config, differences, replace
+from cnnlab.config import BASE, BEST, Config, differences, replace
 from cnnlab.models import build_model, num_parameters
 from cnnlab.studies.engines import LocalWorkers, num_workers
 from cnnlab.studies.study import Study
@@ -92,7 +92,12 @@ def combination() -> Study:
         "small batches, sgd": {"batch_size": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3},
     }
     arms = {arm: replace(base, **change) for arm, change in changes.items()}
-    return Study("best-3-combinations", "Which changes go together?", base, (0, 1), arms=arms)
+    return Study("best-3-combinations", "Which changes go together?", base, (0,), arms=arms)
+
+
+def confirmation() -> Study:
+    """Return the study of BEST alone, with seeds that had no part in choosing it."""
+    return Study("best-4-confirmation", "How good is BEST, with fresh seeds?", BEST, range(100, 105))
 
 
 def effects(runs: pd.DataFrame) -> Table:
@@ -145,7 +150,7 @@ def main(home: Path, workers: int | None) -> None:
     store = connect(click.echo)
     blocks = []
     with LocalWorkers(store, workers or num_workers()) as engine:
-        for study in (screening(), refinement(), combination(), learning_rate()):
+        for study in (screening(), refinement(), combination(), confirmation(), learning_rate()):
             runs = study.run(None, store, click.echo, engine, "cpu")
             if study.name == "best-1-screening":
                 blocks.append(effects(runs).markdown())

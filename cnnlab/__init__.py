@@ -12,6 +12,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOME = {
     "BASE": "config",
+    "BEST": "config",
     "Config": "config",
     "replace": "config",
     "load_data": "data",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnlab.config import BASE, replace
+from cnnlab.config import BASE, BEST, replace
 from cnnlab.models import ACTIVATIONS, NORMS, build_model, conv_block, layer_summary, num_parameters
 
 
@@ -76,3 +76,9 @@ def test_the_summary_leaves_batchnorm_statistics_alone() -> None:
     before = model.block1.norm1.running_mean.clone()
     layer_summary(model)
     assert torch.equal(model.block1.norm1.running_mean, before)
+
+
+def test_best_has_less_than_100_000_parameters_and_base_is_plain() -> None:
+    assert 90_000 < num_parameters(build_model(BEST)) < 100_000
+    assert num_parameters(build_model(BASE)) == 56_394
+    assert (BASE.norm, BASE.dropout, BASE.conv_dropout, BASE.label_smoothing) == ("none", 0.0, 0.0, 0.0)
