@@ -1,11 +1,12 @@
 """How BASE and BEST were chosen, on the validation images only.
 
-    python -m benchmarks.configs --home FOLDER [--workers N]
+    python -m benchmarks.configs --home FOLDER [STUDY ...] [--workers N]
 
-Everything runs as studies of the lab, and goes on where it was interrupted. BASE: its learning rate. BEST, the
-strongest network with less than 100,000 parameters: first a screening (Plackett & Burman 1946), 12 runs in which ten
-factors are varied at once, so that every run says something about each of them; then single changes to the better
-levels, and combinations of changes; at last the choice is trained with five seeds that no study before has used.
+Everything runs as studies of the lab, and goes on where it was interrupted; each study has a report
+of its own. BASE: its learning rate. BEST, the strongest network with less than 100,000 parameters: first a screening
+(Plackett & Burman 1946), 12 runs in which ten factors are varied at once, so that every run says something about each
+of them; then single changes to the better levels, and combinations of changes; at last the choice is trained with
+five seeds that no study before has used.
 """
 
 from pathlib import Path
@@ -24,6 +25,7 @@ from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 
 RESULTS = ROOT / "benchmarks" / "results"
+NOTE = "Validation images only. Seconds are those of one thread, part of them while other programs ran. Measured on"
 START = replace(BASE, blocks=((2, 16), (2, 32), (2, 64)), norm="batch", conv_dropout_kind="spatial")
 
 # Each factor with its low and its high level; the eleventh column of the design stays empty and shows the noise.
@@ -84,12 +86,14 @@ def refinement() -> Study:
 
 def combination() -> Study:
     """Return the study of changes that go together: against the overfitting that all arms so far have shown."""
-    base = replace(BETTER, schedule="one_cycle", lr=6e-3, label_smoothing=0.1)
+    base = replace(BETTER, schedule="one_cycle", lr=1e-2, label_smoothing=0.1, batch_size=64, precision="bf16")
     changes: dict[str, dict[str, Any]] = {
-        "one cycle, smoothing": {},
-        "some conv dropout": {"conv_dropout": 0.03},
-        "small batches, silu": {"batch_size": 64, "lr": 1e-2, "activation": "silu"},
-        "small batches, sgd": {"batch_size": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3},
+        "relu": {},
+        "silu": {"activation": "silu"},
+        "silu, some conv dropout": {"activation": "silu", "conv_dropout": 0.03},
+        "silu, 12 epochs": {"activation": "silu", "epochs": 12},
+        "sgd": {"optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3},
+        "large batches": {"batch_size": 128},
     }
     arms = {arm: replace(base, **change) for arm, change in changes.items()}
     return Study("best-3-combinations", "Which changes go together?", base, (0,), arms=arms)
@@ -132,7 +136,7 @@ def arms_table(study: Study, runs: pd.DataFrame) -> Table:
         )
     columns = ("arm", "parameters", "n", "accuracy, %", "SD, pp", "loss", "seconds")
     base = described(study.base, BASE) if study.base != BASE else "BASE"
-    return Table(f"**{study.name}.** {study.question} The base: {base}.", columns, rows)
+    return Table(f"The base: {base}.", columns, rows)
 
 
 def described(config: Config, base: Config) -> str:
@@ -141,24 +145,24 @@ def described(config: Config, base: Config) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as the base"
 
 
-@click.command()
+STUDIES = {study.name: study for study in (learning_rate(), screening(), refinement(), combination(), confirmation())}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, metavar="[STUDY]...", type=click.Choice(list(STUDIES)))
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one for each core]")
-def main(home: Path, workers: int | None) -> None:
-    """Train what is missing, and write benchmarks/results/configs.md."""
+def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
+    """Train what is missing of these studies (default: all), and write their reports into benchmarks/results."""
     use_project(home)
     store = connect(click.echo)
-    blocks = []
     with LocalWorkers(store, workers or num_workers()) as engine:
-        for study in (screening(), refinement(), combination(), confirmation(), learning_rate()):
+        for study in [STUDIES[name] for name in names] or STUDIES.values():
             runs = study.run(None, store, click.echo, engine, "cpu")
-            if study.name == "best-1-screening":
-                blocks.append(effects(runs).markdown())
-            blocks.append(arms_table(study, runs).markdown())
-    note = f"Seconds are those of one thread, part of them while other programs ran. Measured on {machine()}."
-    text = "\n\n".join(["# How BASE and BEST were chosen", *blocks, note])
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "configs.md").write_text(text + "\n", encoding="utf-8")
+            tables = [effects(runs)] if study.name == screening().name else []
+            tables.append(arms_table(study, runs))
+            text = "\n\n".join([f"# {study.question}", *(table.markdown() for table in tables), f"{NOTE} {machine()}."])
+            (RESULTS / f"{study.name}.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Is training in bf16 as good as in float32? Both with the same seeds, as a study of the lab."""
+"""Is training in bf16 as good as in float32? Both with the same seeds, as studies of the lab."""
 
 import os
 from contextlib import nullcontext
@@ -10,79 +10,110 @@ import pandas as pd
 from benchmarks.measure import ROOT, Measured, Options, in_fresh_process
 from benchmarks.project import project_environment
 from benchmarks.table import Report, Table
-from cnnlab.config import BASE, replace
+from cnnlab import config as configs
+from cnnlab.config import replace
 from cnnlab.device import has_bf16, resolve_device
 from cnnlab.reporting.figures import mean_interval
-from cnnlab.studies.profiles import PROFILES
 from cnnlab.studies.study import Study
 
 STORE = ROOT / "benchmarks" / "store"
-MARGIN_PP = 0.3  # a smaller difference in accuracy is taken for none
 PRECISIONS = ("float32", "bf16")
 
 
-class Size(NamedTuple):
-    """How much is trained, and with how many seeds."""
+class Metric(NamedTuple):
+    """What is compared; a difference of less than the margin, either way, is taken for none."""
 
+    name: str
+    column: str
+    scale: float
+    unit: str
+    digits: int
+    margin: float
+
+
+METRICS = (
+    Metric("accuracy", "accuracy/valid", 100.0, "pp", 2, margin=0.3),
+    Metric("loss", "loss/valid", 1.0, "nats", 4, margin=0.01),
+)
+
+
+class Size(NamedTuple):
+    """A network of `cnnlab.config` by its name, how much it is trained, and with how many seeds."""
+
+    network: str
     images: int
     epochs: int
     seeds: int
 
+    @property
+    def experiment(self) -> str:
+        """The name of its study."""
+        return f"precision-{self.network}-{self.images}x{self.epochs}"
 
-FULL = Size(PROFILES["quick"].train_images, PROFILES["quick"].epochs, seeds=5)
-QUICK = Size(images=640, epochs=1, seeds=2)
+
+FULL = (Size("BASE", 10_000, 3, seeds=20), Size("BEST", 10_000, 3, seeds=10), Size("BASE", 55_000, 8, seeds=5))
+QUICK = (Size("BASE", 640, 1, seeds=2),)
 
 
 def run(options: Options) -> Report:
-    """Train what is missing of the study, and compare seed by seed."""
-    size = QUICK if options.quick else FULL
-    seeds = max(options.repeats or size.seeds, 2)  # an interval needs two
+    """Train what is missing of the studies, and compare seed by seed."""
+    rows, recorded = [], set()
     with TemporaryDirectory() if options.quick and not options.home else nullcontext(options.home or STORE) as folder:
-        arguments = {"folder": str(folder), "images": size.images, "epochs": size.epochs, "seeds": seeds}
-        found = in_fresh_process(compare, show=True, **arguments)
-    accuracy_pp = [100 * difference for difference in _differences(found, "accuracy/valid")]
-    loss = _differences(found, "loss/valid")
-    rows = [_row("accuracy", "pp", accuracy_pp, digits=2), _row("loss", "nats", loss, digits=4)]
-    _, low, high = mean_interval(pd.Series(accuracy_pp))
-    inside = "lies inside" if low > -MARGIN_PP and high < MARGIN_PP else "does not lie inside"
-    native = "computes in bf16 itself" if found["native"] else "has to emulate bf16"
+        for size in QUICK if options.quick else FULL:
+            size = size._replace(seeds=max(options.repeats or size.seeds, 2))  # an interval needs two
+            found = in_fresh_process(compare, show=True, folder=str(folder), **size._asdict())
+            rows += [row(size, metric, _differences(found, metric)) for metric in METRICS]
+            recorded |= set(found["recorded"])
+    margins = " and ".join(f"±{metric.margin} {metric.unit}" for metric in METRICS)
     return Report(
         "bf16 against float32",
-        f"BASE, {size.epochs} x {size.images:,} images, n = {seeds} seeds, each trained in both precisions.",
-        [Table("bf16 less float32, validation set:", ("difference in", "unit", "mean", "95 % t-interval"), rows)],
+        "Each seed is trained in both precisions. Mean, SD and interval are those of the differences, seed by seed. "
+        f"Equivalent: the whole interval is within {margins}, which was fixed before the first run.",
         [
-            f"The interval of the accuracy {inside} ±{MARGIN_PP} pp.",
-            f"Precision of the logits as recorded by the runs: {', '.join(found['recorded'])}. "
-            f"The processor, {found['device']}, {native}.",
+            Table(
+                "bf16 less float32, validation set:",
+                ("what", "n", "mean", "SD", "95 % t-interval", "margin", "equivalent"),
+                rows,
+            )
         ],
+        [f"Precision of the logits and processor, as recorded by the runs: {'; '.join(sorted(recorded))}."],
     )
 
 
-def _differences(found: Measured, metric: str) -> list[float]:
-    before, after = (found[f"{precision} {metric}"] for precision in PRECISIONS)
-    return [b - a for a, b in zip(before, after, strict=True)]
+def _differences(found: Measured, metric: Metric) -> list[float]:
+    before, after = (found[f"{precision} {metric.column}"] for precision in PRECISIONS)
+    return [metric.scale * (b - a) for a, b in zip(before, after, strict=True)]
 
 
-def _row(name: str, unit: str, differences: list[float], digits: int) -> tuple[str, ...]:
-    mean, low, high = mean_interval(pd.Series(differences))
-    return name, unit, f"{mean:+.{digits}f}", f"{low:+.{digits}f} to {high:+.{digits}f}"
+def row(size: Size, metric: Metric, differences: list[float]) -> tuple[str, ...]:
+    """Return the cells that sum up the differences of one metric."""
+    digits, values = metric.digits, pd.Series(differences)
+    mean, low, high = mean_interval(values)
+    return (
+        f"{size.network}, {size.epochs} x {size.images:,} images: {metric.name}, {metric.unit}",
+        str(len(values)),
+        f"{mean:+.{digits}f}",
+        f"{values.std():.{digits}f}",
+        f"{low:+.{digits}f} to {high:+.{digits}f}",
+        f"±{metric.margin}",
+        "yes" if -metric.margin < low and high < metric.margin else "not shown",
+    )
 
 
 # In a process of its own
 
 
-def compare(folder: str, images: int, epochs: int, seeds: int) -> Measured:
+def compare(folder: str, network: str, images: int, epochs: int, seeds: int) -> Measured:
     """Run the study in a store that is kept: what is finished there is not trained again."""
     os.environ.update(project_environment(folder))
-    base = replace(BASE, train_images=images, epochs=epochs, precision=PRECISIONS[0])
-    question = "Is bf16 as good as float32?"
-    study = Study("benchmark-precision", question, base, tuple(range(seeds)), {"precision": PRECISIONS})
+    base = replace(getattr(configs, network), train_images=images, epochs=epochs, precision=PRECISIONS[0])
+    name = Size(network, images, epochs, seeds).experiment
+    study = Study(name, "Is bf16 as good as float32?", base, tuple(range(seeds)), {"precision": PRECISIONS})
     runs = study.run().sort_values("seed")
     found: Measured = {
-        f"{precision} {metric}": runs.loc[runs["arm"] == f"precision={precision}", metric].tolist()
+        f"{precision} {metric.column}": runs.loc[runs["arm"] == f"precision={precision}", metric.column].tolist()
         for precision in PRECISIONS
-        for metric in ("accuracy/valid", "loss/valid")
+        for metric in METRICS
     }
-    device = sorted(set(runs["fact.device"]))
-    recorded = sorted(set(runs["arm"] + ": " + runs["fact.precision"]))
-    return found | {"recorded": recorded, "device": ", ".join(device), "native": has_bf16(resolve_device())}
+    bf16 = "has instructions for bf16" if has_bf16(resolve_device()) else "has to emulate bf16"
+    return found | {"recorded": sorted(set(runs["fact.precision"] + " on " + runs["fact.device"] + f", which {bf16}"))}

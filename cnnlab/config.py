@@ -167,7 +167,7 @@ def _impossible(config: Config) -> str | None:
 BASE = Config()
 
 # The strongest network of less than 100,000 parameters that a search on the validation images found
-# (benchmarks/results/configs.md says what was tried).
+# (benchmarks/results/best-*.md say what was tried).
 BEST = replace(
     BASE,
     blocks=((2, 18), (2, 36), (2, 72)),

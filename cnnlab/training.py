@@ -171,13 +171,13 @@ class LabTrainer(mltrainer.Trainer):
         return self._scores
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Score":
-        """Return what the network says of these images, in eval mode."""
+        """Return what the network says of these images, in eval mode and in float32, as the saved model computes."""
         self.model.eval()
         logits, labels = [], []
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode():
             for x, y in batches:
                 x, y = self._to_device(x, y)
-                logits.append(self.model(x).float())
+                logits.append(self.model(x))
                 labels.append(y)
         all_logits, all_labels = torch.cat(logits), torch.cat(labels)
         loss = float(self.eval_loss_fn(all_logits, all_labels))

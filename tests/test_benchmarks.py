@@ -38,10 +38,13 @@ def test_ratios_are_those_of_each_round() -> None:
     assert spread([float("inf"), 1.0, 2.0]) == "2.0 (1.0 to never)"
 
 
-def test_the_difference_of_two_precisions_comes_with_students_interval() -> None:
+def test_two_precisions_are_equivalent_only_if_the_whole_interval_says_so() -> None:
+    size, accuracy = precision.FULL[0], precision.METRICS[0]
     # mean 3, SD sqrt(2.5), t(0.975, 4) = 2.7764
-    cells = precision._row("accuracy", "pp", [1.0, 2.0, 3.0, 4.0, 5.0], digits=2)
-    assert cells == ("accuracy", "pp", "+3.00", "+1.04 to +4.96")
+    cells = precision.row(size, accuracy, [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert cells[1:] == ("5", "+3.00", "1.58", "+1.04 to +4.96", "±0.3", "not shown")
+    assert precision.row(size, accuracy, [-0.01, 0.0, 0.01])[-1] == "yes"
+    assert precision.row(size, accuracy, [-0.6, 0.0, 0.6])[-1] == "not shown"  # no difference, but far too few
 
 
 def test_a_report_is_a_markdown_table() -> None:
