@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from cnnlab.config import Config
+from cnnlab.device import has_bf16
 from cnnlab.models import build_model
 from cnnlab.training import OPTIMIZERS
 
@@ -15,16 +16,19 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 def bare_step(config: Config, num_steps: int) -> Step:
-    """Return a function that trains a new network of `config` on one batch, in float32, with a one-cycle schedule."""
+    """Return a function that trains a new network of `config` on one batch, on the CPU, with a one-cycle schedule."""
     model = build_model(config).to(memory_format=torch.channels_last).train()
     loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), **arguments)
     schedule = OneCycleLR(optimizer, max_lr=config.lr, total_steps=num_steps)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16("cpu"))
 
     def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
-        loss_fn(model(x), y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = loss_fn(model(x), y)
+        loss.backward()
         optimizer.step()
         schedule.step()
 

@@ -16,6 +16,7 @@ from benchmarks.project import quiet, temporary_project
 from benchmarks.table import Report, Table, spread
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, load_data
+from cnnlab.device import has_bf16
 from cnnlab.figures import run_figures
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
@@ -55,7 +56,8 @@ def run(options: Options) -> Report:
     tables = [table for size in sizes for table in _measure(size, repeats, options)]
     return Report(
         "Overhead of a logged run",
-        f"BASE in float32 with one thread, {' and '.join(map(str, sizes))}; n = {repeats} repetitions in turn. "
+        f"BASE in {'bf16' if has_bf16('cpu') else 'float32'}, with one thread, {' and '.join(map(str, sizes))}; "
+        f"n = {repeats} repetitions in turn. "
         "Median (smallest to largest).",
         tables,
         [
@@ -181,7 +183,7 @@ def _parts(result: Result, data: Data, folder: Path) -> Measured:
 
 
 def _config(seed: int, images: int, epochs: int) -> Config:
-    return replace(BASE, train_images=images, epochs=epochs, precision="float32", seed=seed)
+    return replace(BASE, train_images=images, epochs=epochs, seed=seed)
 
 
 def _short(config: Config) -> Config:

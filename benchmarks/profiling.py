@@ -16,6 +16,7 @@ from benchmarks.table import Report, Table, spread
 from cnnlab import config as configs
 from cnnlab.config import Config, replace
 from cnnlab.data import Batches, load_data
+from cnnlab.device import has_bf16
 from cnnlab.training import fit
 
 # The first pattern that fits an operation, or one that it is a part of, says what it belongs to.
@@ -53,7 +54,8 @@ def run(options: Options) -> Report:
     rows.append(("one step, ms", *(spread(column(measured[name], "step_ms")) for name in names)))
     return Report(
         "Profile of a training step",
-        f"{size.steps} steps in float32 with one thread, recorded by torch.profiler after a warm-up; "
+        f"{size.steps} steps in {'bf16' if has_bf16('cpu') else 'float32'} with one thread, recorded by torch.profiler "
+        "after a warm-up; "
         f"n = {repeats} repetitions in turn. Median (smallest to largest).",
         [Table("Share of the time of a step, forward and backward together:", ("part", *names), rows)],
         ["Recording makes a step longer, most of all its many small operations."],
@@ -66,7 +68,7 @@ def run(options: Options) -> Report:
 def shares(seed: int, name: str, steps: int) -> Measured:
     """Return the share of each group in percent, and the milliseconds of a step."""
     torch.set_num_threads(1)
-    config: Config = replace(getattr(configs, name), train_images=WARM_UP, epochs=1, precision="float32", seed=seed)
+    config: Config = replace(getattr(configs, name), train_images=WARM_UP, epochs=1, seed=seed)
     data = load_data(quiet)
     fit(config, data, device="cpu", progress=False)
     batches = Batches(data.train, config.batch_size, torch.Generator().manual_seed(seed))

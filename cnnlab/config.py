@@ -65,7 +65,9 @@ class Config:
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
     patience: Count | None = None  # stop early after so many epochs without a lower validation loss
-    precision: Literal["float32", "bf16", "auto"] = "float32"  # of forward and backward pass; weights are float32
+    # Of forward and backward pass in training; weights and scores are float32. "auto": bf16 where the processor has it,
+    # which is faster, and equivalent in accuracy and loss (benchmarks/results/precision.md).
+    precision: Literal["float32", "bf16", "auto"] = "auto"
 
     # everything random of a run follows from its seed
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -171,9 +173,9 @@ BASE = Config()
 BEST = replace(
     BASE,
     blocks=((2, 18), (2, 36), (2, 72)),
-    activation="silu",
     norm="batch",
     label_smoothing=0.1,
+    batch_size=128,
     lr=1e-2,
     weight_decay=0.02,
 )

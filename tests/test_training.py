@@ -11,7 +11,7 @@ from torch import nn
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, Split
-from cnnlab.device import resolve_device
+from cnnlab.device import has_bf16, resolve_device
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
 from cnnlab.training import DIVERGED_LOSS, READ_EVERY, History, LabTrainer, Result, Seeds, fit
@@ -77,7 +77,9 @@ def _repeat(split: Split, n: int) -> Split:
 
 
 def test_the_training_loss_is_weighted_per_image(small: Config, small_data: Data) -> None:
-    config = replace(small, train_images=70, batch_size=64, epochs=1, lr=1e-12, schedule="constant")
+    config = replace(
+        small, train_images=70, batch_size=64, epochs=1, lr=1e-12, schedule="constant", precision="float32"
+    )
     result = train(config, small_data)  # batches of 64 and of 6, and weights that stay
     assert result.epochs[0]["loss/train"] == pytest.approx(result.final["loss/train_eval"], rel=1e-5)
 
@@ -150,6 +152,18 @@ def test_bf16_trains_with_float32_weights(small: Config, small_data: Data) -> No
     assert result.facts["precision"] == "bfloat16"
     assert result.model.block1.conv1.weight.dtype == torch.float32
     assert result.final["loss/valid"] < math.log(10)
+    # the scores are those of the network as it is saved
+    ((images, _),) = Batches(small_data.valid, len(small_data.valid))
+    with torch.no_grad():
+        logits = result.model.eval()(images)
+    assert result.valid.logits.dtype == torch.float32
+    assert torch.allclose(result.valid.logits, logits, atol=1e-5)
+
+
+def test_auto_takes_bf16_only_where_the_processor_has_it(small: Config, small_data: Data) -> None:
+    assert small.precision == "auto"
+    expected = "bfloat16" if has_bf16("cpu") else "float32"
+    assert train(small, small_data).facts["precision"] == expected
 
 
 def test_mltrainers_metrics_are_computed_over_the_whole_set(small: Config, small_data: Data) -> None:
