@@ -51,7 +51,7 @@ class Size(NamedTuple):
         return f"precision-{self.network}-{self.images}x{self.epochs}"
 
 
-FULL = (Size("BASE", 10_000, 3, seeds=20), Size("BEST", 10_000, 3, seeds=10), Size("BASE", 55_000, 8, seeds=5))
+FULL = (Size("BASE", 10_000, 3, seeds=20), Size("BEST", 10_000, 3, seeds=10))
 QUICK = (Size("BASE", 640, 1, seeds=2),)
 
 
