@@ -22,8 +22,9 @@ from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 BATCHES = 10  # that a timing trains, twice: the first time warms up
 VALID_IMAGES = NUM_CLASSES * VALID_PER_CLASS
-LOGGING_S = 3.0  # figures, model and delivery of one run
+LOGGING_S = 1.0  # figures, model and delivery of one run
 START_S = 6.0  # of worker processes: importing torch and MLflow
+FIRST_MODEL_S = 9.0  # for the first model that a process saves, torch imports its compiler
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +79,8 @@ def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "
     here = min(slots, num_workers())  # a cluster does more at the same time than this machine
     times = {arm: _one_run_s(study.arms[arm], here, speeds) for arm in arms.index[arms["to train"] > 0]}
     arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
-    ends = [START_S if slots > 1 else 0.0] * max(slots, 1)  # when each worker is free
+    start_s = START_S if slots > 1 else 0.0
+    ends = [start_s + FIRST_MODEL_S if missing else 0.0] * max(slots, 1)  # when each worker is free
     for arm, seconds in times.items():
         for _ in range(arms.loc[arm, "to train"]):
             heapq.heapreplace(ends, ends[0] + seconds)
