@@ -101,7 +101,8 @@ def combination() -> Study:
 
 def confirmation() -> Study:
     """Return the study of BEST alone, with seeds that had no part in choosing it."""
-    return Study("best-4-confirmation", "How good is BEST, with fresh seeds?", BEST, range(100, 105))
+    question = "How good is BEST, with fresh seeds?"
+    return Study("best-4-confirmation", question, BEST, range(100, 105), arms={"BEST": BEST})
 
 
 def effects(runs: pd.DataFrame) -> Table:
