@@ -48,7 +48,6 @@ def _pipelines(size: Size) -> list[Pipeline]:
     return [
         Pipeline(LOCAL, lab, size.arguments | {"engine": "local"}),
         Pipeline(RAY, lab, size.arguments | {"engine": "ray"}),
-        Pipeline("one process, 1 thread", lab, size.arguments | {"engine": "process"}),
         Pipeline("one process, all threads", all_threads, size.arguments),
     ]
 
