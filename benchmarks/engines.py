@@ -1,18 +1,8 @@
-"""The same study on each engine of the lab: in this process, in local workers, on a Ray of this machine."""
-
-import dataclasses
-import time
-from concurrent.futures import Future
-
-import torch
+"""The same study in local workers and on a Ray of this machine."""
 
 from benchmarks.measure import Measured, Options, Pipeline, column
-from benchmarks.project import quiet, temporary_project
-from benchmarks.study import WARM_UP, Size, first_start, lab, small_study, warm_and_measure
+from benchmarks.study import WARM_UP, Size, lab, warm_and_measure
 from benchmarks.table import Report, Table, ratio, spread
-from cnnlab.studies.engines import InProcess
-from cnnlab.studies.worker import Job, Trained
-from cnnlab.tracking.connection import connect
 
 FULL, QUICK = Size(4, 10_000, 3, repeats=3), WARM_UP
 GOAL = 0.10  # more than local workers need
@@ -20,7 +10,7 @@ LOCAL, RAY = "local workers, 1 thread each", "Ray on this machine, 1 thread each
 
 
 def run(options: Options) -> Report:
-    """Measure all engines."""
+    """Measure both engines."""
     size = QUICK if options.quick else FULL
     measured, repeats = warm_and_measure(_pipelines, size, options)
     local_s, local_after_s = column(measured[LOCAL], "total_s"), _after_start(measured[LOCAL])
@@ -48,32 +38,8 @@ def _pipelines(size: Size) -> list[Pipeline]:
     return [
         Pipeline(LOCAL, lab, size.arguments | {"engine": "local"}),
         Pipeline(RAY, lab, size.arguments | {"engine": "ray"}),
-        Pipeline("one process, all threads", all_threads, size.arguments),
     ]
 
 
 def _after_start(results: list[Measured]) -> list[float]:
     return [one["total_s"] - one["start_s"] for one in results]
-
-
-# In a process of its own
-
-
-class AllThreads(InProcess):
-    """Trains one job after another, each with as many threads as torch takes by itself."""
-
-    def submit(self, job: Job) -> Future[Trained]:
-        """Train a job."""
-        return super().submit(dataclasses.replace(job, threads=torch.get_num_threads()))
-
-
-def all_threads(seed: int, num_seeds: int, images: int, epochs: int) -> Measured:
-    """Run the study in one process with all threads, which no engine of the lab does by itself."""
-    study = small_study(seed, num_seeds, images, epochs)
-    with temporary_project():
-        began, started = time.time(), time.perf_counter()
-        store = connect(quiet)
-        with AllThreads(store) as where:
-            study.run(store=store, say=quiet, engine=where, device="cpu", progress=False)
-        total_s = time.perf_counter() - started
-        return {"total_s": total_s, "start_s": first_start(study, store) - began, "slots": where.slots}

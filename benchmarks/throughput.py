@@ -38,6 +38,7 @@ FULL, QUICK = Size(images=400 * BATCH_SIZE, repeats=5), Size(images=5 * BATCH_SI
 NUM_WORKERS = {"cpu": (0, 2), "cuda": (0, 2, 8)}  # of the DataLoader; the best counts
 LAB = "lab, float32"
 LAB_1 = "lab, float32, 1 thread"
+LAB_BF16 = "lab, bf16"
 
 
 def run(options: Options) -> Report:
@@ -69,11 +70,11 @@ def _measure(device: str, images: int, repeats: int, options: Options) -> Table:
     if device == "cpu":
         ours += [Pipeline(LAB_1, lab, size | {"threads": 1, "precision": "float32"})]
     if has_bf16(device):
-        ours += [Pipeline("lab, bf16", lab, size | {"threads": None, "precision": "bf16"})]
+        ours += [Pipeline(LAB_BF16, lab, size | {"threads": None, "precision": "bf16"})]
     measured = interleave([*peers, *ours], repeats, options.say)
     for kind in ("PyTorch and DataLoader", "Lightning"):
         _keep_the_best(measured, kind)
-    compared = [name for name in (LAB, LAB_1) if name in measured]
+    compared = [name for name in (LAB, LAB_1, LAB_BF16) if name in measured]
     rows = []
     for name, results in measured.items():
         seconds = column(results, "train_s")
