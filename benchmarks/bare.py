@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from cnnlab.config import Config
-from cnnlab.device import has_bf16
+from cnnlab.device import resolve_precision
 from cnnlab.models import build_model
 from cnnlab.training import OPTIMIZERS
 
@@ -22,7 +22,7 @@ def bare_step(config: Config, num_steps: int) -> Step:
     arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), **arguments)
     schedule = OneCycleLR(optimizer, max_lr=config.lr, total_steps=num_steps)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16("cpu"))
+    bf16 = resolve_precision(config.precision, "cpu") == "bf16"
 
     def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()

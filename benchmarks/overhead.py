@@ -16,7 +16,7 @@ from benchmarks.project import quiet, temporary_project
 from benchmarks.table import Report, Table, spread
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, load_data
-from cnnlab.device import has_bf16
+from cnnlab.device import resolve_precision
 from cnnlab.figures import run_figures
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
@@ -56,7 +56,7 @@ def run(options: Options) -> Report:
     tables = [table for size in sizes for table in _measure(size, repeats, options)]
     return Report(
         "Overhead of a logged run",
-        f"BASE in {'bf16' if has_bf16('cpu') else 'float32'}, with one thread, {' and '.join(map(str, sizes))}; "
+        f"BASE in {resolve_precision(BASE.precision, 'cpu')}, with one thread, {' and '.join(map(str, sizes))}; "
         f"n = {repeats} repetitions in turn. "
         "Median (smallest to largest).",
         tables,

@@ -14,9 +14,9 @@ from benchmarks.peers import WARM_UP
 from benchmarks.project import quiet
 from benchmarks.table import Report, Table, spread
 from cnnlab import config as configs
-from cnnlab.config import Config, replace
+from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, load_data
-from cnnlab.device import has_bf16
+from cnnlab.device import resolve_precision
 from cnnlab.training import fit
 
 # The first pattern that fits an operation, or one that it is a part of, says what it belongs to.
@@ -54,7 +54,7 @@ def run(options: Options) -> Report:
     rows.append(("one step, ms", *(spread(column(measured[name], "step_ms")) for name in names)))
     return Report(
         "Profile of a training step",
-        f"{size.steps} steps in {'bf16' if has_bf16('cpu') else 'float32'} with one thread, recorded by torch.profiler "
+        f"{size.steps} steps in {resolve_precision(BASE.precision, 'cpu')} with one thread, recorded by torch.profiler "
         "after a warm-up; "
         f"n = {repeats} repetitions in turn. Median (smallest to largest).",
         [Table("Share of the time of a step, forward and backward together:", ("part", *names), rows)],

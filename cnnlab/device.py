@@ -41,6 +41,13 @@ def has_bf16(device: str) -> bool:
     return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
 
 
+def resolve_precision(precision: str, device: str) -> str:
+    """Return the precision to train in: for "auto" bf16 where the processor has it, else float32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if has_bf16(device) else "float32"
+
+
 @cache
 def keep_freed_memory() -> None:
     """Have the C library keep memory that a training step frees, since the next step needs as much again.

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data, Split
-from cnnlab.device import has_bf16, keep_freed_memory, resolve_device
+from cnnlab.device import keep_freed_memory, resolve_device, resolve_precision
 from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
@@ -370,7 +370,7 @@ def _build_trainer(
         train_sample=Batches(sample, EVAL_BATCH),
         eval_loss_fn=nn.CrossEntropyLoss(),  # without label smoothing: the same measure for every arm
         schedule_every="batch",
-        precision="bf16" if config.precision == "auto" and has_bf16(device) else config.precision,
+        precision=resolve_precision(config.precision, device),
         keep=config.keep,
         bar=bar,
     )
