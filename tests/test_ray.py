@@ -29,7 +29,6 @@ ray = pytest.importorskip("ray", reason="Ray is an extra: uv sync --extra ray")
 from cnnlab.studies.ray_cluster import RayCluster  # noqa: E402
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one process, one cluster
     pytest.mark.skipif(sys.platform != "linux", reason="two raylets on one machine"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]

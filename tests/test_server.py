@@ -16,7 +16,6 @@ from cnnlab.errors import LabError
 from tests.helpers import free_port
 
 SCRIPTS = [Path(__file__).parents[1] / name for name in ("start_server.sh", "stop_server.sh")]
-pytestmark = pytest.mark.xdist_group("server")  # one process, one server for most
 posix_only = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals or /bin/sh")
 
 

@@ -22,10 +22,7 @@ from tests.helpers import free_port, quiet
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
-pytestmark = [
-    pytest.mark.xdist_group("ui"),  # one process, one server for all
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one"),
-]
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
 ARMS = {"dropout=0.0", "dropout=0.5"}
 
 
