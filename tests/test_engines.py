@@ -23,7 +23,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.dead_runs import is_gone, this_process
 from cnnlab.tracking.journal import spool_folder
 from cnnlab.tracking.store import Store
-from tests.helpers import quiet
+from tests.helpers import predicted, quiet
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ def study(small: Config) -> Study:
 
 
 def runs_of(store: Store, experiment: str) -> list[Run]:
-    return list(store.client.search_runs([store.experiment_id(experiment)], max_results=1000))
+    return list(store.client.search_runs([store.experiment_id(experiment)], "tags.kind = 'run'", max_results=1000))
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
@@ -53,10 +53,10 @@ def wait_for(happened: object, seconds: float = 120) -> None:
 def test_workers_give_the_same_numbers_as_one_process(
     home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = study.run(small_data, say=quiet, engine="process", progress=False)
+    here = predicted(study).run(small_data, say=quiet, engine="process", progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     said: list[str] = []
-    there = study.run(small_data, say=said.append, engine="local", progress=False)
+    there = predicted(study).run(small_data, say=said.append, engine="local", progress=False)
     same = ["arm", "seed", "accuracy/valid", "loss/valid", "gap/loss", "fact.train_sha256", "fact.threads"]
     assert there[same].equals(here[same])
     assert set(there["owner"]) == {"another student"}
@@ -77,7 +77,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
         killer = threading.Thread(target=kill_a_worker)
         killer.start()
-        table = longer.run(small_data, store, said.append, engine, progress=False)
+        table = predicted(longer).run(small_data, store, said.append, engine, progress=False)
         killer.join()
     assert len(table) == 4
     assert any("its process died" in line and "tried once more" in line for line in said)
@@ -95,9 +95,9 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
 def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, small: Config, small_data: Data) -> None:
     arms = {"fits": small, "too many": replace(small, train_images=700)}
-    study = Study("tiny-fails", "?", small, (0, 1), arms=arms)
+    study = Study("tiny-fails", "?", small, (0, 1), arms=arms, roles={"train_images": "scientific"})
     with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 0: .*train_images=700"):
-        study.run(small_data, say=quiet, progress=False)
+        predicted(study).run(small_data, say=quiet, progress=False)
     assert list(study.results()["arm"]) == ["fits", "fits"]
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
@@ -119,7 +119,7 @@ def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Dat
 
 def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
     """Run a study, and find everything of it in the store."""
-    table = study.run(None, store, quiet, engine, progress=False)
+    table = predicted(study).run(None, store, quiet, engine, progress=False)
     assert len(table) == 8
     for run_id in table["run_id"]:
         for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
@@ -133,7 +133,7 @@ def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
 def start_study() -> subprocess.Popen[str]:
     """Start a study of four runs, each long enough to be interrupted, in two worker processes."""
     size = ("--profile", "tiny", "--epochs", "6", "--seeds", "1", "--engine", "local", "--workers", "2")
-    command = [sys.executable, "-m", "cnnlab", "run", "dropout", *size]
+    command = [sys.executable, "-m", "cnnlab", "run", "dropout", "--examples", *size]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -202,7 +202,7 @@ def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, sma
             study.run(small_data, say=quiet, progress=False)
 
     with pytest.raises(LabError, match="another command is running the study tiny-02-dropout"):
-        study.run(small_data, say=run_it_again, progress=False)
+        predicted(study).run(small_data, say=run_it_again, progress=False)
 
 
 def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study: Study, small_data: Data) -> None:
@@ -214,7 +214,7 @@ def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study
         tags = {"owner": "a student", "lab.process": process, "kind": "run"}
         store.client.create_run(experiment, tags=tags, run_name=process)
     said: list[str] = []
-    study.run(small_data, store, said.append, progress=False)
+    predicted(study).run(small_data, store, said.append, progress=False)
     assert sum("is KILLED in the record" in line for line in said) == 1
     statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
     assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]

@@ -20,7 +20,7 @@ from cnnlab.errors import LabError
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, predicted, quiet
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -107,7 +107,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
     said: list[str] = []
     with RayCluster(Store(), small_data, address) as engine:
         assert engine.slots == 2
-        table = study.run(small_data, store, said.append, engine, progress=False)
+        table = predicted(study).run(small_data, store, said.append, engine, progress=False)
         assert engine.images_done() == 4 * 640
     assert "Training 4 runs on Ray (2 nodes, 2 CPUs, 2 GPUs)." in said
     assert len(table) == 4
@@ -150,10 +150,10 @@ def test_a_node_that_dies_costs_its_run_only(
 
         killer = threading.Thread(target=pull_the_plug)
         killer.start()
-        table = study.run(small_data, store, said.append, engine, progress=False)
+        table = predicted(study).run(small_data, store, said.append, engine, progress=False)
         killer.join()
     assert len(table) == 4
-    runs = store.client.search_runs([store.experiment_id("tiny-node")])
+    runs = store.client.search_runs([store.experiment_id("tiny-node")], "tags.kind = 'run'")
     statuses = [run.info.status for run in runs]
     assert statuses.count("FINISHED") == 4
     assert statuses.count("KILLED") == len(runs) - 4 >= 1

@@ -16,7 +16,7 @@ from cnnlab.studies.profiles import find_profile, lab_studies, pick
 from cnnlab.studies.results import summary
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from tests.helpers import quiet
+from tests.helpers import predicted, quiet
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
 ) -> None:
     store = connect(quiet)
     said: list[str] = []
-    runs = study.run(small_data, store, said.append, progress=False)
+    runs = predicted(study).run(small_data, store, said.append, progress=False)
     assert sorted(zip(runs["arm"], runs["seed"], strict=True)) == [
         ("dropout=0.0", 0),
         ("dropout=0.0", 1),
@@ -113,7 +113,10 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     # one seed more trains one block more; the control is taken over from another study, not trained
     more = replace_seeds(study, (0, 1, 2)).run(small_data, store, quiet, progress=False)
     assert len(more) == 6
-    control = Study("tiny-01-baseline", "?", small, (0, 1)).run(small_data, store, said.append, progress=False)
+    arms = {"A": small, "A again": replace(small, seed=1000)}
+    a_a = predicted(Study("tiny-01-baseline", "?", small, (0, 1), arms=arms))
+    both = a_a.run(small_data, store, said.append, progress=False)
+    control = both[both["arm"] == "A"]
     assert "2 of its runs were trained in another study; their results are taken over." in said
     same = ["accuracy/valid", "loss/valid", "fact.train_sha256", "fact.steps"]
     origin = runs[runs["arm"] == "dropout=0.0"]
@@ -143,8 +146,9 @@ def test_a_plan_says_what_is_there_and_what_is_missing(
     home: Path, study: Study, small: Config, small_data: Data
 ) -> None:
     store = connect(quiet)
-    Study("tiny-01-baseline", "?", small, (0,)).run(small_data, store, quiet, progress=False)
-    replace_seeds(study, (1,)).run(small_data, store, quiet, progress=False)
+    arms = {"A": small, "A again": replace(small, seed=1000)}
+    predicted(Study("tiny-01-baseline", "?", small, (0,), arms=arms)).run(small_data, store, quiet, progress=False)
+    predicted(replace_seeds(study, (1,))).run(small_data, store, quiet, progress=False)
     plan = replace_seeds(study, (0, 1, 2)).plan(store)
     counts = plan.arms[["runs", "finished", "taken over", "to train"]]
     assert counts.loc["dropout=0.0"].tolist() == [3, 1, 1, 1]
@@ -179,9 +183,9 @@ def test_runs_of_another_owner_do_not_count(
 ) -> None:
     store = connect(quiet)
     one = replace_seeds(study, (0,))
-    one.run(small_data, store, quiet, progress=False)
+    predicted(one).run(small_data, store, quiet, progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
-    theirs = one.run(small_data, store, quiet, progress=False)
+    theirs = predicted(one).run(small_data, store, quiet, progress=False)
     assert list(theirs["owner"]) == ["another student"] * 2
 
 

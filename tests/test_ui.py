@@ -17,7 +17,7 @@ from cnnlab.data import Data
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.views import view_links
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, predicted, quiet
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -38,7 +38,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         address = server.start(quiet)
         try:
-            yield address, study.run(small_data, connect(quiet), quiet, progress=False)
+            yield address, predicted(study).run(small_data, connect(quiet), quiet, progress=False)
         finally:
             server.stop(quiet)
 

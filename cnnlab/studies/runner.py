@@ -9,10 +9,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from cnnlab import paths
-from cnnlab.config import Config
+from cnnlab.config import Config, ConfigError
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.progress import progress_bar
+from cnnlab.studies.contrast import Contrast
 from cnnlab.studies.dispatch import Dispatcher
 from cnnlab.studies.engines import Engine, choose_engine
 from cnnlab.studies.results import results
@@ -22,6 +23,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier, deliver_leftovers
 from cnnlab.tracking.dead_runs import close_dead_runs
 from cnnlab.tracking.environment import owner
+from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.run_logger import reuse_run
 from cnnlab.tracking.store import Store, first_line
 from cnnlab.tracking.table import load_runs
@@ -29,6 +31,7 @@ from cnnlab.tracking.views import publish_views
 
 Say = Callable[[str], None]
 
+PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
 THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
@@ -43,6 +46,9 @@ def run_study(
 ) -> pd.DataFrame:
     """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
 
+    Nothing is trained before something was predicted: at least one prediction of this owner has to be about these
+    arms. Every run carries the seals of the predictions that it belongs to.
+
     A run is identified by its config (with the seed) and its owner: calling this twice trains nothing twice, what
     another study has trained is taken over, and after an interruption it goes on with what is missing. `engine` says
     where the runs are trained (see `cnnlab.studies.engines`): its name, or an engine that is then left open.
@@ -50,18 +56,22 @@ def run_study(
     A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
 
     Raises:
-        LabError: another command is running this study, or some runs failed (all others are finished by then).
+        LabError: nothing was predicted; another command is running this study; or some runs failed (all others are
+            finished by then).
     """
     store = store or connect(say)
     with _alone(study):
         deliver_leftovers(say)
+        predictions = _predictions(study, store)
         done = set(results(study, store)["config"])
         close_dead_runs(store, study.name, owner(), say)
         say(study.describe())
         if done:
             say(f"{len(done)} of its runs are finished already and are not trained again.")
         _publish(study, store, say)
-        jobs = [_job(study, arm, seed, config, device) for arm, seed, config in study.runs() if config not in done]
+        tags = {"prediction": ",".join(record.sha256 for record in predictions)}
+        missing = [(arm, seed, config) for arm, seed, config in study.runs() if config not in done]
+        jobs = [_job(study, arm, seed, config, device, tags) for arm, seed, config in missing]
         jobs = _take_over(jobs, store, say) if jobs else []
         failures = _train_all(study, jobs, store, data, say, engine, device, progress) if jobs else []
     table = results(study, store)
@@ -89,9 +99,33 @@ def _alone(study: Study) -> Iterator[None]:
         lock.release()
 
 
-def _job(study: Study, arm: str, seed: int, config: Config, device: str) -> Job:
-    tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm, "lab.job": uuid.uuid4().hex}
-    return Job(study.name, f"{arm}, seed {seed}", config, tags, device, THREADS)
+def _predictions(study: Study, store: Store) -> list[Record]:
+    """Return the predictions of this owner about these arms.
+
+    Raises:
+        LabError: there is none; the sentence says how to make one, or what has changed since.
+    """
+    records = [record for record in load_records(store, study.name, owner()) if not record.deleted]
+    reasons = []
+    for record in reversed(records):
+        try:
+            reasons.append(Contrast.from_json(record.content["design"]).unlike(study))
+        except (KeyError, ConfigError):
+            reasons.append("the prediction was made with another version of the lab")
+    fitting = [record for record, reason in zip(reversed(records), reasons, strict=True) if not reason]
+    if fitting:
+        return fitting[::-1]
+    what = f"{study.name} doesn't fit what you predicted: {reasons[0]}. Predict again" if reasons else PREDICT_FIRST
+    arm = next((name for name in study.arms if name != study.control), "...")
+    raise LabError(
+        f"{what}, for example: predict(study, arm={arm!r}, metric='accuracy/valid', direction='higher', size=(0.3, 1), "
+        f"confidence=70, because='...', if_refuted='...'); or in a terminal: uv run cnnlab predict {study.name}"
+    )
+
+
+def _job(study: Study, arm: str, seed: int, config: Config, device: str, tags: dict[str, str]) -> Job:
+    own = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm, "lab.job": uuid.uuid4().hex}
+    return Job(study.name, f"{arm}, seed {seed}", config, own | tags, device, THREADS)
 
 
 def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cnnlab.tracking.store import Store
 
 Role = Literal["scientific", "nuisance", "fixed"]
+BUDGET = ("train_images", "epochs", "patience", "keep", "precision")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Study:
 
     `roles` says what a field is in this question (Godbole et al. 2023, Deep Learning Tuning Playbook): scientific,
     its effect is asked for; nuisance, it may differ but isn't asked for; fixed, it is the same in all arms. A field
-    that differs between arms is scientific unless said otherwise, the seed is a nuisance, the rest is fixed.
+    that differs between arms is scientific unless said otherwise, the seed is a nuisance, the rest is fixed. How much
+    is trained (`BUDGET`) is no accident: where named arms differ in it, its role has to be said.
 
     Raises:
         LabError: seeds, arms, control or roles that can't be; the sentence says which and why.
@@ -103,6 +105,12 @@ class Study:
         differing = {name for config in self.arms.values() for name in differences(self.arms[self.control], config)}
         defaults: dict[str, Role] = {name: "scientific" if name in differing else "fixed" for name in names}
         roles = defaults | {"seed": "nuisance"} | dict(self.roles)
+        for name in BUDGET:
+            if name in differing and name not in {**self.vary, **self.roles}:
+                raise LabError(
+                    f"{self.name}: the arms differ in {name}. If that is the question, say so with "
+                    f"roles={{{name!r}: 'scientific'}}; else give all arms the same, or the comparison is unfair."
+                )
         for name, role in roles.items():
             if name in differing and role == "fixed":
                 raise LabError(f"{self.name}: {name} is said to be fixed, but it differs between the arms.")

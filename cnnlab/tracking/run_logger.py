@@ -21,6 +21,7 @@ from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.dead_runs import this_process
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.journal import Journal
+from cnnlab.tracking.seal import SEAL, seal_run
 from cnnlab.training import FactReporter, Result
 
 MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
@@ -47,20 +48,18 @@ class RunLogger(FactReporter):
         self.config = config
         self._courier = courier
         self._journal = Journal.new()
+        self._started = started or _now_ms()
+        self._tags: dict[str, str] = {}  # what was written, for the seal
+        self._metrics: dict[str, float] = {}
+        own = {"kind": "run", "mlflow.source.name": "cnnlab", "mlflow.source.type": "LOCAL"}
         self.write(
             "create",
-            time=started or _now_ms(),
+            time=self._started,
             target=courier.store.chosen or "project",
             experiment=experiment,
             name=name,
             params=to_params(config),
-            tags={
-                "kind": "run",
-                "mlflow.source.name": "cnnlab",
-                "mlflow.source.type": "LOCAL",
-                "lab.process": this_process(),
-            }
-            | tags,
+            tags=own | {"lab.process": this_process()} | tags,
         )
 
     @property
@@ -98,13 +97,20 @@ class RunLogger(FactReporter):
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             status = "KILLED" if stopped else "FAILED"
             self._facts({"outcome": "interrupted" if stopped else f"failed: {type(error).__name__}: {error}"[:500]})
-        self.write("end", status=status)
-        self._courier.flush()
+        self.end(status)
 
     def write(self, event: str, **content: Any) -> None:
         """Write an event into the journal, with the time in ms since 1970, and have it carried to MLflow."""
         self._journal.append(event, **{"time": _now_ms(), **content})
+        self._tags |= content.get("tags", {})
+        self._metrics |= content.get("metrics", {})
         self._courier.carry(self._journal)
+
+    def end(self, status: str, **when: int) -> None:
+        """Seal what was written, and end the run."""
+        self.write("tags", tags={SEAL: seal_run(self._started, to_params(self.config), self._tags, self._metrics)})
+        self.write("end", status=status, **when)
+        self._courier.flush()
 
     def _facts(self, facts: dict[str, str]) -> None:
         self.write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
@@ -147,8 +153,7 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     )
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)
-    logger.write("end", time=run.info.end_time, status=run.info.status)
-    courier.flush()
+    logger.end(run.info.status, time=run.info.end_time)
 
 
 def _now_ms() -> int:

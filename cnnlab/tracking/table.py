@@ -3,26 +3,30 @@
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 
 from cnnlab.config import Config, ConfigError, from_params
 from cnnlab.errors import LabError
+from cnnlab.tracking.seal import SEAL
 from cnnlab.tracking.store import Store, first_line
 
-COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "config"]
+COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "started", "measured", "seal", "config"]
 
 
-def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
+def load_runs(store: Store, experiment: str | None = None, deleted: bool = False) -> pd.DataFrame:
     """Return the runs of an experiment (of all, without a name) that this lab made, one row each, oldest first.
 
-    Columns: `run_id, name, status, owner, reused_from, config` (a `Config`), the final metrics by their names
+    With `deleted`, those are among them that were deleted in the MLflow UI.
+
+    Columns: `run_id, name, status, owner, reused_from`; `started`, in ms since 1970; `measured`, whether any metric was
+    logged; `seal`, see `cnnlab.tracking.seal`; `config` (a `Config`); the final metrics by their names
     (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
 
     Raises:
         LabError: the store doesn't answer.
     """
     try:
-        runs = _search(store, experiment)
+        runs = search_runs(store, "tags.kind = 'run'", experiment, deleted)
     except Exception as error:  # MLflow raises whatever the library below it raises
         raise LabError(
             f"the runs can't be read now, {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: "
@@ -32,14 +36,18 @@ def load_runs(store: Store, experiment: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
-def _search(store: Store, experiment: str | None) -> list[Run]:
-    experiments = store.client.search_experiments(filter_string=f"name = '{experiment}'" if experiment else None)
+def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:
+    """Return the runs of an experiment (of all, without a name) that pass MLflow's filter `rule`, oldest first."""
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    wanted = f"name = '{experiment}'" if experiment else None
+    experiments = store.client.search_experiments(view, filter_string=wanted)
     runs: list[Run] = []
     token = None
     while experiments:
         page = store.client.search_runs(
             [found.experiment_id for found in experiments],
-            "tags.kind = 'run'",
+            rule,
+            view,
             max_results=500,
             order_by=["attributes.start_time ASC"],
             page_token=token,
@@ -72,6 +80,9 @@ def _row(run: Run) -> dict[str, Any] | None:
         "status": run.info.status,
         "owner": run.data.tags.get("owner", ""),
         "reused_from": run.data.tags.get("reused_from", ""),
+        "started": run.info.start_time,
+        "measured": bool(run.data.metrics),
+        "seal": run.data.tags.get(SEAL, ""),
         "config": config,
         **{k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")},
         **{k: v for k, v in run.data.tags.items() if k.startswith("fact.")},

@@ -1,0 +1,53 @@
+"""The metrics that a prediction can be about: their units, and which difference is too small to matter."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnlab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A final metric of a run. `scale` turns the value in the store into `unit`, in which effects are said.
+
+    `sesoi` is the smallest effect of interest where a prediction names none, and `better` which way is the good one.
+    """
+
+    name: str
+    label: str
+    unit: str
+    scale: float
+    sesoi: float
+    better: Literal["higher", "lower", ""]
+    digits: int
+
+    def say(self, value: float, sign: bool = True) -> str:
+        """Return a number in the metric's unit, such as "+0.31 pp"."""
+        return f"{value:{'+' if sign else ''}.{self.digits}f} {self.unit}".rstrip()
+
+
+_ALL = (
+    Metric("accuracy/valid", "validation accuracy", "pp", 100, 0.3, "higher", 2),
+    Metric("loss/valid", "validation loss", "nats", 1, 0.01, "lower", 3),
+    Metric("gap/loss", "gap (validation - training loss, both in eval mode)", "nats", 1, 0.01, "lower", 3),
+    Metric("gap/accuracy", "gap (training - validation accuracy, both in eval mode)", "pp", 100, 0.3, "lower", 2),
+    Metric("gap/train_mode", "validation loss - training loss in train mode", "nats", 1, 0.01, "", 3),
+    Metric("loss/train_eval", "training loss in eval mode", "nats", 1, 0.01, "lower", 3),
+    Metric("accuracy/train_eval", "training accuracy in eval mode", "pp", 100, 0.3, "higher", 2),
+    Metric("variance_ratio", "variance in eval mode / running variance of BatchNorm", "", 1, 0.05, "", 2),
+)
+METRICS = {metric.name: metric for metric in _ALL}
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric of this name.
+
+    Raises:
+        LabError: there is no such metric; the sentence lists those there are.
+    """
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise LabError(f"metric={name!r} is not possible: {hint}there are {', '.join(METRICS)}.")
+    return METRICS[name]

@@ -1,0 +1,65 @@
+"""The contrast that a prediction is about, as it is recorded: which arms are compared, with which weights and seeds."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from cnnlab.config import Config, ConfigError, differences, from_params, to_params
+
+if TYPE_CHECKING:
+    from cnnlab.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is compared: the effect is the sum of weight x mean over the arms, and the weights add up to zero.
+
+    arms: the config of each arm that has a weight. new: the arms whose results have to be unknown for a prediction
+    to be one; those of the others (a control) may be known. factors: the fields whose effect is asked for, which
+    differ between the arms; nuisances: fields that differ and that the study declares as no part of its question.
+    """
+
+    kind: Literal["arm", "trend", "interaction"]
+    text: str  # such as "dropout=0.5 against dropout=0.0"
+    control: str
+    arms: dict[str, Config]
+    weights: dict[str, float]
+    new: tuple[str, ...]
+    seeds: tuple[int, ...]
+    factors: tuple[str, ...]
+    nuisances: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the text of the record: the control's config whole, the others as what differs from it."""
+        base = self.arms[self.control]
+        changes = {arm: {k: str(v) for k, (_, v) in differences(base, c).items()} for arm, c in self.arms.items()}
+        rest: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "arms"}
+        return json.dumps(rest | {"base": to_params(base), "arms": changes})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Contrast":
+        """Return what `to_json` wrote.
+
+        Raises:
+            ConfigError: it was written by another version of the lab, or not by the lab.
+        """
+        try:
+            whole = json.loads(text)
+            base = whole.pop("base")
+            arms = {arm: from_params(base | changes) for arm, changes in whole.pop("arms").items()}
+            lists = {name: tuple(whole[name]) for name in ("new", "seeds", "factors", "nuisances")}
+            return cls(**(whole | lists | {"arms": arms}))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"not the contrast of a prediction of this lab ({type(error).__name__}: {error})."
+            ) from None
+
+    def unlike(self, study: "Study") -> str:
+        """Return in words in which of its arms a study isn't what was predicted; "" where all are."""
+        for arm, config in self.arms.items():
+            if arm not in study.arms:
+                return f"it has no arm {arm}"
+            if changed := differences(config, study.arms[arm]):
+                pairs = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
+                return f"its arm {arm} was changed ({pairs})"
+        return ""
