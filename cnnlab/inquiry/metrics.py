@@ -47,7 +47,8 @@ def find_metric(name: str) -> Metric:
         LabError: there is no such metric; the sentence lists those there are.
     """
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
+        containing = [known for known in METRICS if name and name in known]
+        close = containing or difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise LabError(f"metric={name!r} is not possible: {hint}there are {', '.join(METRICS)}.")
     return METRICS[name]

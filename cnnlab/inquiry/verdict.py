@@ -375,7 +375,8 @@ def _others(prediction: Prediction, study: Study, runs: pd.DataFrame, seeds: lis
     values = prediction.metric.scale * some.pivot(index="seed", columns="arm", values=column)[arms]
     if values.isna().to_numpy().any() or (values.std() == 0).all():
         return pd.DataFrame()
-    return compare_with_control(values, contrast.control)
+    table = compare_with_control(values, contrast.control)
+    return table[~table.index.isin(list(contrast.weights))]
 
 
 def to_content(one: Verdict) -> dict[str, str]:

@@ -1,0 +1,255 @@
+"""Verdicts are computed from runs and facts; what is unfair, missing or known before says so."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from cnnlab.config import BASE, Config, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.inquiry.prediction import Prediction, predict
+from cnnlab.inquiry.verdict import Verdict, judge, seen_before, verdict
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.table import load_runs
+from tests.helpers import free_port, quiet
+
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+GRID = Study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
+CONTROL, NORM, DROPOUT, BOTH = GRID.arms
+WORDS = {"confidence": 70, "because": "this is a mechanism", "if_refuted": "it is not so"}
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("my lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def arm_prediction(module_home: Path) -> Prediction:
+    return predict(GRID, arm=DROPOUT, metric="accuracy/valid", direction="lower", size=(1, 5), **WORDS)
+
+
+@pytest.fixture(scope="module")
+def interaction(module_home: Path) -> Prediction:
+    changes = {"dropout": 0.5, "norm": "batch"}
+    return predict(GRID, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.05, **WORDS)
+
+
+@pytest.fixture(scope="module")
+def runs(arm_prediction: Prediction, interaction: Prediction, small_data: Data) -> pd.DataFrame:
+    """Twelve real runs, whose numbers the tests replace."""
+    return GRID.run(small_data, connect(quiet), quiet, progress=False)
+
+
+def with_values(runs: pd.DataFrame, column: str, values: dict[str, list[float]]) -> pd.DataFrame:
+    """The same runs with other results, one for each seed of an arm."""
+    runs = runs.copy()
+    for arm, numbers in values.items():
+        runs.loc[runs["arm"] == arm, column] = numbers
+    return runs
+
+
+def changed(runs: pd.DataFrame, arm: str, column: str, value: object) -> pd.DataFrame:
+    runs = runs.copy()
+    for i in runs.index[runs["arm"] == arm]:
+        runs.at[i, column] = value
+    return runs
+
+
+def test_a_verdict_is_the_interval_of_the_differences_seed_by_seed(
+    arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    control, arm = [0.90, 0.91, 0.92], [0.87, 0.885, 0.89]
+    found = judge(arm_prediction, GRID, with_values(runs, "accuracy/valid", {CONTROL: control, DROPOUT: arm}), [])
+    peer = stats.ttest_rel(arm, control).confidence_interval(0.95)
+    assert found.effect is not None
+    assert (found.effect.low, found.effect.high) == pytest.approx((100 * peer.low, 100 * peer.high))
+    assert (found.outcome, found.label) == ("supported", "confirmatory")
+    assert found.headline() == (
+        f"supported (confirmatory): accuracy/valid -2.83 pp, 95 % interval [{100 * peer.low:+.2f} pp, "
+        f"{100 * peer.high:+.2f} pp], n = 3 seeds"
+    )
+    assert found.in_size_range
+    assert "It is better in 0 of 3 seeds" in str(found)
+    # the arms that nothing was predicted about, with intervals that hold together
+    assert list(found.others.index) == [NORM, BOTH]
+
+
+def test_too_few_seeds_for_the_noise_are_inconclusive_and_say_how_many_it_takes(
+    arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    noisy = with_values(runs, "accuracy/valid", {CONTROL: [0.90, 0.91, 0.92], DROPOUT: [0.91, 0.89, 0.925]})
+    found = judge(arm_prediction, GRID, noisy, [])
+    assert found.outcome == "inconclusive"
+    assert "to show an effect of 0.30 pp takes about" in str(found)
+
+
+def test_an_interaction_is_looked_at_on_both_scales(interaction: Prediction, runs: pd.DataFrame) -> None:
+    values = {CONTROL: [0.5, 0.51, 0.52], DROPOUT: [0.6, 0.61, 0.63], NORM: [0.4, 0.42, 0.42], BOTH: [0.5, 0.52, 0.54]}
+    found = judge(interaction, GRID, with_values(runs, "loss/valid", values), [])
+    assert found.effect is not None
+    by_seed = np.array(values[BOTH]) - values[NORM] - values[DROPOUT] + values[CONTROL]
+    assert found.effect.estimate == pytest.approx(by_seed.mean())
+    assert found.outcome == "supported"
+    assert list(found.other_scales) == ["accuracy/valid"]
+    assert "On another scale (exploratory): accuracy/valid" in str(found)
+
+
+def test_missing_runs_wait_and_missing_numbers_withhold(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    waiting = judge(arm_prediction, GRID, runs[runs["seed"] < 2], [])
+    assert waiting.outcome == "waiting"
+    assert "2 of 6 runs are missing" in str(waiting)
+    nan = judge(arm_prediction, GRID, with_values(runs, "accuracy/valid", {DROPOUT: [0.9, float("nan"), 0.9]}), [])
+    assert nan.outcome == "withheld"
+    assert f"accuracy/valid is missing in 1 runs, such as {DROPOUT}, seed 1" in str(nan)
+    same = with_values(runs, "accuracy/valid", {CONTROL: [0.1, 0.1, 0.1], DROPOUT: [0.1, 0.1, 0.1]})
+    assert "all seeds give exactly the same effect" in str(judge(arm_prediction, GRID, same, []))
+
+
+UNFAIR = [
+    ("fact.steps", "99", "steps differs in 3 of 3 seeds (20 -> 99)"),
+    ("fact.images_seen", "1", "images_seen differs"),
+    ("fact.valid_sha256", "0", "valid_sha256 differs"),
+    ("fact.train_sha256", "0", "train_sha256 differs"),
+    ("fact.optimizer", "SGD(lr=1)", "optimizer differs"),
+    ("fact.schedule", "none", "schedule differs"),
+    ("fact.precision", "bfloat16", "precision differs"),
+    ("fact.device", "a GPU", "device differs"),
+    ("fact.version.torch", "1.0", "version.torch differs"),
+    ("fact.loss", "MSELoss()", "loss differs"),
+    ("fact.kept", "best (step 3 of 20)", "kept differs"),
+]
+
+
+@pytest.mark.parametrize(("fact", "value", "named"), UNFAIR)
+def test_a_difference_that_nobody_declared_withholds_the_verdict_and_is_named(
+    arm_prediction: Prediction, runs: pd.DataFrame, fact: str, value: str, named: str
+) -> None:
+    if fact == "fact.precision":
+        value = {"bfloat16": "float32", "float32": "bfloat16"}[runs[fact].iloc[0]]
+    found = judge(arm_prediction, GRID, changed(runs, DROPOUT, fact, value), [])
+    assert found.outcome == "withheld"
+    assert found.effect is None
+    assert named in str(found)
+
+
+@pytest.mark.parametrize("fact", ["fact.threads", "fact.system", "fact.git_commit", "fact.version.mlflow"])
+def test_a_harmless_difference_is_noted(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
+    found = judge(arm_prediction, GRID, changed(runs, DROPOUT, fact, "another"), [])
+    assert found.outcome not in ("withheld", "waiting")
+    assert f"Noted: {DROPOUT}: {fact.removeprefix('fact.')} differs" in str(found)
+
+
+def test_another_device_for_one_seed_in_both_arms_is_balanced(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    runs = runs.copy()
+    runs.loc[runs["seed"] == 1, "fact.device"] = "a GPU"
+    found = judge(arm_prediction, GRID, runs, [])
+    assert found.outcome not in ("withheld", "waiting")
+    assert "device is not the same for all seeds" in str(found)
+
+
+def test_a_fact_that_was_not_measured_cannot_be_known(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    found = judge(arm_prediction, GRID, runs.drop(columns=["fact.steps", "fact.module_tree"]), [])
+    assert found.outcome == "withheld"
+    assert found.fairness.unknown == [
+        "module_tree was not measured in 6 of 6 runs.",
+        "steps was not measured in 6 of 6 runs.",
+    ]
+
+
+def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    for fact, value in {"steps": "7", "images_seen": "224", "outcome": "diverged at step 7", "kept": "last"}.items():
+        runs = changed(runs, DROPOUT, f"fact.{fact}", value)
+    found = judge(arm_prediction, GRID, runs, [])
+    assert found.fairness.is_fair
+    assert "A run that ended early is a result of its settings" in str(found)
+
+
+def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    found = judge(arm_prediction, GRID, runs, [])
+    assert found.fairness.tree_diff.strip() == "+     (dropout): Dropout(p=0.5, inplace=False)"
+    tree = runs.loc[runs["arm"] == BOTH, "fact.module_tree"].iloc[0]
+    other = judge(arm_prediction, GRID, changed(runs, DROPOUT, "fact.module_tree", tree), [])
+    assert other.outcome == "withheld"
+    assert "the networks also differ in BatchNorm2d, Identity, which isn't declared" in str(other)
+    assert "the network that ran isn't the one its params describe (BatchNorm2d, Identity)" in str(other)
+
+
+def test_known_results_and_added_seeds_make_it_exploratory(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    known = judge(arm_prediction, GRID, runs, ["a run"])
+    assert known.label == "exploratory"
+    assert "Exploratory, because 1 of its runs existed before the prediction." in str(known)
+    more = dataclasses.replace(GRID, seeds=(0, 1, 2, 3))
+    extra = runs[runs["seed"] == 2].assign(seed=3)
+    added = judge(arm_prediction, more, pd.concat([runs, extra], ignore_index=True), [])
+    assert added.label == "exploratory"
+    assert added.effect is not None and added.effect.n == 4
+    # other seeds instead of those predicted: the predicted ones are missing
+    other = judge(arm_prediction, dataclasses.replace(GRID, seeds=(7, 8, 9)), runs[:0], [])
+    assert (other.outcome, other.label) == ("waiting", "exploratory")
+
+
+def test_an_arm_predicted_after_its_results_is_known_as_such(
+    module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    store = connect(quiet)
+    everything = load_runs(store, deleted=True)
+    assert seen_before(arm_prediction, everything) == []
+    late = predict(GRID, arm=NORM, metric="accuracy/valid", direction="higher", size=(1, 5), **WORDS)
+    assert set(seen_before(late, everything)) == set(runs.loc[runs["arm"] == NORM, "run_id"])
+    try:  # deleting the runs doesn't make them unseen
+        for run_id in runs.loc[runs["arm"] == NORM, "run_id"]:
+            store.client.delete_run(run_id)
+        assert len(seen_before(late, load_runs(store, deleted=True))) == 3
+    finally:
+        for run_id in runs.loc[runs["arm"] == NORM, "run_id"]:
+            store.client.restore_run(run_id)
+
+
+def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
+    module_home: Path, arm_prediction: Prediction, interaction: Prediction, runs: pd.DataFrame
+) -> None:
+    store = connect(quiet)
+    found = verdict(GRID, store)
+    assert [one.prediction.contrast.text for one in found][:2] == [
+        arm_prediction.contrast.text,
+        interaction.contrast.text,
+    ]
+    verdict(GRID, store)
+    record = load_records(store)[0]
+    assert [one.number for one in record.verdicts] == [1]
+    content = record.verdicts[0].content
+    assert content["outcome"] == found[0].outcome
+    assert content["previous"] == record.sha256
+    assert float(content["estimate"]) == found[0].effect.estimate  # type: ignore[union-attr]
+    used = [line.split() for line in content["runs_1"].split("; ")]
+    assert {run_id for run_id, _, _ in used} == set(runs.loc[runs["arm"].isin([CONTROL, DROPOUT]), "run_id"])
+    assert all(len(seal) == 64 for _, seal, _ in used)
+    note = store.client.get_run(record.run_id).data.tags["mlflow.note.content"]
+    assert found[0].headline() in note
+
+
+def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
+    with pytest.raises(LabError, match="nothing was predicted about x"):
+        verdict(Study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+
+
+def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    found: Verdict = judge(arm_prediction, GRID, runs, [])
+    html = found._repr_html_()
+    assert "What differs in the networks" in html
+    assert "Other arms (exploratory)" in html
+    assert arm_prediction.sentence() in str(found)
