@@ -28,6 +28,7 @@ from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
 from cnnlab.progress import Bar, progress_bar
+from cnnlab.scores import Score, scores
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
 EVAL_BATCH = 500
@@ -163,14 +164,14 @@ class LabTrainer(mltrainer.Trainer):
         extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
         return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
 
-    def both_scores(self) -> "tuple[Score, Score]":
+    def both_scores(self) -> tuple[Score, Score]:
         """Return the scores of the training sample and of the validation set, measured once for the same weights."""
         if self._scores is None:
             valid = islice(self.validdataloader, self.settings.valid_steps)
             self._scores = self.score(self.train_sample), self.score(valid)
         return self._scores
 
-    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Score":
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
         """Return what the network says of these images, in eval mode and in float32, as the saved model computes."""
         self.model.eval()
         logits, labels = [], []
@@ -197,36 +198,6 @@ class LabTrainer(mltrainer.Trainer):
         """Which weights the model holds after `loop`, such as "last (step 469 of 469)"."""
         which, step = ("best", self._best_step) if self._best_weights else ("last", self.num_steps)
         return f"{which} (step {step} of {self.num_steps})"
-
-
-class Score(NamedTuple):
-    """What a network says of N images: logits (N, 10), labels (N,), and the mean loss per image."""
-
-    logits: Tensor
-    y: Tensor
-    loss: float
-
-    @property
-    def correct(self) -> Tensor:
-        """Whether each image was classified correctly: bool (N,)."""
-        return self.logits.argmax(dim=1) == self.y
-
-    @property
-    def accuracy(self) -> float:
-        """The fraction of images classified correctly."""
-        return int(self.correct.sum()) / len(self.y)
-
-
-def scores(train: Score, valid: Score) -> dict[str, float]:
-    """Return the metrics of one moment, all in eval mode; a positive gap means: better on the training images."""
-    return {
-        "loss/valid": valid.loss,
-        "accuracy/valid": valid.accuracy,
-        "loss/train_eval": train.loss,
-        "accuracy/train_eval": train.accuracy,
-        "gap/loss": valid.loss - train.loss,
-        "gap/accuracy": train.accuracy - valid.accuracy,
-    }
 
 
 @dataclass
