@@ -104,6 +104,7 @@ class LabTrainer(mltrainer.Trainer):
                 train_loss = self.trainbatches()
                 trained_s = time.perf_counter() - started
                 metrics, valid_loss = self.evalbatches()
+                metrics["gap/train_mode"] = valid_loss - train_loss
                 metrics["time/epoch_s"] = time.perf_counter() - started
                 metrics["time/images_per_s"] = (self.images_seen - seen_before) / trained_s
                 self.report(epoch, train_loss, valid_loss, metrics)
@@ -194,6 +195,11 @@ class LabTrainer(mltrainer.Trainer):
             self._best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @property
+    def kept_epoch(self) -> int:
+        """The index of the epoch whose weights are kept: that of the best one, or -1 for the last that finished."""
+        return int(self._best_step // self.settings.train_steps) - 1
+
+    @property
     def kept(self) -> str:
         """Which weights the model holds after `loop`, such as "last (step 469 of 469)"."""
         which, step = ("best", self._best_step) if self._best_weights else ("last", self.num_steps)
@@ -280,6 +286,8 @@ def fit(
         final |= scores(train, valid)
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
+            kept = history.epochs[trainer.kept_epoch]
+            final |= {name: kept[name] for name in ("loss/train", "gap/train_mode")}
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
     facts = facts | {
         "steps": str(trainer.num_steps),
