@@ -46,6 +46,7 @@ class Config:
     norm: Literal["none", "batch", "layer", "group", "instance"] = "none"
     norm_groups: Count = 8  # groups of channels, for norm="group"
     residual: bool = False  # add to a convolution's output its input, where both have the same number of channels
+    head_norm: Literal["none", "batch", "layer"] = "none"  # in the head, of the pooled features, before the dropout
     dropout: Rate = 0.0  # in the head, before the linear layer
     conv_dropout: Rate = 0.0  # after every convolution
     conv_dropout_kind: Literal["element", "spatial"] = "element"  # drops single values, or whole channels
@@ -161,6 +162,12 @@ def _impossible(config: Config) -> str | None:
     if config.batch_size > config.train_images:
         return (
             f"batch_size={config.batch_size} is not possible: it should be at most train_images={config.train_images}."
+        )
+    if config.head_norm == "batch" and (config.batch_size == 1 or config.train_images % config.batch_size == 1):
+        return (
+            f'head_norm="batch" is not possible with batch_size={config.batch_size} and train_images='
+            f"{config.train_images}: the last batch of an epoch would hold a single image, which has no variance; "
+            "change one of the two numbers, so that every batch holds at least two images."
         )
     return None
 

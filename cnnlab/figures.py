@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from cnnlab.config import NUM_CLASSES
 from cnnlab.data import CLASSES, Data
-from cnnlab.training import Result, Score
+from cnnlab.scores import Score
+from cnnlab.training import Result
 
 # Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"

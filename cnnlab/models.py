@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 
+# Name -> layer for the head's vectors of shape (B, C); "none" adds no layer.
+HEAD_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+
 CONV_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {"element": nn.Dropout, "spatial": nn.Dropout2d}
 
 
@@ -68,11 +71,13 @@ def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) 
     return nn.Sequential(layers)
 
 
-def head(channels: int, dropout: float) -> nn.Sequential:
+def head(channels: int, config: Config) -> nn.Sequential:
     """Return the classifier: (B, channels, H, W) -> logits (B, 10), for any height and width."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
+    if config.head_norm != "none":
+        layers["norm"] = HEAD_NORMS[config.head_norm](channels)
+    if config.dropout:
+        layers["dropout"] = nn.Dropout(config.dropout)
     layers["linear"] = nn.Linear(channels, NUM_CLASSES)
     return nn.Sequential(layers)
 
@@ -87,7 +92,7 @@ def build_model(config: Config) -> nn.Sequential:
     for i, (convs, width) in enumerate(config.blocks, start=1):
         parts[f"block{i}"] = conv_block(channels, width, convs, config)
         channels = width
-    parts["head"] = head(channels, config.dropout)
+    parts["head"] = head(channels, config)
     return nn.Sequential(parts)
 
 

@@ -28,6 +28,7 @@ from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
 from cnnlab.progress import Bar, progress_bar
+from cnnlab.scores import Score, scores
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
 EVAL_BATCH = 500
@@ -103,6 +104,7 @@ class LabTrainer(mltrainer.Trainer):
                 train_loss = self.trainbatches()
                 trained_s = time.perf_counter() - started
                 metrics, valid_loss = self.evalbatches()
+                metrics["gap/train_mode"] = valid_loss - train_loss
                 metrics["time/epoch_s"] = time.perf_counter() - started
                 metrics["time/images_per_s"] = (self.images_seen - seen_before) / trained_s
                 self.report(epoch, train_loss, valid_loss, metrics)
@@ -163,14 +165,14 @@ class LabTrainer(mltrainer.Trainer):
         extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
         return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
 
-    def both_scores(self) -> "tuple[Score, Score]":
+    def both_scores(self) -> tuple[Score, Score]:
         """Return the scores of the training sample and of the validation set, measured once for the same weights."""
         if self._scores is None:
             valid = islice(self.validdataloader, self.settings.valid_steps)
             self._scores = self.score(self.train_sample), self.score(valid)
         return self._scores
 
-    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Score":
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
         """Return what the network says of these images, in eval mode and in float32, as the saved model computes."""
         self.model.eval()
         logits, labels = [], []
@@ -193,40 +195,15 @@ class LabTrainer(mltrainer.Trainer):
             self._best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @property
+    def kept_epoch(self) -> int:
+        """The index of the epoch whose weights are kept: that of the best one, or -1 for the last that finished."""
+        return int(self._best_step // self.settings.train_steps) - 1
+
+    @property
     def kept(self) -> str:
         """Which weights the model holds after `loop`, such as "last (step 469 of 469)"."""
         which, step = ("best", self._best_step) if self._best_weights else ("last", self.num_steps)
         return f"{which} (step {step} of {self.num_steps})"
-
-
-class Score(NamedTuple):
-    """What a network says of N images: logits (N, 10), labels (N,), and the mean loss per image."""
-
-    logits: Tensor
-    y: Tensor
-    loss: float
-
-    @property
-    def correct(self) -> Tensor:
-        """Whether each image was classified correctly: bool (N,)."""
-        return self.logits.argmax(dim=1) == self.y
-
-    @property
-    def accuracy(self) -> float:
-        """The fraction of images classified correctly."""
-        return int(self.correct.sum()) / len(self.y)
-
-
-def scores(train: Score, valid: Score) -> dict[str, float]:
-    """Return the metrics of one moment, all in eval mode; a positive gap means: better on the training images."""
-    return {
-        "loss/valid": valid.loss,
-        "accuracy/valid": valid.accuracy,
-        "loss/train_eval": train.loss,
-        "accuracy/train_eval": train.accuracy,
-        "gap/loss": valid.loss - train.loss,
-        "gap/accuracy": train.accuracy - valid.accuracy,
-    }
 
 
 @dataclass
@@ -309,6 +286,8 @@ def fit(
         final |= scores(train, valid)
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
+            kept = history.epochs[trainer.kept_epoch]
+            final |= {name: kept[name] for name in ("loss/train", "gap/train_mode")}
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
     facts = facts | {
         "steps": str(trainer.num_steps),

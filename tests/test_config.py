@@ -30,6 +30,9 @@ from cnnlab.config import BASE, Config, ConfigError, differences, from_params, r
         ({"norm": "group", "norm_groups": 7}, "divide the channels"),
         ({"train_images": 60_000}, "55000"),
         ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
+        ({"head_norm": "group"}, "'none', 'batch' or 'layer'"),
+        ({"head_norm": "batch", "train_images": 129}, "change one of the two"),  # 2 x 64 + 1
+        ({"head_norm": "batch", "batch_size": 1}, "at least two images"),
         ({"seed": -1}, "greater than or equal to 0"),
     ],
 )
@@ -49,6 +52,11 @@ def test_replace_changes_only_what_is_named() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         BASE.dropout = 0.3  # type: ignore[misc]
+
+
+def test_a_single_image_in_the_last_batch_is_refused_only_where_the_head_has_batchnorm() -> None:
+    for changes in ({"head_norm": "layer", "train_images": 129}, {"head_norm": "batch", "train_images": 130}):
+        assert replace(BASE, **changes).batch_size == 64
 
 
 def test_equal_values_are_the_same_run() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cnnlab.config import BASE, BEST, replace
-from cnnlab.models import ACTIVATIONS, NORMS, build_model, conv_block, layer_summary, num_parameters
+from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block, layer_summary, num_parameters
 
 
 def names(model: nn.Module) -> list[str]:
@@ -34,6 +34,25 @@ def test_layer_normalisation_is_over_the_whole_image() -> None:
 
 def test_a_run_without_normalisation_has_none() -> None:
     assert not any("Norm" in name for name in names(build_model(BASE)))
+
+
+@pytest.mark.parametrize(("head_norm", "layer"), [("batch", "BatchNorm1d"), ("layer", "LayerNorm")])
+def test_the_head_normalises_between_flatten_and_dropout(head_norm: str, layer: str) -> None:
+    model = build_model(replace(BASE, head_norm=head_norm, dropout=0.3))
+    assert names(model)[-4:] == ["Flatten", layer, "Dropout", "Linear"]
+    assert num_parameters(model) - num_parameters(build_model(BASE)) == 2 * 64
+
+
+def test_without_a_head_norm_the_head_has_no_layer_for_it() -> None:
+    assert names(build_model(BASE).head) == ["AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert not any(key.startswith("head.norm") for key in build_model(BASE).state_dict())
+
+
+def test_the_head_norms_take_their_statistics_over_the_batch_or_over_one_image() -> None:
+    x = 5 + 3 * torch.randn(50, 8)
+    over_batch, over_image = HEAD_NORMS["batch"](8)(x), HEAD_NORMS["layer"](8)(x)
+    assert over_batch.mean(dim=0).abs().max() < 1e-5 < over_batch.mean(dim=1).abs().max()
+    assert over_image.mean(dim=1).abs().max() < 1e-5 < over_image.mean(dim=0).abs().max()
 
 
 def test_dropout_is_where_the_config_says() -> None:

@@ -39,7 +39,7 @@ from cnnlab.training import Result, fit
 from tests.helpers import free_port, quiet
 
 EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval", "accuracy/train_eval"}
-EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "lr", "time/epoch_s", "time/images_per_s"}
+EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "gap/train_mode", "lr", "time/epoch_s", "time/images_per_s"}
 
 
 @contextmanager

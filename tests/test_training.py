@@ -91,6 +91,15 @@ def test_dropout_makes_the_train_mode_loss_worse_than_the_eval_mode_loss(small: 
     assert last["gap/accuracy"] == last["accuracy/train_eval"] - last["accuracy/valid"]
 
 
+def test_the_gap_in_train_mode_has_the_wrong_sign_under_dropout(small: Config, small_data: Data) -> None:
+    result = train(replace(small, dropout=0.8, epochs=6), small_data)
+    for epoch in result.epochs:
+        assert epoch["gap/train_mode"] == epoch["loss/valid"] - epoch["loss/train"]
+    assert result.final["gap/train_mode"] < 0 < result.final["loss/train"]
+    assert result.final["gap/train_mode"] == result.final["loss/valid"] - result.final["loss/train"]
+    assert result.final["loss/train"] == result.epochs[-1]["loss/train"]
+
+
 def test_the_result_is_the_value_at_the_last_weights(small: Config, small_data: Data) -> None:
     result = train(small, small_data)
     assert result.final["loss/valid"] == result.epochs[-1]["loss/valid"]
@@ -107,6 +116,8 @@ def test_best_weights_are_restored_without_early_stopping(small: Config, small_d
     best = losses.index(min(losses))
     assert best < len(losses) - 1, "choose a seed whose best epoch isn't the last"
     assert result.final["loss/valid"] == losses[best]
+    for name in ("loss/train", "gap/train_mode"):
+        assert result.final[name] == result.epochs[best][name] != result.epochs[-1][name]
     assert result.facts["kept"] == f"best (step {10 * (best + 1)} of 60)"
 
 
@@ -126,6 +137,17 @@ def test_divergence_is_a_recorded_result(small: Config, small_data: Data, keep: 
     assert step <= int(result.facts["steps"]) < step + READ_EVERY
     assert len(history.epochs) == (step - 1) // 10
     assert not result.final["loss/valid"] < DIVERGED_LOSS
+    assert not {"loss/train", "gap/train_mode"} & set(result.final) or history.epochs
+
+
+def test_after_divergence_the_train_mode_values_are_those_of_the_last_finished_epoch(
+    small: Config, small_data: Data
+) -> None:
+    config = replace(small, optimizer="sgd", lr=5.0, schedule="constant", epochs=8)
+    result = train(config, small_data)
+    assert result.outcome.startswith("diverged") and result.epochs, "choose a rate that diverges after the first epoch"
+    for name in ("loss/train", "gap/train_mode"):
+        assert result.final[name] == result.epochs[-1][name]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
