@@ -24,7 +24,7 @@ _HOME = {
     "read_test_set": "tracking.test_set",
     "Study": "studies.study",
     "find_profile": "studies.profiles",
-    "lab_studies": "studies.profiles",
+    "lab_studies": "studies.lab",
     "run_study": "studies.runner",
     "results": "studies.results",
     "summary": "studies.results",

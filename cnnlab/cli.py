@@ -7,10 +7,16 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from cnnlab.errors import LabError
+
+if TYPE_CHECKING:
+    from cnnlab.inquiry.verdict import Verdicts
+    from cnnlab.studies.study import Study
+    from cnnlab.tracking.store import Store
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,11 +25,87 @@ def cli() -> None:
     """Hypothesis-driven experiments with CNNs on Fashion-MNIST, every run logged to MLflow."""
 
 
-@cli.command(short_help="Train what is missing, show mean, SD and n.")
+PROFILE = click.option(
+    "--profile", help="How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
+)
+EPOCHS = click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
+SEEDS = click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+
+
+@cli.command(short_help="Record what you expect of a study, before its runs.")
+@click.argument("study")
+@click.option("--arm", help="An arm, compared with the control ...")
+@click.option("--against", default="", help="... or with this other arm.")
+@click.option("--trend", help="Or: a field, over all of its levels.")
+@click.option("--interaction", nargs=2, help="Or: two changes, such as norm=batch lr=0.3.")
+@click.option("--metric", prompt=True, help="Such as accuracy/valid, loss/valid or gap/loss.")
+@click.option("--direction", prompt="Direction (higher, lower, none)", help="higher, lower or none.")
+@click.option("--size", type=float, nargs=2, help="Smallest and largest effect you expect, in the metric's unit.")
+@click.option("--sesoi", type=float, help="Smallest effect of interest.  [default: the metric's]")
+@click.option("--at-least-sesoi", is_flag=True, help="Claim an effect of at least the smallest one of interest.")
+@click.option("--confidence", type=float, prompt="Confidence (50 to 99 %)", help="How sure you are, in percent.")
+@click.option("--because", prompt="Because (the mechanism)", help="The mechanism you have in mind.")
+@click.option("--if-refuted", prompt="If refuted, I conclude", help="What you learn if it turns out otherwise.")
+@click.option("--builds-on", default="", help="An earlier verdict that it builds on.")
+@PROFILE
+@EPOCHS
+@SEEDS
+def predict(
+    study: str,
+    arm: str | None,
+    against: str,
+    trend: str | None,
+    interaction: tuple[str, str] | None,
+    metric: str,
+    direction: str,
+    size: tuple[float, float] | None,
+    sesoi: float | None,
+    at_least_sesoi: bool,
+    confidence: float,
+    because: str,
+    if_refuted: str,
+    builds_on: str,
+    profile: str | None,
+    epochs: int | None,
+    seeds: int | None,
+) -> None:
+    """Record what you expect of STUDY, before its first run; what is missing is asked for."""
+    from cnnlab.config import changes_from_text
+    from cnnlab.inquiry.prediction import predict as record
+    from cnnlab.tracking.connection import connect
+
+    (chosen,) = _studies((study,), profile, epochs, seeds)
+    if not (arm or trend or interaction):
+        arm = click.prompt(f"Arm ({', '.join(name for name in chosen.arms if name != chosen.control)})")
+    if not size and direction != "none" and direction != "additive":
+        smallest = click.prompt("Size of the effect: smallest", type=float)
+        size = smallest, click.prompt("Size of the effect: largest", type=float)
+    prediction = record(
+        chosen,
+        arm=arm or "",
+        against=against,
+        trend=trend or "",
+        interaction=changes_from_text(interaction) if interaction else None,
+        metric=metric,
+        direction=direction,
+        size=size or None,
+        sesoi=sesoi,
+        at_least_sesoi=at_least_sesoi,
+        confidence=confidence,
+        because=because,
+        if_refuted=if_refuted,
+        builds_on=builds_on,
+        store=connect(click.echo),
+    )
+    click.echo(f"\n{prediction}")
+
+
+@cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
 @click.argument("studies", nargs=-1)
-@click.option("--profile", help="How much is trained: tiny (seconds), quick (minutes), full (hours).  [default: quick]")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
-@click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+@click.option("--examples", is_flag=True, help="Record the example predictions first, as the owner 'example'.")
+@PROFILE
+@EPOCHS
+@SEEDS
 @click.option("--engine", default="auto", show_default=True, help="Where: auto, process, local (workers) or ray.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes of --engine local.  [default: by cores]")
 @click.option("--address", help="The Ray cluster of --engine ray, such as 10.0.0.5:6379.  [default: this machine]")
@@ -32,6 +114,7 @@ def cli() -> None:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def run(
     studies: tuple[str, ...],
+    examples: bool,
     profile: str | None,
     epochs: int | None,
     seeds: int | None,
@@ -42,16 +125,15 @@ def run(
     device: str,
     quiet: bool,
 ) -> None:
-    """Train what is missing of STUDIES (default: all), and show mean, SD and n of every arm.
+    """Train what is missing of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
 
-    The studies are 01-baseline and 02-dropout; "dropout" is enough of a name. Finished runs are not trained
-    again: after an interruption the same command goes on.
+    A study is run only after you have predicted something about it (`cnnlab predict`). With --examples the
+    predictions that ship with the lab are recorded first, as the owner "example"; your own start afresh.
+    "dropout" is enough of a name. Finished runs are not trained again: after an interruption the same command goes on.
     """
     from rich.console import Console
 
-    from cnnlab.studies.profiles import find_profile, lab_studies, pick
-
-    chosen = pick(lab_studies(find_profile(profile, epochs, seeds)), studies)
+    chosen = _studies(studies, profile, epochs, seeds)
 
     from cnnlab.data import load_data
     from cnnlab.device import device_name, resolve_device
@@ -63,6 +145,8 @@ def run(
     if engine != "ray":  # a cluster has its own devices
         click.echo(f"Training on {device_name(resolve_device(device))}")
     store = connect(click.echo)
+    if examples:
+        _predict_examples(chosen, store)
     load_data(click.echo)  # workers find it in the cache
     images = sum(config.epochs * config.train_images for study in chosen for _, _, config in study.runs())
     with choose_engine(engine, store, images, device, workers, address, gpus_per_run) as where:
@@ -70,23 +154,93 @@ def run(
             click.echo()
             runs = study.run(None, store, click.echo, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
+            click.echo(f"\n{_verdicts(study, store)}")
     click.echo(f"\n{links(store)}")
+
+
+@cli.command(short_help="Confront predictions with the runs.")
+@click.argument("studies", nargs=-1)
+@PROFILE
+@EPOCHS
+@SEEDS
+def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
+    """Compute and record the verdicts on your predictions about STUDIES (default: all that you predicted)."""
+    from cnnlab.tracking.connection import connect
+    from cnnlab.tracking.environment import owner
+    from cnnlab.tracking.ledger import load_records
+
+    chosen = _studies(studies, profile, epochs, seeds)
+    store = connect(click.echo)
+    predicted = {record.experiment for record in load_records(store, owner=owner())}
+    for study in chosen if studies else [study for study in chosen if study.name in predicted]:
+        click.echo(f"\n{study.name}\n{_verdicts(study, store)}")
+
+
+@cli.command(short_help="An instructor's first look at a store; it is only read.")
+@click.argument("store", required=False)
+def review(store: str | None) -> None:
+    """Show what was predicted, run and judged in STORE, and whether its records are intact.
+
+    STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
+    be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
+    """
+    from rich.console import Console
+
+    from cnnlab.inquiry.review import review as look
+    from cnnlab.reporting.text import review_tables
+    from cnnlab.tracking.snapshot import snapshot
+
+    with snapshot(store or _own_store()) as opened:
+        found = look(opened)
+    for part in review_tables(found):
+        Console().print(part)
+    if not found.is_intact:
+        raise SystemExit(1)
 
 
 @cli.command(short_help="Show what `run` would do, and how long it takes.")
 @click.argument("studies", nargs=-1)
-@click.option("--profile", help="How much is trained: tiny (seconds), quick (minutes), full (hours).  [default: quick]")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
-@click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+@PROFILE
+@EPOCHS
+@SEEDS
 def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
     """Show the arms of STUDIES (default: all), which runs exist, and about how long the rest takes here."""
-    from cnnlab.studies.profiles import find_profile, lab_studies, pick
     from cnnlab.tracking.connection import connect
 
-    chosen = pick(lab_studies(find_profile(profile, epochs, seeds)), studies)
+    chosen = _studies(studies, profile, epochs, seeds)
     store = connect(click.echo)
     for study in chosen:
         click.echo(f"\n{study.plan(store)}")
+
+
+def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> "list[Study]":
+    from cnnlab.studies.lab import lab_studies, pick
+    from cnnlab.studies.profiles import find_profile
+
+    return pick(lab_studies(find_profile(profile, epochs, seeds)), names)
+
+
+def _predict_examples(studies: "list[Study]", store: "Store") -> None:
+    """Go on as the owner "example", with the predictions that ship with the lab on record."""
+    from cnnlab.inquiry.examples import OWNER, predict_examples
+
+    os.environ["CNNLAB_OWNER"] = OWNER
+    click.echo(f'Recording the example predictions that ship with the lab, as the owner "{OWNER}":')
+    for study in studies:
+        for prediction in predict_examples(study, store):
+            click.echo(f"  {prediction.sentence()}")
+
+
+def _own_store() -> str:
+    from cnnlab import paths
+
+    return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
+
+
+def _verdicts(study: "Study", store: "Store") -> "Verdicts":
+    from cnnlab.inquiry.verdict import verdict
+
+    return verdict(study, store)
 
 
 @cli.command(short_help="Check everything the lab needs.")

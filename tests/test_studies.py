@@ -12,7 +12,8 @@ from cnnlab.errors import LabError
 from cnnlab.reporting.figures import mean_interval, plot_arms, plot_curves
 from cnnlab.reporting.text import arms_table
 from cnnlab.studies import plan as planning
-from cnnlab.studies.profiles import find_profile, lab_studies, pick
+from cnnlab.studies.lab import lab_studies, pick
+from cnnlab.studies.profiles import find_profile
 from cnnlab.studies.results import summary
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect

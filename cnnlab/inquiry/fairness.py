@@ -7,7 +7,7 @@ is either unfair, and then there is no verdict, or harmless, and then it is note
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -205,9 +205,3 @@ def _text(value: object) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def compare_settings(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
-    """Return in which params two runs differ that this lab did not make, such as "lr: 0.1 -> 0.2"."""
-    names = [*a, *(name for name in b if name not in a)]
-    return [f"{name}: {a.get(name, '-')} -> {b.get(name, '-')}" for name in names if a.get(name) != b.get(name)]

@@ -3,9 +3,11 @@
 import math
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from cnnlab import server
+from cnnlab.inquiry.review import Review
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.views import VIEWS, view_links
 
@@ -20,6 +22,26 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
         numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
         digits = (2, 2, 3, 3, 3, 1)
         table.add_row(str(arm), f"{row.n:.0f}", *(_number(v, d) for v, d in zip(numbers, digits, strict=True)))
+    return table
+
+
+def review_tables(found: Review) -> list[Table | str]:
+    """Return what a review found, for a terminal: the chain first, then predictions, timeline and notes."""
+    intact = f"Chain intact: {len(found.predictions)} predictions, {found.runs} runs, each as it was sealed."
+    parts: list[Table | str] = [intact] if found.is_intact else ["The records do not fit together:"]
+    parts += [f"  ! {escape(problem)}" for problem in found.problems]
+    parts += [f"  last seal of {escape(owner)}: {head}" for owner, head in found.heads.items()]
+    parts += [_frame(title, table) for title, table in found.tables().items() if not table.empty]
+    parts += [f"Note: {escape(note)}" for note in found.notes]
+    return parts + [escape(line) for line in found.foreign]
+
+
+def _frame(title: str, frame: pd.DataFrame) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in frame:
+        table.add_column(str(column), overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(str(value)) for value in row))
     return table
 
 

@@ -1,22 +1,30 @@
-"""Profiles: the same studies at three sizes, and the studies of the lab."""
+"""Profiles: the same studies at three sizes."""
 
 import os
 from dataclasses import dataclass, replace
 
-from cnnlab.config import BASE
-from cnnlab.config import replace as replace_config
 from cnnlab.errors import LabError
-from cnnlab.studies.study import Study
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is trained: images per epoch, epochs and seeds; runs of different profiles never mix."""
+    """How much is trained: images per epoch, epochs and seeds; runs of different profiles never mix.
+
+    few_images, many_epochs: of the long training that overfits. baseline_seeds: of the A/A test, whose spread every
+    later study uses.
+    """
 
     name: str
     train_images: int
     epochs: int
     seeds: int
+    baseline_seeds: int
+    few_images: int
+    many_epochs: int
+    long_dropouts: tuple[float, ...]
+    lrs: tuple[float, ...]
+    lr_epochs: int
+    tiny_batch_images: int
 
     def experiment(self, study: str) -> str:
         """Return the MLflow experiment of a study in this profile."""
@@ -24,9 +32,45 @@ class Profile:
 
 
 PROFILES = {
-    "tiny": Profile("tiny", train_images=640, epochs=2, seeds=2),  # seconds: does everything work?
-    "quick": Profile("quick", train_images=10_000, epochs=3, seeds=3),  # minutes: in the classroom
-    "full": Profile("full", train_images=55_000, epochs=8, seeds=5),  # hours: the results that count
+    "tiny": Profile(  # a minute: does everything work?
+        "tiny",
+        train_images=640,
+        epochs=2,
+        seeds=2,
+        baseline_seeds=2,
+        few_images=320,
+        many_epochs=3,
+        long_dropouts=(0.0, 0.5),
+        lrs=(0.03, 0.3),
+        lr_epochs=1,
+        tiny_batch_images=128,
+    ),
+    "quick": Profile(  # minutes: in the classroom
+        "quick",
+        train_images=10_000,
+        epochs=3,
+        seeds=3,
+        baseline_seeds=3,
+        few_images=1_000,
+        many_epochs=40,
+        long_dropouts=(0.0, 0.5),
+        lrs=(0.003, 0.03, 0.3),
+        lr_epochs=1,
+        tiny_batch_images=2_000,
+    ),
+    "full": Profile(  # hours: the results that count
+        "full",
+        train_images=55_000,
+        epochs=8,
+        seeds=5,
+        baseline_seeds=10,
+        few_images=1_000,
+        many_epochs=50,
+        long_dropouts=(0.0, 0.1, 0.3, 0.5),
+        lrs=(0.003, 0.01, 0.03, 0.1, 0.3),
+        lr_epochs=2,
+        tiny_batch_images=10_000,
+    ),
 }
 
 
@@ -42,44 +86,10 @@ def find_profile(name: str | None = None, epochs: int | None = None, seeds: int 
     if name not in PROFILES:
         raise LabError(f"there is no profile {name!r}: choose {', '.join(PROFILES)} (or set CNNLAB_PROFILE to one).")
     profile = PROFILES[name]
-    wanted = replace(profile, epochs=epochs or profile.epochs, seeds=seeds or profile.seeds)
+    wanted = replace(
+        profile,
+        epochs=epochs or profile.epochs,
+        seeds=seeds or profile.seeds,
+        baseline_seeds=seeds or profile.baseline_seeds,
+    )
     return profile if wanted == profile else replace(wanted, name="custom")
-
-
-def lab_studies(profile: Profile) -> dict[str, Study]:
-    """Return the studies of the lab by name, at the size of `profile`."""
-    base = replace_config(BASE, train_images=profile.train_images, epochs=profile.epochs)
-    seeds = tuple(range(profile.seeds))
-    studies = [
-        Study(
-            profile.experiment("01-baseline"),
-            "How well does the plain network do, and how much does that depend on the seed?",
-            base,
-            seeds,
-        ),
-        Study(
-            profile.experiment("02-dropout"),
-            "What does dropout in the head change?",
-            base,
-            seeds,
-            vary={"dropout": (0.0, 0.1, 0.3, 0.5)},
-        ),
-    ]
-    return {study.name: study for study in studies}
-
-
-def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:
-    """Return the studies with these names or parts of names; all of them where no name is given.
-
-    Raises:
-        LabError: a name fits no study, or several.
-    """
-    if not names:
-        return list(studies.values())
-    chosen = []
-    for name in names:
-        fitting = [study for key, study in studies.items() if name in key]
-        if len(fitting) != 1:
-            raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(studies)}.")
-        chosen += fitting
-    return chosen

@@ -1,5 +1,6 @@
 """Runs as a table: what is in MLflow, read back."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ from mlflow.entities import Run, ViewType
 
 from cnnlab.config import Config, ConfigError, from_params
 from cnnlab.errors import LabError
-from cnnlab.tracking.seal import SEAL
+from cnnlab.tracking.seal import SEAL, is_sealed_right
 from cnnlab.tracking.store import Store, first_line
 
 COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "started", "measured", "seal", "config"]
@@ -56,6 +57,63 @@ def search_runs(store: Store, rule: str, experiment: str | None = None, deleted:
         if not (token := page.token):
             break
     return runs
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """A run as MLflow holds it, whoever made it; times in ms since 1970."""
+
+    run_id: str
+    name: str
+    experiment: str
+    status: str
+    started: int
+    ended: int | None
+    deleted: bool
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    sealed_right: bool | None  # None: it has no seal
+
+    @property
+    def kind(self) -> str:
+        """What this lab says it is: run, prediction, trial, ...; "" for a run of somebody else."""
+        return self.tags.get("kind", "")
+
+    @property
+    def owner(self) -> str:
+        """Who made it."""
+        return self.tags.get("owner") or self.tags.get("mlflow.user", "")
+
+
+def load_raw(store: Store) -> list[RawRun]:
+    """Return everything in a store, oldest first, deleted runs too.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    try:
+        names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
+        runs = search_runs(store, "", deleted=True)
+    except Exception as error:  # MLflow raises whatever the library below it raises
+        raise LabError(f"the store {store.uri} can't be read ({first_line(error)}).") from None
+    return [_raw(run, names[run.info.experiment_id]) for run in runs]
+
+
+def _raw(run: Run, experiment: str) -> RawRun:
+    return RawRun(
+        run.info.run_id,
+        run.info.run_name or "",
+        experiment,
+        run.info.status,
+        run.info.start_time,
+        run.info.end_time,
+        run.info.lifecycle_stage == "deleted",
+        dict(run.data.params),
+        dict(run.data.tags),
+        dict(run.data.metrics),
+        is_sealed_right(run),
+    )
 
 
 def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:

@@ -1,0 +1,74 @@
+"""What can be said about runs that this lab did not make: what differs, what is repeated, and what can't be known."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from cnnlab.tracking.table import RawRun
+
+SEEDS = ("seed", "random_seed", "random_state", "rng_seed")  # the usual names
+SHOWN = 8  # of the configurations of an experiment
+
+
+def describe_foreign(runs: list[RawRun]) -> list[str]:
+    """Return what is to be said about runs without this lab's tags, some lines for each experiment."""
+    lines: list[str] = []
+    for experiment in sorted({run.experiment for run in runs}):
+        some = [run for run in runs if run.experiment == experiment]
+        lines.append(f"{experiment}: {len(some)} runs that this lab did not make.")
+        lines += [f"  {line}" for line in _describe(some)]
+    return lines
+
+
+def _describe(runs: list[RawRun]) -> Iterable[str]:
+    logged = [run for run in runs if run.params]
+    if not logged:
+        yield "They have no params: what differs between them can't be known."
+        return
+    groups = Counter(_settings(run) for run in logged)
+    varied = [name for name in _names(logged) if len({run.params.get(name) for run in logged}) > 1]
+    fixed = ", ".join(name for name in varied if name not in SEEDS) or "nothing"
+    yield f"Typed params that vary: {fixed}. Whether they are those of the networks that ran can't be known."
+    repeats = sorted(groups.values())
+    if repeats[-1] == 1:
+        yield f"Each of the {len(groups)} configurations was run once: no difference can be told from chance."
+    else:
+        often = f"{repeats[0]} to {repeats[-1]}" if repeats[0] != repeats[-1] else f"{repeats[0]}"
+        yield f"{len(groups)} configurations, each run {often} times; more than one run is needed for an interval."
+    if not any(name in SEEDS for name in _names(logged)):
+        yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
+    yield from _nearest(logged)
+    yield "Can't know: the networks themselves, steps and images seen, the images they were validated on, precision."
+
+
+def _nearest(runs: list[RawRun]) -> Iterable[str]:
+    """Say, for the configurations, from which other they differ least, and in what: the pair to compare, if any."""
+    configurations = list(dict.fromkeys(_settings(run) for run in runs))
+    for settings in configurations[1:SHOWN]:
+        differences = [compare_settings(dict(other), dict(settings)) for other in configurations if other != settings]
+        closest = min(differences, key=len)
+        if len(closest) > 1:
+            yield (
+                f"Unfair: no other run differs from {_short(settings)} in one param only; the nearest differs in "
+                f"{len(closest)}: {', '.join(closest)}."
+            )
+    if len(configurations) > SHOWN:
+        yield f"({len(configurations) - SHOWN} configurations more.)"
+
+
+def compare_settings(a: dict[str, str], b: dict[str, str]) -> list[str]:
+    """Return in which params two runs differ, such as "lr: 0.1 -> 0.2"."""
+    names = [*a, *(name for name in b if name not in a)]
+    return [f"{name}: {a.get(name, '-')} -> {b.get(name, '-')}" for name in names if a.get(name) != b.get(name)]
+
+
+def _settings(run: RawRun) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in run.params.items() if name not in SEEDS))
+
+
+def _names(runs: list[RawRun]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.params))
+
+
+def _short(settings: tuple[tuple[str, str], ...]) -> str:
+    text = ", ".join(f"{name}={value}" for name, value in settings)
+    return text if len(text) <= 80 else f"{text[:77]}..."
