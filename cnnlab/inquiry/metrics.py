@@ -30,9 +30,9 @@ class Metric:
 _ALL = (
     Metric("accuracy/valid", "validation accuracy", "pp", 100, 0.3, "higher", 2),
     Metric("loss/valid", "validation loss", "nats", 1, 0.01, "lower", 3),
-    Metric("gap/loss", "gap (validation - training loss, both in eval mode)", "nats", 1, 0.01, "lower", 3),
-    Metric("gap/accuracy", "gap (training - validation accuracy, both in eval mode)", "pp", 100, 0.3, "lower", 2),
-    Metric("gap/train_mode", "validation loss - training loss in train mode", "nats", 1, 0.01, "", 3),
+    Metric("gap/loss", "gap (validation - training loss in eval mode)", "nats", 1, 0.01, "lower", 3),
+    Metric("gap/accuracy", "gap (training - validation accuracy in eval mode)", "pp", 100, 0.3, "lower", 2),
+    Metric("gap/train_mode", "gap (validation - training loss in train mode)", "nats", 1, 0.01, "", 3),
     Metric("loss/train_eval", "training loss in eval mode", "nats", 1, 0.01, "lower", 3),
     Metric("accuracy/train_eval", "training accuracy in eval mode", "pp", 100, 0.3, "higher", 2),
     Metric("variance_ratio", "variance in eval mode / running variance of BatchNorm", "", 1, 0.05, "", 2),

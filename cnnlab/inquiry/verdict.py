@@ -385,6 +385,7 @@ def to_content(one: Verdict) -> dict[str, str]:
     if one.effect:
         e = one.effect
         content |= {"estimate": repr(e.estimate), "low": repr(e.low), "high": repr(e.high), "n": str(e.n)}
+        content["in_size_range"] = str(one.in_size_range)
     column = one.prediction.metric.name
     rows = one.runs.sort_values(["arm", "seed"]) if len(one.runs) else one.runs
     used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column)!r}" for run in rows.to_dict("records")]

@@ -1,16 +1,24 @@
-"""Figures of a study: every run as a dot with the mean of its arm, and mean curves with a band."""
+"""Figures of a study: every run as a dot with the mean of its arm, curves, dose and response, gaps, probes.
+
+Every figure can have a number, tells n, and fits the width of an A4 page. Arms have Okabe & Ito's colours, which
+colour-blind readers tell apart, and a line style each, so that a figure also reads in grey.
+"""
+
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
+from matplotlib.ticker import MaxNLocator
 
-from cnnlab.figures import BLUE, GREY
+from cnnlab.figures import BLUE, GREY, ORANGE
+from cnnlab.inquiry.metrics import METRICS, Metric
+from cnnlab.inquiry.statistics import t_interval
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_curves
 
-# Okabe & Ito's colours for arms, with a line style each, so that the figure also reads in grey.
 ARM_STYLES = [
     ("#0072B2", "-"),
     ("#D55E00", "--"),
@@ -19,51 +27,180 @@ ARM_STYLES = [
     ("#E69F00", "-"),
     ("#56B4E9", "--"),
 ]
+WIDTH = 8.0  # inches; printed on A4 between margins it is scaled to 6.7, and 9 points to 7.5
 
 
-def mean_interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return mean and the ends of its t-interval (Student 1908); the ends of a single value are nan."""
-    mean = float(values.mean())
+def mean_interval(values: pd.Series) -> tuple[float, float, float]:
+    """Return mean and the ends of its 95 % t-interval (Student 1908); the ends of a single value are nan."""
     if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    return mean, mean - half, mean + half
+        return float(values.mean()), float("nan"), float("nan")
+    effect = t_interval(values.to_numpy())
+    return effect.estimate, effect.low, effect.high
 
 
-def plot_arms(study: Study, runs: pd.DataFrame) -> Figure:
-    """Return validation accuracy (%) and loss (nats) of every run, with mean and 95 % t-interval per arm."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panels = {"accuracy/valid": ("accuracy (%)", 100), "loss/valid": ("cross-entropy (nats)", 1)}
+def titled(figure: Figure, title: str, number: str = "") -> Figure:
+    """Give a figure its title, with its number where it has one."""
+    figure.suptitle(f"Figure {number}. {title}" if number else title, fontsize=10)
+    return figure
+
+
+def axis_label(metric: Metric) -> str:
+    """Return how an axis names a metric: percentages where it is a share."""
+    unit = "%" if metric.unit == "pp" and not metric.name.startswith("gap") else metric.unit
+    return f"{metric.label} ({unit})" if unit else metric.label
+
+
+def plot_arms(
+    study: Study, runs: pd.DataFrame, metrics: tuple[str, ...] = ("accuracy/valid", "loss/valid"), number: str = ""
+) -> Figure:
+    """Return every run as a dot and, beside it, the mean of its arm with its 95 % t-interval; a panel a metric."""
     arms = [arm for arm in study.arms if (runs["arm"] == arm).any()]
-    for axes, (metric, (label, scale)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+    counts = [int((runs["arm"] == arm).sum()) for arm in arms]
+    labels = [f"{wrapped(arm)}\nn = {n}" for arm, n in zip(arms, counts, strict=True)]
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    for axes, name in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
+        metric = METRICS[name]
         for x, arm in enumerate(arms):
-            values = scale * runs.loc[runs["arm"] == arm, metric]
-            mean, low, high = mean_interval(values)
-            spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0]
-            axes.plot(x + np.asarray(spread), values, "o", color=GREY, alpha=0.7, ms=4)
-            axes.errorbar(x + 0.25, mean, [[mean - low], [high - mean]], fmt="D", color=BLUE, capsize=4, ms=5)
-        counts = [(runs["arm"] == arm).sum() for arm in arms]
-        axes.set_xticks(range(len(arms)), [f"{a}\nn = {n}" for a, n in zip(arms, counts, strict=True)], fontsize=8)
-        axes.set(ylabel=f"validation {label}")
+            _dots_and_mean(axes, x, metric.scale * runs.loc[runs["arm"] == arm, name])
+        axes.set_xticks(range(len(arms)), labels, fontsize=8)
+        axes.set(ylabel=axis_label(metric))
         axes.grid(axis="y", alpha=0.3)
-    figure.suptitle(f"{study.name}: each run (dot), mean and 95 % interval of the mean (diamond)", fontsize=10)
-    return figure
+    return titled(figure, f"{study.name}: each run (dot), mean and 95 % interval of the mean (diamond)", number)
 
 
-def plot_curves(study: Study, runs: pd.DataFrame, store: Store) -> Figure:
-    """Return validation loss and the gap to the training loss after each epoch: mean, lowest and highest seed."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panels = {"loss/valid": "validation loss (nats)", "gap/loss": "validation - training loss (nats)"}
-    curves = load_curves(store, runs, list(panels))
-    for axes, (metric, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for arm, (colour, line) in zip(study.arms, ARM_STYLES * 2, strict=False):
-            one = curves[(curves["arm"] == arm) & (curves["metric"] == metric)].groupby("epoch")["value"]
-            if one.ngroups:
-                axes.plot(one.mean(), line, color=colour, marker=".", label=f"{arm} (n = {one.size().max()})")
-                axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
-        axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+def _dots_and_mean(axes: Axes, x: float, values: pd.Series, colour: str = BLUE, width: float = 0.12) -> None:
+    mean, low, high = mean_interval(values)
+    spread = np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
+    axes.plot(x + spread, values, "o", color=GREY, alpha=0.7, ms=4)
+    axes.errorbar(x + 2 * width, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
+
+
+def wrapped(name: str) -> str:
+    """Return the name of an arm on several short lines."""
+    return name.replace(", ", ",\n").replace(" in the ", "\nin the ")
+
+
+def plot_curves(
+    study: Study,
+    runs: pd.DataFrame,
+    store: Store,
+    metrics: tuple[str, ...] = ("loss/valid", "gap/loss"),
+    number: str = "",
+) -> Figure:
+    """Return metrics after each epoch: the mean of every arm, with a band from its lowest to its highest seed."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    curves = load_curves(store, runs, list(metrics))
+    for axes, name in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
+        metric = METRICS[name]
+        _draw_curves(axes, study, curves[curves["metric"] == name], metric.scale)
+        axes.set(xlabel="epoch", ylabel=axis_label(metric))
     axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{study.name}: mean over the seeds, band from the lowest to the highest", fontsize=10)
-    return figure
+    return titled(figure, f"{study.name}: mean over the seeds, band from the lowest to the highest", number)
+
+
+def _draw_curves(axes: Axes, study: Study, curves: pd.DataFrame, scale: float = 1.0) -> None:
+    for arm, (colour, line) in zip(study.arms, ARM_STYLES * 4, strict=False):
+        one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
+        if one.ngroups:
+            axes.plot(one.mean(), line, color=colour, marker=".", label=f"{arm} (n = {one.size().max()})")
+            axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def plot_levels(
+    studies: Mapping[str, tuple[Study, pd.DataFrame]], field: str, metric: str = "loss/valid", number: str = ""
+) -> Figure:
+    """Return dose and response: a metric over the levels of a field, one panel for each study by its title.
+
+    A dot is a run, a diamond the mean of an arm with its 95 % t-interval; the line joins the means.
+    """
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    for axes, (title, (study, runs)) in zip(np.ravel(figure.subplots(1, len(studies))), studies.items(), strict=True):
+        measured = METRICS[metric]
+        levels = {arm: getattr(config, field) for arm, config in study.arms.items()}
+        shown = [arm for arm in levels if (runs["arm"] == arm).any()]
+        xs = [float(levels[arm]) for arm in shown]
+        width = 0.02 * (max(xs) - min(xs) or 1)
+        for x, arm in zip(xs, shown, strict=True):
+            _dots_and_mean(axes, x, measured.scale * runs.loc[runs["arm"] == arm, metric], width=width)
+        means = [measured.scale * runs.loc[runs["arm"] == arm, metric].mean() for arm in shown]
+        axes.plot(np.array(xs) + 2 * width, means, "-", color=BLUE, alpha=0.6)
+        n = runs.groupby("arm").size().max()
+        axes.set(xlabel=field, ylabel=axis_label(measured), xticks=xs)
+        axes.set_title(f"{title} (n = {n} an arm)", fontsize=9)
+        axes.grid(alpha=0.3)
+    return titled(figure, f"Dose and response: {METRICS[metric].label} over {field}", number)
+
+
+def plot_gaps(study: Study, runs: pd.DataFrame, number: str = "") -> Figure:
+    """Return, for each arm, the gap between validation and training loss, measured in eval mode and in train mode."""
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    arms = [arm for arm in study.arms if (runs["arm"] == arm).any()]
+    kinds = {"gap/loss": ("both in eval mode", BLUE), "gap/train_mode": ("training loss in train mode", ORANGE)}
+    for place, (name, (label, colour)) in zip((-0.2, 0.15), kinds.items(), strict=True):
+        for x, arm in enumerate(arms):
+            _dots_and_mean(axes, x + place, runs.loc[runs["arm"] == arm, name], colour, width=0.04)
+        axes.plot([], [], "D", color=colour, label=label)
+    axes.axhline(0, color=GREY, lw=1)
+    counts = [int((runs["arm"] == arm).sum()) for arm in arms]
+    axes.set_xticks(range(len(arms)), [f"{wrapped(a)}\nn = {n}" for a, n in zip(arms, counts, strict=True)], fontsize=8)
+    axes.set(ylabel="validation - training loss (nats)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return titled(figure, f"{study.name}: the gap, measured in two ways (mean and 95 % interval)", number)
+
+
+def plot_probes(study: Study, runs: pd.DataFrame, store: Store, probe: str, number: str = "") -> Figure:
+    """Return what a probe read after each epoch, such as "variance_ratio", "dead_share" or "grad_norm", layer by layer.
+
+    A line is the mean of an arm over its seeds, with a band from the lowest to the highest.
+    """
+    names = _probe_names(store, runs, probe)
+    figure = Figure(figsize=(WIDTH, 3.0 if names else 1.0), layout="constrained")
+    curves = load_curves(store, runs, names)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), i + 1, sharey=figure.axes[0] if i else None)
+        _draw_curves(axes, study, curves[curves["metric"] == name])
+        axes.set(xlabel="epoch")
+        axes.set_title(name.partition("/")[2], fontsize=8)
+    if names:
+        figure.axes[0].set(ylabel=probe.replace("_", " "))
+        figure.axes[0].legend(frameon=False, fontsize=7)
+    return titled(figure, f"{study.name}: {probe.replace('_', ' ')} of each layer", number)
+
+
+def _probe_names(store: Store, runs: pd.DataFrame, probe: str) -> list[str]:
+    """Return the metrics of a probe that any of the runs has, in the order of the layers."""
+    names: list[str] = []
+    for run_id in runs.drop_duplicates("arm")["run_id"]:
+        measured = store.client.get_run(run_id).data.metrics
+        names += [name for name in measured if name.startswith(f"{probe}/") and name not in names]
+    return sorted(names)
+
+
+def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "loss/valid", number: str = "") -> Figure:
+    """Return, for each field of a search, the score of its trials over the field's values, the best of each in front.
+
+    `trials` has one row a trial: the fields and the score. The line of the best is what a field is worth when all
+    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots).
+    """
+    names, metric = list(fields), METRICS[score]
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
+        values, scores = trials[name], metric.scale * trials[score]
+        is_number = pd.api.types.is_float_dtype(values) and values.nunique() > 6
+        x = values if is_number else values.astype(str)
+        axes.plot(x, scores, "o", color=GREY, alpha=0.6, ms=4)
+        if is_number:
+            axes.set_xscale("log")
+        else:
+            best = scores.groupby(x).min() if metric.better == "lower" else scores.groupby(x).max()
+            axes.plot(best.index, best, "D", color=BLUE, ms=6)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel(axis_label(metric))
+    return titled(
+        figure, f"Isolation plots of a search: every trial, and the best of each value (n = {len(trials)})", number
+    )

@@ -1,0 +1,93 @@
+"""Figures of verdicts: an effect beside what was predicted, an interaction, and how good predictions were."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnlab.figures import BLUE, GREEN, GREY, ORANGE
+from cnnlab.inquiry.calibration import Calibration
+from cnnlab.inquiry.metrics import METRICS
+from cnnlab.inquiry.verdict import SCALES, Verdict
+from cnnlab.reporting.figures import WIDTH, axis_label, mean_interval, titled
+
+OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
+
+
+def plot_effects(verdicts: Sequence[Verdict], number: str = "") -> Figure:
+    """Return each effect with its 95 % interval, the predicted size as a bar, and what is too small to matter in grey.
+
+    Every prediction has an axis of its own, in its metric's unit.
+    """
+    shown = [one for one in verdicts if one.effect]
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * max(1, len(shown))), layout="constrained")
+    panels = np.ravel(figure.subplots(max(1, len(shown)), 1))
+    for axes, one in zip(panels, shown, strict=False):
+        _draw_effect(axes, one)
+    if not shown:
+        panels[0].axis("off")
+        panels[0].text(0.5, 0.5, "no effect can be shown yet", ha="center", va="center", color=GREY)
+    return titled(figure, "Effect with 95 % interval, predicted size (bar), too small to matter (grey)", number)
+
+
+def _draw_effect(axes: Axes, one: Verdict) -> None:
+    p, e = one.prediction, one.effect
+    assert e is not None
+    axes.axvspan(-p.sesoi, p.sesoi, color=GREY, alpha=0.2, lw=0)
+    axes.axvline(0, color=GREY, lw=1)
+    if p.sign:
+        ends = sorted((p.sign * p.low, p.sign * p.high))
+        axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color="#E69F00", alpha=0.6)
+    error = [[e.estimate - e.low], [e.high - e.estimate]]
+    axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=OUTCOME_COLOURS[one.outcome], capsize=4, ms=5)
+    axes.plot(e.by_seed, [-0.6] * e.n, "|", color=GREY, ms=7)
+    axes.set(ylim=(-1, 1), yticks=[])
+    axes.set_xlabel(f"{p.metric.name} ({p.metric.unit})" if p.metric.unit else p.metric.name, fontsize=8, labelpad=1)
+    axes.tick_params(labelsize=8)
+    axes.set_title(f"{p.contrast.text}: {one.outcome}, {one.label}, n = {e.n}", fontsize=8, loc="left", pad=3)
+
+
+def plot_interaction(one: Verdict, number: str = "") -> Figure:
+    """Return the four arms of an interaction on both scales, with the line on which two effects would just add up."""
+    contrast, runs = one.prediction.contrast, one.runs
+    by_weight = sorted(contrast.weights, key=lambda arm: arm != contrast.control)
+    neither = by_weight[0]
+    (both,) = contrast.new
+    a, b = (arm for arm in contrast.arms if arm not in (neither, both))
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), SCALES, strict=True):
+        metric = METRICS[name]
+        values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
+        means = {arm: float(value.mean()) for arm, value in values.items()}
+        for pair, colour, style, label in (((neither, b), BLUE, "-", f"without {a}"), ((a, both), ORANGE, "--", a)):
+            axes.plot([0, 1], [means[arm] for arm in pair], style, color=colour, label=label)
+            for x, arm in enumerate(pair):
+                mean, low, high = mean_interval(values[arm])
+                axes.errorbar(x, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
+                axes.plot([x] * len(values[arm]), values[arm], "o", color=colour, alpha=0.4, ms=4)
+        added = means[a] + means[b] - means[neither]
+        axes.plot([0, 1], [means[a], added], ":", color=GREY, marker="x", label="if the effects just added up")
+        axes.set_xticks([0, 1], [f"without {b}", b], fontsize=8)
+        axes.set(ylabel=axis_label(metric), xlim=(-0.25, 1.25))
+        axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    n = len(runs) // len(contrast.arms)
+    return titled(figure, f"{one.prediction.study}: {contrast.text} (mean and 95 % interval, n = {n})", number)
+
+
+def plot_calibration(found: Calibration, number: str = "") -> Figure:
+    """Return how often predictions of each confidence were supported, beside the line of perfect calibration."""
+    figure = Figure(figsize=(WIDTH / 2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([50, 100], [50, 100], ":", color=GREY, label="perfectly calibrated")
+    confidence, supported = (found.decided[name].to_numpy(float) for name in ("confidence", "supported"))
+    jitter = 1.5 * (np.arange(len(confidence)) % 3 - 1)  # equal ones would hide each other
+    axes.plot(confidence + jitter, 100 * supported, "o", color=BLUE, alpha=0.5, ms=6)
+    if len(found.decided):
+        mean, share = confidence.mean(), 100 * supported.mean()
+        axes.plot(mean, share, "D", color=ORANGE, ms=8, label=f"mean of all (n = {len(found.decided)})")
+    axes.set(xlabel="confidence (%)", ylabel="supported (%)", xlim=(47, 102), ylim=(-5, 105))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="center left")
+    return titled(figure, "Calibration: decided predictions", number)
