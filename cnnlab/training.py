@@ -22,11 +22,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 from tqdm import tqdm
 
 from cnnlab.config import Config
-from cnnlab.data import Batches, Data, Split
+from cnnlab.data import Batches, Data, Split, normalise
 from cnnlab.device import keep_freed_memory, resolve_device, resolve_precision
 from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
 from cnnlab.models import build_model
+from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
 from cnnlab.progress import Bar, progress_bar
 from cnnlab.scores import Score, scores
 
@@ -59,12 +60,13 @@ class Seeds(NamedTuple):
 
 
 class LabTrainer(mltrainer.Trainer):
-    """mltrainer's `Trainer`, with its API, and three things made exact.
+    """mltrainer's `Trainer`, with its API, three things made exact, and a look inside.
 
     - Validation covers the whole set in every epoch, and every image has the same weight.
     - The training images are scored in eval mode too (`train_sample`): the loss in train mode is
       measured with dropout on and with weights that change under way.
     - A schedule may move with every batch (`schedule_every="batch"`), and a diverging loss ends the loop.
+    - What goes on inside the network is read on `probe_images` after every epoch (`probes.py`), where they are given.
 
     Raises (from `loop`):
         Diverged: the loss is not a number or beyond `DIVERGED_LOSS`.
@@ -78,6 +80,7 @@ class LabTrainer(mltrainer.Trainer):
         schedule_every: str = "epoch",
         precision: str = "float32",
         keep: str = "last",
+        probe_images: Tensor | None = None,
         bar: Bar | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +90,7 @@ class LabTrainer(mltrainer.Trainer):
         self.schedule_every = schedule_every
         self.precision = precision
         self.keep = keep
+        self.probe_images = probe_images
         self.bar = bar if bar is not None else tqdm(disable=True)
         self.num_steps = 0
         self.images_seen = 0
@@ -163,6 +167,8 @@ class LabTrainer(mltrainer.Trainer):
             self.scheduler.step(*([valid.loss] if plateau else []))
         self.bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %")
         extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
+        if self.probe_images is not None:
+            extra |= read_probes(self.model, self.probe_images) | read_grad_norms(self.model)
         return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
 
     def both_scores(self) -> tuple[Score, Score]:
@@ -251,11 +257,13 @@ def fit(
     title: str = "",
     progress: bool = True,
     bar: Bar | None = None,
+    probes: bool = True,
 ) -> Result:
     """Train the network of `config` on `data` and return it with all that was measured.
 
     `reporters` are told of every epoch (mltrainer's `Reporter`); `metrics` are mltrainer's metrics, computed
-    over the whole validation set; `title` heads the progress bar, unless progress goes to a `bar` of the caller's.
+    over the whole validation set; `title` heads the progress bar, unless progress goes to a `bar` of the caller's;
+    `probes` reads what goes on inside the network (`probes.py`), which changes nothing in the training.
     The caller's random numbers stay as they were.
 
     Raises:
@@ -274,7 +282,7 @@ def fit(
         if bar is not None
         else progress_bar(title, config.epochs * config.train_images, progress) as bar,
     ):
-        trainer, facts = _build_trainer(config, data, device, metrics, Path(folder), bar)
+        trainer, facts = _build_trainer(config, data, device, metrics, Path(folder), bar, probes)
         trainer.reporters = [history, *reporters]
         for reporter in trainer.reporters:
             if isinstance(reporter, FactReporter):
@@ -284,6 +292,8 @@ def fit(
         final = {"time/total_s": time.perf_counter() - started}
         train, valid = trainer.both_scores()
         final |= scores(train, valid)
+        if trainer.probe_images is not None:
+            final |= read_probes(trainer.model, trainer.probe_images)
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
             kept = history.epochs[trainer.kept_epoch]
@@ -311,7 +321,7 @@ def _train(trainer: LabTrainer, history: History) -> str:
 
 
 def _build_trainer(
-    config: Config, data: Data, device: str, metrics: Sequence[Any], folder: Path, bar: Bar
+    config: Config, data: Data, device: str, metrics: Sequence[Any], folder: Path, bar: Bar, probes: bool
 ) -> tuple[LabTrainer, dict[str, str]]:
     """Return the trainer of a run, with its random numbers at their start, and the facts about it."""
     seeds = Seeds.of(config.seed)
@@ -351,6 +361,7 @@ def _build_trainer(
         schedule_every="batch",
         precision=resolve_precision(config.precision, device),
         keep=config.keep,
+        probe_images=normalise(sample.x[:PROBE_IMAGES]) if probes else None,
         bar=bar,
     )
     torch.manual_seed(seeds.dropout)

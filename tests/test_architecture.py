@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "cnnlab"
 
 # A module imports only from its left.
-ORDER = ["errors", "paths", "config", "sources", "data", "models", "scores", "device", "facts", "progress"]
+ORDER = ["errors", "paths", "config", "sources", "data", "models", "scores", "device", "facts", "probes", "progress"]
 ORDER += ["training", "figures", "server", "tracking", "studies", "inquiry", "reporting", "doctor", "cli", "__main__"]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 

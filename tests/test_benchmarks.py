@@ -28,7 +28,7 @@ def test_a_benchmark_runs_from_the_command_line() -> None:
 def test_the_benchmarks_explain_themselves() -> None:
     command = [sys.executable, "-m", "benchmarks", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in ("throughput", "study", "overhead", "accuracy", "startup", "engines", "precision"):
+    for name in ("throughput", "study", "overhead", "accuracy", "startup", "engines", "probes", "precision"):
         assert name in done.stdout
 
 

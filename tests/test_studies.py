@@ -171,7 +171,8 @@ def test_a_plan_measures_each_kind_of_network_once(home: Path, small: Config, mo
     study = Study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
     plan = study.plan(connect(quiet))
     assert len(measured) == 2
-    one_run = small.epochs * (small.train_images / 100 + (5_000 + small.train_images) / 1000) + planning.LOGGING_S
+    scored = 5_000 + small.train_images + 256  # validation images, training sample, probe batch
+    one_run = small.epochs * (small.train_images / 100 + scored / 1000) + planning.LOGGING_S
     assert plan.seconds == pytest.approx(planning.FIRST_MODEL_S + 6 * one_run)
 
 

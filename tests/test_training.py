@@ -164,6 +164,12 @@ def test_every_optimizer_learns_with_every_schedule(
     assert last_lr == lr if schedule == "constant" else last_lr < 0.02 * lr
 
 
+@pytest.mark.parametrize("head_norm", ["batch", "layer"])
+def test_a_normalised_head_learns(small: Config, small_data: Data, head_norm: str) -> None:
+    result = train(replace(small, head_norm=head_norm, dropout=0.3, train_images=322, epochs=5), small_data)
+    assert result.final["loss/valid"] < 0.75 * math.log(10)  # also with a last batch of two
+
+
 def test_one_single_step_is_possible(small: Config, small_data: Data) -> None:
     result = train(replace(small, train_images=8, batch_size=8, epochs=1), small_data)
     assert result.facts["steps"] == "1"

@@ -12,6 +12,7 @@ import torch
 from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config, replace
 from cnnlab.data import VALID_PER_CLASS, Data, Split
 from cnnlab.models import build_model, num_parameters
+from cnnlab.probes import PROBE_IMAGES
 from cnnlab.studies.engines import Engine, choose_engine, num_workers
 from cnnlab.studies.results import results
 from cnnlab.studies.runner import THREADS, trained_elsewhere
@@ -110,18 +111,21 @@ def _one_run_s(config: Config, slots: int, speeds: dict[Config, Speed]) -> float
     )
     if kind not in speeds:
         speeds[kind] = _measure(kind, slots)
-    scored = VALID_IMAGES + min(TRAIN_EVAL_IMAGES, config.train_images)
+    scored = VALID_IMAGES + min(TRAIN_EVAL_IMAGES, config.train_images) + min(PROBE_IMAGES, config.train_images)
     return config.epochs * (config.train_images / speeds[kind].train + scored / speeds[kind].score) + LOGGING_S
 
 
 def _measure(config: Config, slots: int) -> Speed:
-    """Train two short epochs on noise in `slots` threads at the same time; the second one counts."""
+    """Train two short epochs on noise in `slots` threads at the same time; the second one counts.
+
+    Probes are left out: here they would have many times their share. They take as long as scoring their images.
+    """
     noise = Data(_noise(config.train_images), _noise(TRAIN_EVAL_IMAGES // 5))
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(slots) as pool:
-            runs = list(pool.map(lambda _: fit(config, noise, progress=False), range(slots)))
+            runs = list(pool.map(lambda _: fit(config, noise, progress=False, probes=False), range(slots)))
     finally:
         torch.set_num_threads(threads)
     train_s = [config.train_images / run.epochs[1]["time/images_per_s"] for run in runs]

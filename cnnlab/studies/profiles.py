@@ -42,7 +42,7 @@ PROFILES = {
         many_epochs=3,
         long_dropouts=(0.0, 0.5),
         lrs=(0.03, 0.3),
-        lr_epochs=1,
+        lr_epochs=2,
         tiny_batch_images=128,
     ),
     "quick": Profile(  # minutes: in the classroom
@@ -55,7 +55,7 @@ PROFILES = {
         many_epochs=40,
         long_dropouts=(0.0, 0.5),
         lrs=(0.003, 0.03, 0.3),
-        lr_epochs=1,
+        lr_epochs=2,
         tiny_batch_images=2_000,
     ),
     "full": Profile(  # hours: the results that count
