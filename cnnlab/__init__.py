@@ -28,8 +28,17 @@ _HOME = {
     "run_study": "studies.runner",
     "results": "studies.results",
     "summary": "studies.results",
+    "power": "inquiry.power",
+    "predict": "inquiry.prediction",
+    "verdict": "inquiry.verdict",
+    "open_vault": "inquiry.vault",
+    "confront": "reporting.confront",
     "plot_arms": "reporting.figures",
     "plot_curves": "reporting.figures",
+    "plot_gaps": "reporting.figures",
+    "plot_isolation": "reporting.figures",
+    "plot_levels": "reporting.figures",
+    "plot_probes": "reporting.figures",
     "links": "reporting.text",
 }
 __all__ = sorted(_HOME)

@@ -36,6 +36,11 @@ def models_folder() -> Path:
     return project_root() / "models"
 
 
+def experiment_log() -> Path:
+    """The journals: one Markdown file for each study."""
+    return project_root() / "experiment_log"
+
+
 def state_folder() -> Path:
     """Files of this machine only (server log, undelivered measurements); not under version control."""
     folder = project_root() / ".cnnlab"

@@ -6,11 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnlab.config import differences
 from cnnlab.figures import BLUE, GREEN, GREY, ORANGE
 from cnnlab.inquiry.calibration import Calibration
 from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.verdict import SCALES, Verdict
 from cnnlab.reporting.figures import WIDTH, axis_label, mean_interval, titled
+from cnnlab.studies.contrast import Contrast
 
 OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
 
@@ -51,16 +53,15 @@ def _draw_effect(axes: Axes, one: Verdict) -> None:
 def plot_interaction(one: Verdict, number: str = "") -> Figure:
     """Return the four arms of an interaction on both scales, with the line on which two effects would just add up."""
     contrast, runs = one.prediction.contrast, one.runs
-    by_weight = sorted(contrast.weights, key=lambda arm: arm != contrast.control)
-    neither = by_weight[0]
-    (both,) = contrast.new
+    neither, both = contrast.control, contrast.new[0]
     a, b = (arm for arm in contrast.arms if arm not in (neither, both))
+    (a_off, a_on), (b_off, b_on) = (_levels(contrast, arm) for arm in (a, b))
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), SCALES, strict=True):
         metric = METRICS[name]
         values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
         means = {arm: float(value.mean()) for arm, value in values.items()}
-        for pair, colour, style, label in (((neither, b), BLUE, "-", f"without {a}"), ((a, both), ORANGE, "--", a)):
+        for pair, colour, style, label in (((neither, b), BLUE, "-", a_off), ((a, both), ORANGE, "--", a_on)):
             axes.plot([0, 1], [means[arm] for arm in pair], style, color=colour, label=label)
             for x, arm in enumerate(pair):
                 mean, low, high = mean_interval(values[arm])
@@ -68,12 +69,19 @@ def plot_interaction(one: Verdict, number: str = "") -> Figure:
                 axes.plot([x] * len(values[arm]), values[arm], "o", color=colour, alpha=0.4, ms=4)
         added = means[a] + means[b] - means[neither]
         axes.plot([0, 1], [means[a], added], ":", color=GREY, marker="x", label="if the effects just added up")
-        axes.set_xticks([0, 1], [f"without {b}", b], fontsize=8)
+        axes.set_xticks([0, 1], [b_off, b_on], fontsize=8)
         axes.set(ylabel=axis_label(metric), xlim=(-0.25, 1.25))
         axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     n = len(runs) // len(contrast.arms)
     return titled(figure, f"{one.prediction.study}: {contrast.text} (mean and 95 % interval, n = {n})", number)
+
+
+def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:
+    """Return what an arm changes, without and with the change, such as ("norm=none", "norm=batch")."""
+    pairs = differences(contrast.arms[contrast.control], contrast.arms[arm]).items()
+    before = ", ".join(f"{name}={old}" for name, (old, _) in pairs)
+    return before, ", ".join(f"{name}={new}" for name, (_, new) in pairs)
 
 
 def plot_calibration(found: Calibration, number: str = "") -> Figure:

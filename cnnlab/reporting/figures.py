@@ -45,9 +45,10 @@ def titled(figure: Figure, title: str, number: str = "") -> Figure:
 
 
 def axis_label(metric: Metric) -> str:
-    """Return how an axis names a metric: percentages where it is a share."""
+    """Return how an axis names a metric: in percent where it is a share, by its name where its label is long."""
     unit = "%" if metric.unit == "pp" and not metric.name.startswith("gap") else metric.unit
-    return f"{metric.label} ({unit})" if unit else metric.label
+    label = metric.label if len(metric.label) < 30 else metric.name
+    return f"{label} ({unit})" if unit else label
 
 
 def plot_arms(
@@ -77,7 +78,7 @@ def _dots_and_mean(axes: Axes, x: float, values: pd.Series, colour: str = BLUE, 
 
 def wrapped(name: str) -> str:
     """Return the name of an arm on several short lines."""
-    return name.replace(", ", ",\n").replace(" in the ", "\nin the ")
+    return name.replace(", ", ",\n").replace(" in the ", "\nin the\n").replace("=", "=\n" if len(name) > 11 else "=")
 
 
 def plot_curves(

@@ -1,8 +1,11 @@
 """The record of one run in MLflow: params, facts, metrics after every epoch, figures, the model."""
 
 import copy
+import tempfile
 import time
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,19 +14,22 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mlflow.models import infer_signature
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
 from cnnlab.data import Data
+from cnnlab.errors import LabError
 from cnnlab.figures import run_figures
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.dead_runs import this_process
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.journal import Journal
 from cnnlab.tracking.seal import SEAL, seal_run
+from cnnlab.tracking.store import Store, first_line
 from cnnlab.training import FactReporter, Result
 
+WEIGHTS = "weights.safetensors"
 MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
@@ -124,7 +130,7 @@ class RunLogger(FactReporter):
     def _save_model(self, result: Result) -> None:
         model = copy.deepcopy(result.model).cpu().eval()
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, self._journal.files / "weights.safetensors")
+        save_file(weights, self._journal.files / WEIGHTS)
         np.save(self._journal.files / "valid_correct.npy", result.valid.correct.numpy())
         self.write("files")
         save_for_mlflow(model, str(self._journal.model))
@@ -154,6 +160,30 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)
     logger.end(run.info.status, time=run.info.end_time)
+
+
+def log_figures(store: Store, run_id: str, figures: Mapping[str, Figure]) -> None:
+    """Keep figures of a run or a prediction among its artifacts, by their names; a figure of that name is replaced."""
+    with tempfile.TemporaryDirectory(prefix="cnnlab-") as folder:
+        for name, figure in figures.items():
+            figure.savefig(Path(folder) / f"{name}.png", dpi=110)
+        store.client.log_artifacts(run_id, folder, "figures")
+
+
+def load_weights(store: Store, run_id: str) -> dict[str, Tensor]:
+    """Return the kept weights of a run, by the names of the network's parameters.
+
+    Raises:
+        LabError: the run has no weights in the store.
+    """
+    with tempfile.TemporaryDirectory(prefix="cnnlab-") as folder:
+        try:
+            # an embedded store gives its own file, which is only read
+            file = store.client.download_artifacts(run_id, WEIGHTS, folder)
+            return load_file(file)
+        except Exception as error:  # MLflow raises whatever the library below it raises
+            reason = first_line(error)
+            raise LabError(f"the run {run_id} has no weights in the store: is models/ complete? ({reason})") from None
 
 
 def _now_ms() -> int:

@@ -1,10 +1,17 @@
-"""Reading the test set, on the record."""
+"""Reading the test set, on the record, and what came of it."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from cnnlab.data import Split, read_test
 from cnnlab.tracking.environment import environment_facts, owner
 from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import search_runs
 
 EXPERIMENT = "test-set"
 
@@ -21,9 +28,50 @@ def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print)
 
     def record(reason: str) -> None:
         facts = {f"fact.{name}": value for name, value in environment_facts().items()}
-        tags = {"kind": "test-reading", "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
-        run = store.client.create_run(store.experiment_id(EXPERIMENT), tags=tags | facts, run_name="test set read")
-        store.client.log_param(run.info.run_id, "reason", reason)
-        store.client.set_terminated(run.info.run_id)
+        run_id = _create(store, "test-reading", "test set read", facts)
+        store.client.log_param(run_id, "reason", reason)
+        store.client.set_terminated(run_id)
 
     return read_test(record, reason, say)
+
+
+def num_readings(store: Store) -> int:
+    """Return how often this owner has read the test set, deleted records included."""
+    runs = search_runs(store, "tags.kind = 'test-reading'", EXPERIMENT, deleted=True)
+    return sum(run.data.tags.get("owner") == owner() for run in runs)
+
+
+def record_test_result(
+    store: Store, reason: str, opening: int, said: str, arms: pd.DataFrame, correct: Mapping[str, np.ndarray]
+) -> str:
+    """Record what a reading gave, as a run of kind "vault"; return its id.
+
+    `arms` has one row for each arm; its columns become metrics. `correct`: for each arm, whether each image was
+    classified correctly, bool (seeds, images), kept as a file.
+    """
+    stamp = {"stamp": "post-hoc" if opening > 1 else "first opening"}
+    run_id = _create(store, "vault", f"test vault, opening {opening}", stamp)
+    for name, value in {"reason": reason, "opening": str(opening), "arms": ", ".join(arms.index), "said": said}.items():
+        store.client.log_param(run_id, name, value)
+    for arm, row in arms.iterrows():
+        for column, value in row.items():
+            store.client.log_metric(run_id, f"{column}/{_plain(str(arm))}", float(value))
+    store.client.set_tag(run_id, "mlflow.note.content", said)
+    with tempfile.TemporaryDirectory(prefix="cnnlab-") as folder:
+        file = Path(folder) / "test_correct.npz"
+        arrays: dict[str, Any] = {_plain(arm): values for arm, values in correct.items()}
+        np.savez_compressed(file, **arrays)
+        store.client.log_artifact(run_id, str(file))
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+def _create(store: Store, kind: str, name: str, tags: Mapping[str, str]) -> str:
+    own = {"kind": kind, "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
+    run = store.client.create_run(store.experiment_id(EXPERIMENT), tags=own | dict(tags), run_name=name)
+    return str(run.info.run_id)
+
+
+def _plain(name: str) -> str:
+    """Return a name without the characters that MLflow doesn't take in a metric's name."""
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)

@@ -11,7 +11,12 @@ from urllib.parse import urlencode
 
 from cnnlab.tracking.store import Store
 
-VIEWS = {"table": "every run, best first", "curves": "curves of each arm: mean over the seeds, with a band"}
+VIEWS = {
+    "table": "every run, best first",
+    "curves": "the mean curve of each arm, with a band over the seeds",
+    "predictions": "what was predicted, and the verdicts",
+}
+NOTE = "mlflow.note.content"
 FINALS = ("final/accuracy/valid", "final/loss/valid", "final/gap/loss")
 CHARTS = {
     "Validation": ("loss/valid", "accuracy/valid"),
@@ -39,9 +44,24 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
     }
     by_arm = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
     curves = table | {"groupBy": by_arm} | _charts()
-    store.client.set_experiment_tag(experiment_id, "mlflow.note.content", question)
-    for key, view in {"table": table, "curves": curves}.items():
+    tags = store.client.get_experiment(experiment_id).tags
+    if not tags.get(NOTE, "").startswith(question):  # else it may hold verdicts as well
+        store.client.set_experiment_tag(experiment_id, NOTE, question)
+    for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
         store.client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+
+
+def publish_verdicts(store: Store, experiment: str, question: str, verdicts: Iterable[str]) -> None:
+    """Write the question above an experiment's table, with what is known about it by now."""
+    note = question + "\n" + "".join(f"\n- {verdict}" for verdict in verdicts)
+    store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note.strip())
+
+
+def _predictions(table: dict[str, Any]) -> dict[str, Any]:
+    params = ("contrast", "metric", "direction", "low", "high", "confidence", "verdict_1_outcome", "verdict_1_label")
+    columns = [*(f"params.`{name}`" for name in params), "tags.`owner`"]
+    order = {"orderByKey": "attributes.start_time", "orderByAsc": True}
+    return table | {"searchFilter": "tags.kind = 'prediction'", "selectedColumns": columns} | order
 
 
 def _charts() -> dict[str, Any]:

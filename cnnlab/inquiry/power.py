@@ -1,0 +1,85 @@
+"""What a study can show: the noise floor from repeated runs of its control, and the smallest effect it would find."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from cnnlab.config import Config, replace
+from cnnlab.inquiry.metrics import Metric, find_metric
+from cnnlab.inquiry.statistics import detectable, seeds_to_show
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.environment import owner
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
+
+
+@dataclass(frozen=True, repr=False)
+class Power:
+    """The noise floor and what follows from it, in the metric's unit. Printed it is two sentences.
+
+    sd: between runs of the same arm, over n runs that differ in their seed only; nan where n < 2. is_own: whether
+    these are runs of the study's control, or those of another arm, taken for a guess.
+    """
+
+    study: Study = field(repr=False)
+    metric: Metric
+    sd: float
+    n: int
+    is_own: bool
+
+    @property
+    def detectable(self) -> float:
+        """The smallest difference between two arms that the study finds 4 times in 5.
+
+        Two arms of the same spread, whose seeds don't correlate: the difference of a seed has SD sqrt(2) x sd.
+        """
+        return detectable(math.sqrt(2) * self.sd, len(self.study.seeds))
+
+    def sentence(self) -> str:
+        """Return what was found, in words."""
+        m, seeds = self.metric, len(self.study.seeds)
+        if self.n < 2:
+            return (
+                f"Noise floor unknown: run the A/A test first (two equal arms with different seeds). Until then nobody "
+                f"knows which difference of the {m.label} {seeds} seeds can show."
+            )
+        whose = "its control" if self.is_own else "an arm that is trained otherwise, taken for a guess"
+        needed = seeds_to_show(m.sesoi, math.sqrt(2) * self.sd)
+        about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
+        return (
+            f"Noise floor: equal runs differ in {m.label}, SD {m.say(self.sd, sign=False)} (n = {self.n} runs "
+            f"of {whose}). With {seeds} seeds this study finds a difference of {m.say(self.detectable, sign=False)} 4 "
+            f"times in 5; for {m.say(m.sesoi, sign=False)} it takes {about}."
+        )
+
+    __str__ = sentence
+    __repr__ = sentence
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.sentence()}</p>"
+
+
+def power(study: Study, metric: str = "accuracy/valid", store: Store | None = None) -> Power:
+    """Return what a study can show, from the runs of this owner with the config of its control, in any study.
+
+    Where there are fewer than two of them, the arm with the most runs in the store is taken for a guess.
+
+    Raises:
+        LabError: there is no such metric, or the store doesn't answer.
+    """
+    measured = find_metric(metric)
+    runs = load_runs(store or connect(say=lambda line: None))
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("config")
+    values: dict[Config, list[float]] = {}
+    for config, value in zip(runs["config"], runs.get(metric, pd.Series(dtype=float)), strict=True):
+        if np.isfinite(value):
+            values.setdefault(replace(config, seed=0), []).append(measured.scale * value)
+    control = replace(study.arms[study.control], seed=0)
+    own = values.get(control, [])
+    is_own = len(own) >= 2
+    used = own if is_own else max(values.values(), key=len, default=[])
+    sd = float(np.std(used, ddof=1)) if len(used) >= 2 else math.nan
+    return Power(study, measured, sd, len(used), is_own)

@@ -1,0 +1,170 @@
+"""The test vault: the official test images are looked at once, at the end, on the record.
+
+Two intervals belong to the final claim. Over seeds: what to expect when the networks are trained again and tested on
+the same images. Over seeds and images: what to expect on new images as well.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cnnlab.data import Batches, Split
+from cnnlab.errors import LabError
+from cnnlab.inquiry.statistics import LEVEL, Effect, contrast_effect
+from cnnlab.models import build_model
+from cnnlab.studies.results import results
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.run_logger import load_weights
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.test_set import num_readings, read_test_set, record_test_result
+from cnnlab.training import EVAL_BATCH
+
+RESAMPLES = 2_000
+CHUNK = 100  # resamples at a time: (100, 10,000) numbers fit into a cache
+
+
+@dataclass(frozen=True, repr=False)
+class Opening:
+    """What came out of the vault. Printed, or shown in a notebook, it is a table with sentences.
+
+    number: which opening of this owner it was; from the second on it is post-hoc. arms: one row each, `n`, and in
+    percent or percentage points `test, test_sd, valid, optimism` (valid - test). claims: for each arm but the first,
+    the difference of its test accuracy to the first, in pp, over seeds, and the interval over seeds and images.
+    """
+
+    number: int
+    reason: str
+    arms: pd.DataFrame
+    claims: dict[str, tuple[Effect, tuple[float, float]]]
+
+    @property
+    def is_post_hoc(self) -> bool:
+        """Whether the test images had been looked at before."""
+        return self.number > 1
+
+    def lines(self) -> list[str]:
+        """Return what there is to say, a sentence a line."""
+        control = self.arms.index[0]
+        said = [f"Opening {self.number} of the test vault: {self.reason}"]
+        if self.is_post_hoc:
+            said.append("POST-HOC: the test images had been looked at before, so these are no unseen images any more.")
+        for arm, (e, (low, high)) in self.claims.items():
+            said.append(
+                f"{arm} - {control}: {e.estimate:+.2f} pp on the test images; 95 % interval "
+                f"[{e.low:+.2f}, {e.high:+.2f}] if trained again (n = {e.n} seeds), "
+                f"[{low:+.2f}, {high:+.2f}] if trained again and on new images."
+            )
+        worst = self.arms["optimism"].max()
+        said.append(f"Selection optimism: validation is at most {worst:+.2f} pp above test.")
+        return said
+
+    def __str__(self) -> str:
+        return "\n".join([self.arms.round(2).to_string(), *self.lines()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.arms.round(2).to_html() + "".join(f"<p>{line}</p>" for line in self.lines())
+
+
+def open_vault(
+    arms: Mapping[str, tuple[Study, str]],
+    reason: str,
+    store: Store | None = None,
+    say: Callable[[str], None] = print,
+) -> Opening:
+    """Evaluate the trained networks of some arms on the official test images, and record when, why and the result.
+
+    `arms` are the studies and their arms by the names they shall have here, the one to compare with first:
+    `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part.
+
+    Raises:
+        LabError: no reason, an arm without at least two finished runs, or without weights in the store.
+    """
+    store = store or connect(say)
+    runs = {name: _runs_of(name, *where, store) for name, where in arms.items()}
+    if not runs:
+        raise LabError("name at least one arm, such as {'baseline': (baseline, 'baseline')}.")
+    models = {name: _load(store, some) for name, some in runs.items()}
+    number = num_readings(store) + 1
+    test = read_test_set(store, reason, say)
+    correct = {name: np.stack([_correct(model, test) for model in some]) for name, some in models.items()}
+    table = _table(runs, correct)
+    opening = Opening(number, reason, table, _claims(runs, correct))
+    record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct)
+    return opening
+
+
+def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
+    if arm not in study.arms:
+        raise LabError(f"{name}: {study.name} has no arm {arm!r}: choose from {', '.join(study.arms)}.")
+    runs = results(study, store)
+    runs = runs[runs["arm"] == arm].reset_index(drop=True)
+    runs["trained"] = runs["reused_from"].where(runs["reused_from"] != "", runs["run_id"])  # where the weights are
+    if len(runs) < 2:
+        raise LabError(f"{name}: {len(runs)} finished runs of {arm} in {study.name}; a claim needs at least two seeds.")
+    return runs
+
+
+def _load(store: Store, runs: pd.DataFrame) -> list[torch.nn.Module]:
+    models: list[torch.nn.Module] = []
+    for config, run_id in zip(runs["config"], runs["trained"], strict=True):
+        models.append(build_model(config).eval())
+        models[-1].load_state_dict(load_weights(store, run_id))
+    return models
+
+
+def _correct(model: torch.nn.Module, test: Split) -> np.ndarray:
+    """Return whether each test image is classified correctly: bool (N,)."""
+    with torch.inference_mode():
+        return torch.cat([model(x).argmax(dim=1) == y for x, y in Batches(test, EVAL_BATCH)]).numpy()
+
+
+def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.DataFrame:
+    rows = {}
+    for name, some in runs.items():
+        test, valid = 100 * correct[name].mean(axis=1), 100 * some["accuracy/valid"]
+        rows[name] = {
+            "n": len(some),
+            "test": test.mean(),
+            "test_sd": test.std(ddof=1),
+            "valid": valid.mean(),
+            "optimism": valid.mean() - test.mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _claims(
+    runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]
+) -> dict[str, tuple[Effect, tuple[float, float]]]:
+    control, *others = runs
+    claims = {}
+    for name in others:
+        seeds = [seed for seed in runs[name]["seed"] if seed in set(runs[control]["seed"])]
+        if len(seeds) < 2:
+            raise LabError(f"{name} and {control} have fewer than two seeds in common: they can't be compared.")
+        pair = {arm: correct[arm][runs[arm]["seed"].isin(seeds)] for arm in (control, name)}
+        accuracy = pd.DataFrame({arm: 100 * values.mean(axis=1) for arm, values in pair.items()})
+        effect = contrast_effect(accuracy, {control: -1.0, name: 1.0})
+        differences = 100 * (pair[name].astype(float) - pair[control].astype(float))
+        claims[name] = effect, crossed_interval(differences, np.random.default_rng(0))
+    return claims
+
+
+def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval of the mean when both rows and columns are drawn anew, with replacement.
+
+    The pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2)), which is conservative. Shapes: (S, N).
+    """
+    seeds, images = values.shape
+    means: list[float] = []
+    for _ in range(RESAMPLES // CHUNK):
+        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), CHUNK)
+        columns = rng.multinomial(images, np.full(images, 1 / images), CHUNK)
+        means += ((rows @ values) * columns).sum(axis=1).tolist()
+    low, high = np.quantile(np.array(means) / (seeds * images), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
