@@ -4,12 +4,14 @@ Two intervals belong to the final claim. Over seeds: what to expect when the net
 the same images. Over seeds and images: what to expect on new images as well.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 
 from cnnlab.data import Batches, Split
 from cnnlab.errors import LabError
@@ -156,9 +158,11 @@ def _claims(
 
 
 def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of the mean when both rows and columns are drawn anew, with replacement.
+    """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
 
-    The pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2)), which is conservative. Shapes: (S, N).
+    The standard error comes from the pigeonhole bootstrap, which draws rows and columns anew, with replacement (Owen
+    2007, Annals of Applied Statistics 1(2)), and is conservative. A handful of seeds says little about their spread, so
+    the interval is mean +- t(S - 1) x SE x sqrt(S / (S - 1)), as it would be for the seeds alone.
     """
     seeds, images = values.shape
     means: list[float] = []
@@ -166,5 +170,6 @@ def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float 
         rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), CHUNK)
         columns = rng.multinomial(images, np.full(images, 1 / images), CHUNK)
         means += ((rows @ values) * columns).sum(axis=1).tolist()
-    low, high = np.quantile(np.array(means) / (seeds * images), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    error = np.std(np.array(means) / (seeds * images), ddof=1) * math.sqrt(seeds / (seeds - 1))
+    half = float(stats.t.ppf((1 + level) / 2, seeds - 1) * error)
+    return float(values.mean()) - half, float(values.mean()) + half

@@ -16,6 +16,7 @@ from cnnlab import paths, server
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
