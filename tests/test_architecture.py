@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "cnnlab"
 
 # A module imports only from its left.
 ORDER = ["errors", "paths", "config", "sources", "data", "models", "device", "facts", "progress"]
-ORDER += ["training", "figures", "server", "tracking", "studies", "reporting", "doctor", "cli", "__main__"]
+ORDER += ["training", "figures", "server", "tracking", "studies", "inquiry", "reporting", "doctor", "cli", "__main__"]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
