@@ -70,7 +70,7 @@ def predict(
     seeds: int | None,
 ) -> None:
     """Record what you expect of STUDY, before its first run; what is missing is asked for."""
-    from cnnlab.config import changes_from_text
+    from cnnlab.inquiry.contrasts import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
     from cnnlab.tracking.connection import connect
 
