@@ -26,7 +26,7 @@ from cnnlab.data import Batches, Data, Split, normalise
 from cnnlab.device import keep_freed_memory, resolve_device, resolve_precision
 from cnnlab.errors import LabError
 from cnnlab.facts import facts_as_built
-from cnnlab.models import build_model
+from cnnlab.models import Build, build_model
 from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
 from cnnlab.progress import Bar, progress_bar
 from cnnlab.scores import Score, scores
@@ -258,7 +258,7 @@ def fit(
     progress: bool = True,
     bar: Bar | None = None,
     probes: bool = True,
-    build: Callable[[Config], nn.Module] = build_model,
+    build: Build = build_model,
 ) -> Result:
     """Train the network of `config` on `data` and return it with all that was measured.
 
@@ -323,14 +323,7 @@ def _train(trainer: LabTrainer, history: History) -> str:
 
 
 def _build_trainer(
-    config: Config,
-    data: Data,
-    build: Callable[[Config], nn.Module],
-    device: str,
-    metrics: Sequence[Any],
-    folder: Path,
-    bar: Bar,
-    probes: bool,
+    config: Config, data: Data, build: Build, device: str, metrics: Sequence[Any], folder: Path, bar: Bar, probes: bool
 ) -> tuple[LabTrainer, dict[str, str]]:
     """Return the trainer of a run, with its random numbers at their start, and the facts about it."""
     seeds = Seeds.of(config.seed)

@@ -19,10 +19,8 @@ from torch.nn.functional import cross_entropy
 
 from cnnlab.config import NUM_CLASSES, Config, replace
 from cnnlab.data import Data, Split, normalise
-from cnnlab.models import build_model
+from cnnlab.models import Build, build_model
 from cnnlab.training import Seeds, fit
-
-Build = Callable[[Config], nn.Module]
 
 DEVICE = "cpu"  # the same numbers on every machine
 STARTS = 5  # initialisations over which the initial loss is averaged
