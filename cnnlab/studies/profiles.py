@@ -41,7 +41,7 @@ PROFILES = {
         few_images=320,
         many_epochs=3,
         long_dropouts=(0.0, 0.5),
-        lrs=(0.03, 0.3),
+        lrs=(0.003, 0.03, 0.3),
         lr_epochs=2,
         tiny_batch_images=128,
     ),
