@@ -38,7 +38,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "direction": "lower",
             "size": (0.05, 0.2),
             "confidence": 70,
-            "because": "in train mode the loss is measured with dropout on, so it is too high; validation has dropout off",
+            "because": "in train mode the loss is measured with dropout on, so it is too high; "
+            "validation has dropout off",
             "if_refuted": "dropout changes both losses alike, and the gap can be taken at face value",
         },
         {
