@@ -32,7 +32,7 @@ from cnnlab.progress import Bar, progress_bar
 from cnnlab.scores import Score, scores
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
-EVAL_BATCH = 500
+EVAL_BATCH = 100  # the maps of more images don't fit into the cache of a CPU: 500 take twice as long
 READ_EVERY = 10  # steps; reading a loss makes the program wait for the GPU
 DIVERGED_LOSS = 100.0  # guessing among ten classes has ln 10 = 2.3: what is far beyond does not come back
 

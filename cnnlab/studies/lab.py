@@ -76,7 +76,7 @@ def _normalization(profile: Profile, base: Config) -> Study:
         "What does a normalisation layer change, and does it matter which one?",
         base,
         _seeds(profile),
-        vary={"norm": ("none", "batch", "layer", "group", "instance")},
+        vary={"norm": profile.norms},
     )
 
 
