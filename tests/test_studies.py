@@ -1,6 +1,7 @@
 """A study trains what is missing, once, and reports what MLflow holds."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -219,3 +220,13 @@ def test_the_dropout_study_varies_dropout_alone() -> None:
     study = lab_studies(find_profile("full"))["02-dropout"]
     assert [config.dropout for config in study.arms.values()] == [0.0, 0.1, 0.3, 0.5]
     assert {replace(config, dropout=0.0) for config in study.arms.values()} == {study.base}
+
+
+def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Study, small_data: Data) -> None:
+    """A run that diverged has no loss: the mean of the others is not the mean of the arm."""
+    runs = predicted(study).run(small_data, connect(quiet), quiet, progress=False)
+    runs.loc[runs["arm"] == "dropout=0.5", "loss/valid"] = [0.5, float("nan")]
+    table = summary(study, runs)
+    assert math.isnan(table.loc["dropout=0.5", "loss"])
+    assert table.loc["dropout=0.5", "accuracy"] > 0
+    assert not math.isnan(table.loc["dropout=0.0", "loss"])
