@@ -201,9 +201,11 @@ def test_an_interval_is_the_t_interval() -> None:
 def test_profiles_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_PROFILE", "tiny")
     assert find_profile().name == "tiny"
-    assert list(lab_studies(find_profile("quick"))) == ["quick-01-baseline", "quick-02-dropout"]
-    assert list(lab_studies(find_profile("full"))) == ["01-baseline", "02-dropout"]
-    assert list(lab_studies(find_profile("full", epochs=3))) == ["custom-01-baseline", "custom-02-dropout"]
+    names = ["01-baseline", "02-dropout", "02-dropout-long", "03-learning-rates", "03-normalization"]
+    names += ["03-tiny-batches", "04-combined"]
+    assert list(lab_studies(find_profile("full"))) == names
+    assert list(lab_studies(find_profile("quick"))) == [f"quick-{name}" for name in names]
+    assert list(lab_studies(find_profile("full", epochs=3))) == [f"custom-{name}" for name in names]
     with pytest.raises(LabError, match="choose tiny, quick, full"):
         find_profile("huge")
 
@@ -212,8 +214,11 @@ def test_a_study_is_found_by_a_part_of_its_name() -> None:
     studies = lab_studies(find_profile("quick"))
     assert [study.name for study in pick(studies, ("dropout",))] == ["quick-02-dropout"]
     assert pick(studies, ()) == list(studies.values())
-    with pytest.raises(LabError, match="'norm' names 0 studies"):
-        pick(studies, ("norm",))
+    assert [study.name for study in pick(studies, ("long",))] == ["quick-02-dropout-long"]
+    with pytest.raises(LabError, match="'layers' names 0 studies"):
+        pick(studies, ("layers",))
+    with pytest.raises(LabError, match="'03' names 3 studies"):
+        pick(studies, ("03",))
 
 
 def test_the_dropout_study_varies_dropout_alone() -> None:
