@@ -11,7 +11,8 @@ What to take from here into your own experiments:
 3. The search goes on where it was interrupted: the trials are in a file, and trial k draws its random numbers
    from (seed, k), so that an interruption changes nothing.
 4. The score of the winner is not its result. The best of many noisy scores is partly luck, so the winner is trained
-   again with fresh seeds, beside the baseline. What it loses on the way is the winner's curse.
+   again with fresh seeds, beside the baseline, after a prediction is on record. What it loses on the way is the
+   winner's curse.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from hyperopt import STATUS_OK, Trials, fmin, hp, tpe
 from hyperopt.pyll import as_apply
 from mltrainer.trainer import Reporter
 
-from cnnlab import Study, build_model, connect, find_profile, fit, load_data, replace
+from cnnlab import Study, build_model, connect, find_profile, fit, load_data, predict, replace, verdict
 from cnnlab.config import BASE, Config, from_params, to_params
 from cnnlab.data import Data
 from cnnlab.errors import LabError
@@ -171,6 +172,19 @@ def confirm(
         seeds=range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + n),
         arms={"baseline": base, "winner": winner},
     )
+    # The search is exploration. What it found is a prediction now, and fresh seeds can refute it.
+    prediction = predict(
+        study,
+        arm="winner",
+        metric="loss/valid",
+        direction="lower",
+        size=(0.005, 0.5),
+        confidence=80,
+        because=f"it had the lowest validation loss of {len(results)} trials, some of which will be more than luck",
+        if_refuted="the winner of the search was lucky, and its settings are no better than those of the baseline",
+        builds_on=f"search {parent_id}",
+    )
+    click.echo(f"{prediction}\n")
     runs = study.run(say=click.echo).set_index("seed")
     arms = {arm: runs[runs["arm"] == arm] for arm in study.arms}
     click.echo(f"\n{'':40}{'accuracy':>10}{'loss':>10}")
@@ -186,6 +200,7 @@ def confirm(
         f"\nThe winner's curse: with fresh seeds its accuracy is {abs(curse):.2f} pp {less_or_more} than in the search."
     )
     click.echo(f"Winner - baseline: {mean:+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] over {n} pairs of runs.")
+    click.echo(f"\n{verdict(study)}")
     with mlflow.start_run(run_id=parent_id):
         mlflow.log_metrics({"search/best_accuracy": best["accuracy"], "search/best_loss": best["loss"]})
         mlflow.log_metrics({"confirmed/curse_pp": curse, "confirmed/gain_pp": mean})

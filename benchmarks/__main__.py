@@ -19,6 +19,7 @@ MODULES = {
     "engines": "engines",
     "profile": "profiling",
     "probes": "probing",
+    "estimators": "estimators",
     "precision": "precision",
 }
 ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf16
@@ -37,7 +38,7 @@ ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
     """Measure the lab against its peers; without a NAME everything but precision.
 
-    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes and precision.
+    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators and precision.
     """
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
     failed = []

@@ -21,6 +21,7 @@ from benchmarks.table import Table, machine
 from cnnlab.config import BASE, BEST, Config, differences, replace
 from cnnlab.models import build_model, num_parameters
 from cnnlab.studies.engines import LocalWorkers, num_workers
+from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 
@@ -96,7 +97,9 @@ def combination() -> Study:
         "large batches": {"batch_size": 128},
     }
     arms = {arm: replace(base, **change) for arm, change in changes.items()}
-    return Study("best-3-combinations", "Which changes go together?", base, (0,), arms=arms)
+    return Study(
+        "best-3-combinations", "Which changes go together?", base, (0,), arms=arms, roles={"epochs": "scientific"}
+    )
 
 
 def confirmation() -> Study:
@@ -159,7 +162,7 @@ def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
     store = connect(click.echo)
     with LocalWorkers(store, workers or num_workers()) as engine:
         for study in [STUDIES[name] for name in names] or STUDIES.values():
-            runs = study.run(None, store, click.echo, engine, "cpu")
+            runs = run_study(study, None, store, click.echo, engine, "cpu", explore=True)
             tables = [effects(runs)] if study.name == screening().name else []
             tables.append(arms_table(study, runs))
             text = "\n\n".join([f"# {study.question}", *(table.markdown() for table in tables), f"{NOTE} {machine()}."])

@@ -14,6 +14,7 @@ from cnnlab import config as configs
 from cnnlab.config import replace
 from cnnlab.device import has_bf16, resolve_device
 from cnnlab.reporting.figures import mean_interval
+from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 
 STORE = ROOT / "benchmarks" / "store"
@@ -109,7 +110,7 @@ def compare(folder: str, network: str, images: int, epochs: int, seeds: int) -> 
     base = replace(getattr(configs, network), train_images=images, epochs=epochs, precision=PRECISIONS[0])
     name = Size(network, images, epochs, seeds).experiment
     study = Study(name, "Is bf16 as good as float32?", base, tuple(range(seeds)), {"precision": PRECISIONS})
-    runs = study.run().sort_values("seed")
+    runs = run_study(study, explore=True).sort_values("seed")
     found: Measured = {
         f"{precision} {metric.column}": runs.loc[runs["arm"] == f"precision={precision}", metric.column].tolist()
         for precision in PRECISIONS

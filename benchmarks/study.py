@@ -16,6 +16,7 @@ from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
 from cnnlab.data import load_data
 from cnnlab.studies.engines import choose_engine
+from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
@@ -100,7 +101,7 @@ def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Mea
         began, started = time.time(), time.perf_counter()
         store = connect(quiet)
         with choose_engine(engine, store, images, device="cpu") as where:
-            runs = study.run(store=store, say=quiet, engine=where, device="cpu", progress=False)
+            runs = run_study(study, None, store, quiet, where, "cpu", progress=False, explore=True)
             slots = where.slots
         total_s = time.perf_counter() - started
         precision = ", ".join(sorted(set(runs["fact.precision"])))

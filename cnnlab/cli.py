@@ -15,7 +15,7 @@ import click
 from cnnlab.errors import LabError
 
 if TYPE_CHECKING:
-    from cnnlab.inquiry.verdict import Verdicts
+    from cnnlab.reporting.confront import Confrontation
     from cnnlab.studies.study import Study
     from cnnlab.tracking.store import Store
 
@@ -71,7 +71,7 @@ def predict(
     seeds: int | None,
 ) -> None:
     """Record what you expect of STUDY, before its first run; what is missing is asked for."""
-    from cnnlab.config import changes_from_text
+    from cnnlab.inquiry.contrasts import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
     from cnnlab.tracking.connection import connect
 
@@ -155,7 +155,7 @@ def run(
             click.echo()
             runs = study.run(None, store, click.echo, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
-            click.echo(f"\n{_verdicts(study, store)}")
+            click.echo(f"\n{_confront(study, store)}")
     click.echo(f"\n{links(store)}")
 
 
@@ -174,7 +174,20 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
     store = connect(click.echo)
     predicted = {record.experiment for record in load_records(store, owner=owner())}
     for study in chosen if studies else [study for study in chosen if study.name in predicted]:
-        click.echo(f"\n{study.name}\n{_verdicts(study, store)}")
+        click.echo(f"\n{study.name}\n{_confront(study, store)}")
+
+
+@cli.command(short_help="Write your one-page report.")
+def report() -> None:
+    """Write your report into experiment_log: one A4 page, as Markdown, HTML and, where a browser can print it, PDF.
+
+    It holds your predictions, their verdicts, your calibration, and your reflections from the journals; it refuses
+    while one of them is empty.
+    """
+    from cnnlab.reporting.report import report as write
+    from cnnlab.tracking.connection import connect
+
+    write(connect(click.echo), click.echo)
 
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
@@ -236,10 +249,10 @@ def _own_store() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
 
 
-def _verdicts(study: "Study", store: "Store") -> "Verdicts":
-    from cnnlab.inquiry.verdict import verdict
+def _confront(study: "Study", store: "Store") -> "Confrontation":
+    from cnnlab.reporting.confront import confront
 
-    return verdict(study, store)
+    return confront(study, store)
 
 
 @cli.command(short_help="Check everything the lab needs.")

@@ -8,7 +8,7 @@ An *arm* of a study is a `Config` apart from its seed; a variant is written as w
 import ast
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -114,23 +114,11 @@ def from_params(params: Mapping[str, str]) -> Config:
     names = [field.name for field in dataclasses.fields(Config)]
     if missing := [name for name in names if name not in params]:
         raise ConfigError(f"not the parameters of a run of this lab: {', '.join(missing)} missing.")
-    return Config(**{name: _literal(params[name]) for name in names})
+    return Config(**{name: literal(params[name]) for name in names})
 
 
-def changes_from_text(changes: Iterable[str]) -> dict[str, Any]:
-    """Return changes written as text, such as "norm=batch" and "lr=0.3", by the field's name.
-
-    Raises:
-        ConfigError: one of them isn't a name and a value.
-    """
-    pairs = [change.partition("=") for change in changes]
-    for name, equals, value in pairs:
-        if not (name and equals and value):
-            raise ConfigError(f"{name + equals + value!r} is not possible: write a field and its value, as norm=batch.")
-    return {name.strip(): _literal(value.strip()) for name, _, value in pairs}
-
-
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Return a value from how `to_params` writes it."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a plain word such as relu

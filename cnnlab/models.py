@@ -33,6 +33,8 @@ HEAD_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.L
 
 CONV_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {"element": nn.Dropout, "spatial": nn.Dropout2d}
 
+Build = Callable[[Config], nn.Module]  # from images (B, 1, 28, 28), normalised, to logits (B, 10)
+
 
 class Residual(nn.Sequential):
     """Layers whose output is added to their input (He et al. 2016): (B, C, H, W) -> (B, C, H, W)."""

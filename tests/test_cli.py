@@ -24,19 +24,23 @@ def cnnlab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess
 
 
 def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
-    """The README's first command, in the tiny profile: real images, real runs, a table, links; and again, for free."""
-    done = cnnlab("run", "--profile", "tiny")
+    """The README's first command, two studies of it: example predictions, real runs, verdicts; and again, for free."""
+    command = ("run", "baseline", "02-dropout", "--examples", "--profile", "tiny")
+    done = cnnlab(*command)
     assert done.returncode == 0, done.stderr
     assert "MLflow: my lab/mlflow.db" in done.stdout
-    assert "tiny-02-dropout: 4 arms x 2 seeds, each 2 epochs of 640 images." in done.stdout
+    said = done.stdout.index('as the owner "example"')
+    assert said < done.stdout.index("tiny-02-dropout: 4 arms x 2 seeds, each 2 epochs of 640 images.")
+    assert done.stdout.count("I am 60 % confident of that.") >= 2  # said when recorded, and above the verdict
+    assert done.stdout.count("95 % interval [") == 4
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
     assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
     assert "viewStateShareKey=table" in done.stdout
     bars = done.stderr.splitlines()  # one line for each study: the bar's last state
     assert [bar.split("%")[0] for bar in bars] == ["tiny-01-baseline 100", "tiny-02-dropout 100"]
     runs = runs_in_store()
-    assert len(runs) == 10
-    again = cnnlab("run", "--profile", "tiny")
+    assert len(runs) == 12
+    again = cnnlab(*command)
     assert again.returncode == 0
     assert "8 of its runs are finished already" in again.stdout
     assert again.stderr == ""
@@ -44,7 +48,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
 
 
 def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home: Path) -> None:
-    done = cnnlab("plan", "dropout", "--profile", "tiny")
+    done = cnnlab("plan", "02-dropout", "--profile", "tiny")
     assert done.returncode == 0, done.stderr
     assert "To train: 8 runs, about" in done.stdout
     assert "dropout: 0.0 -> 0.5" in done.stdout
@@ -54,13 +58,42 @@ def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home:
 def runs_in_store() -> list[str]:
     store = connect(quiet)
     ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    return [run.info.run_id for run in store.client.search_runs(ids)]
+    return [run.info.run_id for run in store.client.search_runs(ids, "tags.kind = 'run'")]
+
+
+def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path) -> None:
+    """The same verbs as in the notebook; without a prediction nothing is trained."""
+    size = ("--profile", "tiny", "--epochs", "1")
+    refused = cnnlab("run", "baseline", *size)
+    assert refused.returncode == 1
+    assert "nothing is trained before you have predicted what comes out" in refused.stderr
+    options = ("--metric", "accuracy/valid", "--direction", "none", "--confidence", "70", *size)
+    words = ("--because", "only the random numbers differ", "--if-refuted", "something else differs too")
+    predicted = cnnlab("predict", "baseline", "--arm", "baseline again", *options, *words)
+    assert predicted.returncode == 0, predicted.stderr
+    assert "differs by less than 0.30 pp, over 2 seeds" in predicted.stdout
+    assert "by a student, sealed" in predicted.stdout
+    assert "4 of 4 runs are missing" in cnnlab("verdict", *size).stdout
+    assert cnnlab("run", "baseline", *size).returncode == 0
+    assert "inconclusive (confirmatory): accuracy/valid" in cnnlab("verdict", *size).stdout
+    reviewed = cnnlab("review")
+    assert reviewed.returncode == 0
+    assert "1 prediction" in reviewed.stdout
+
+
+def test_what_a_prediction_lacks_is_asked_for(home: Path) -> None:
+    answers = ["baseline again", "1", "3", ""]
+    command = [sys.executable, "-m", "cnnlab", "predict", "baseline", "--profile", "tiny", "--metric", "loss/valid"]
+    command += ["--direction", "higher", "--confidence", "60", "--because", "a b c", "--if-refuted", "d e f"]
+    done = subprocess.run(command, input="\n".join(answers), cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "by 1 to 3 nats" in done.stdout
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     command = [sys.executable, "-m", "cnnlab", "run", "baseline", "--profile", "tiny", "--epochs", "3000"]
-    command += ["--engine", "process"]  # test_engines.py has worker processes
+    command += ["--examples", "--engine", "process"]  # test_engines.py has worker processes
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(900):
@@ -77,7 +110,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     assert "Stopped. What was measured is kept" in stderr
     assert "Traceback" not in stderr
     store = connect(quiet)
-    (run,) = store.client.search_runs([store.experiment_id("custom-01-baseline")])
+    (run,) = store.client.search_runs([store.experiment_id("custom-01-baseline")], "tags.kind = 'run'")
     assert run.info.status == "KILLED"
     assert len(store.client.get_metric_history(run.info.run_id, "loss/valid")) >= 2
 
@@ -87,6 +120,28 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     [
         (("run", "--profile", "huge"), 1, "choose tiny, quick, full"),
         (("run", "normalisation"), 1, "names 0 studies"),
+        (
+            (
+                "predict",
+                "baseline",
+                "--arm",
+                "x",
+                "--metric",
+                "m",
+                "--direction",
+                "none",
+                "--confidence",
+                "50",
+                "--because",
+                "a b c",
+                "--if-refuted",
+                "d e f",
+            ),
+            1,
+            "choose from baseline, baseline again",
+        ),
+        (("review", "nowhere"), 1, "there is no MLflow store"),
+        (("report",), 1, "there is nothing to report yet"),
         (("run", "--epochs", "0"), 2, "0 is not in the range"),
         (("run", "--engine", "cloud"), 1, "choose auto, process, local, ray"),
         (("run", "--workers", "2"), 1, "add --engine local"),
@@ -106,7 +161,7 @@ def test_a_mistake_gets_one_sentence_and_the_right_exit_code(
 def test_help_names_every_command() -> None:
     done = cnnlab("--help")
     assert done.returncode == 0
-    for command in ("run", "plan", "doctor", "server", "ui"):
+    for command in ("predict", "run", "verdict", "report", "review", "plan", "doctor", "server", "ui"):
         assert command in done.stdout
 
 

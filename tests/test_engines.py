@@ -131,8 +131,8 @@ def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
 
 
 def start_study() -> subprocess.Popen[str]:
-    """Start a study of four runs, each long enough to be interrupted, in two worker processes."""
-    size = ("--profile", "tiny", "--epochs", "6", "--seeds", "1", "--engine", "local", "--workers", "2")
+    """Start a study of eight runs, each long enough to be interrupted, in two worker processes."""
+    size = ("--profile", "tiny", "--epochs", "4", "--seeds", "2", "--engine", "local", "--workers", "2")
     command = [sys.executable, "-m", "cnnlab", "run", "dropout", "--examples", *size]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -172,7 +172,7 @@ def test_a_killed_study_resumes_and_ends_with_each_run_once(
     runs = runs_of(connect(quiet), "custom-02-dropout")
     finished = [run for run in runs if run.info.status == "FINISHED"]
     assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
-    assert sorted(run.data.params["dropout"] for run in finished) == ["0.0", "0.1", "0.3", "0.5"]
+    assert sorted(run.data.params["dropout"] for run in finished) == sorted(["0.0", "0.1", "0.3", "0.5"] * 2)
     for run in runs:
         if run.info.status == "KILLED":
             assert run.data.tags["fact.outcome"].startswith("interrupted")

@@ -8,8 +8,15 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from cnnlab.inquiry.examples import EXAMPLES
+from cnnlab.inquiry.review import review
+from cnnlab.reporting.journal import entries
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
+from tests.helpers import quiet
+
 NOTEBOOK = Path(__file__).parents[1] / "04_experiments.ipynb"
-SECTIONS = ["Set-up", "Baseline", "Dropout", "Normalization", "Combined", "Analysis"]
+SECTIONS = ["Set-up", "Baseline", "Dropout", "Normalization", "Combined", "Search", "Analysis"]
 
 
 @pytest.fixture
@@ -30,18 +37,42 @@ def test_the_notebook_runs_top_to_bottom(
 ) -> None:
     monkeypatch.setenv("CNNLAB_PROFILE", "tiny")
     monkeypatch.setenv("IPYTHONDIR", str(home / "ipython"))
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(home)}})
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(home)}})
     client.execute()
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    for cell in ("baseline-figure", "dropout-figure", "dropout-curves"):
-        assert any("image/png" in output.get("data", {}) for output in outputs[cell])
-    (bar,) = (o for o in outputs["dropout-run"] if "%|" in o.get("data", {}).get("text/plain", ""))
-    assert "tiny-02-dropout 100%" in bar["data"]["text/plain"]
-    said = "".join(output.get("text", "") for output in outputs["dropout-run"])
-    assert "Training 6 runs" in said  # three arms x two seeds; the control is taken over
-    assert "To train: 6 runs, about" in outputs["dropout-plan"][0]["data"]["text/html"]
-    table = outputs["dropout-run"][-1]["data"]["text/html"]
-    assert all(f"dropout={p}" in table for p in (0.0, 0.1, 0.3, 0.5))
+    assert "7 checks passed" in "".join(texts(outputs["sanity"]))
+    assert "Noise floor: equal runs differ" in "".join(texts(outputs["dropout-power"]))
+    for study in ("baseline", "dropout", "dropout-long", "lr", "norm", "tiny", "combined"):
+        shown = "".join(texts(outputs[f"{study}-verdict"]))
+        assert "I am" in shown and "% confident of that" in shown
+        assert "n = 2 seeds" in shown
+        assert any("image/png" in output.get("data", {}) for output in outputs[f"{study}-verdict"])
+    for cell, found in outputs.items():
+        if cell.endswith(("-figure", "-gaps", "-dose", "-probes")):
+            assert any("image/png" in output.get("data", {}) for output in found), cell
+    assert "The winner's curse" in "".join(texts(outputs["search-run"]))
+    assert "Opening 1 of the test vault" in "".join(texts(outputs["vault"]))
+    check_the_record(home)
+
+
+def texts(outputs: list) -> list[str]:
+    """Everything that a cell says, as text or HTML."""
+    return [output.get("text", "") + output.get("data", {}).get("text/html", "") for output in outputs] + [
+        output.get("data", {}).get("text/plain", "") for output in outputs
+    ]
+
+
+def check_the_record(home: Path) -> None:
+    """What the cells predict is what ships as examples; every prediction has a verdict; the chain is intact."""
+    store = connect(quiet)
+    records = [record for record in load_records(store) if "05-search" not in record.experiment]
+    predicted = [(record.experiment.removeprefix("tiny-"), record.content["because"]) for record in records]
+    assert predicted == [(study, one["because"]) for study, examples in EXAMPLES.items() for one in examples]
+    assert all(record.verdicts for record in records)
+    assert {record.verdicts[-1].content["label"] for record in records} == {"confirmatory"}
+    found = review(store)
+    assert found.is_intact, found.problems
+    assert len(entries()) == len(records)
 
 
 def test_every_section_has_its_place(notebook: nbformat.NotebookNode) -> None:

@@ -40,6 +40,9 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     """The parent, its trials and the confirmation are in MLflow, and what was printed is what is there."""
     store = connect(quiet)
     runs = store.client.search_runs([store.experiment_id(experiment)])
+    (predicted,) = (run for run in runs if run.data.tags["kind"] == "prediction")
+    assert predicted.data.params["verdict_1_label"] == "confirmatory"
+    assert "(confirmatory): loss/valid" in stdout or "withheld" in stdout
     (parent,) = (run for run in runs if run.data.tags["kind"] == "search")
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.status for run in below} <= {"FINISHED", "KILLED"}

@@ -1,6 +1,7 @@
 """A study trains what is missing, once, and reports what MLflow holds."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -200,9 +201,11 @@ def test_an_interval_is_the_t_interval() -> None:
 def test_profiles_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_PROFILE", "tiny")
     assert find_profile().name == "tiny"
-    assert list(lab_studies(find_profile("quick"))) == ["quick-01-baseline", "quick-02-dropout"]
-    assert list(lab_studies(find_profile("full"))) == ["01-baseline", "02-dropout"]
-    assert list(lab_studies(find_profile("full", epochs=3))) == ["custom-01-baseline", "custom-02-dropout"]
+    names = ["01-baseline", "02-dropout", "02-dropout-long", "03-learning-rates", "03-normalization"]
+    names += ["03-tiny-batches", "04-combined"]
+    assert list(lab_studies(find_profile("full"))) == names
+    assert list(lab_studies(find_profile("quick"))) == [f"quick-{name}" for name in names]
+    assert list(lab_studies(find_profile("full", epochs=3))) == [f"custom-{name}" for name in names]
     with pytest.raises(LabError, match="choose tiny, quick, full"):
         find_profile("huge")
 
@@ -211,11 +214,24 @@ def test_a_study_is_found_by_a_part_of_its_name() -> None:
     studies = lab_studies(find_profile("quick"))
     assert [study.name for study in pick(studies, ("dropout",))] == ["quick-02-dropout"]
     assert pick(studies, ()) == list(studies.values())
-    with pytest.raises(LabError, match="'norm' names 0 studies"):
-        pick(studies, ("norm",))
+    assert [study.name for study in pick(studies, ("long",))] == ["quick-02-dropout-long"]
+    with pytest.raises(LabError, match="'layers' names 0 studies"):
+        pick(studies, ("layers",))
+    with pytest.raises(LabError, match="'03' names 3 studies"):
+        pick(studies, ("03",))
 
 
 def test_the_dropout_study_varies_dropout_alone() -> None:
     study = lab_studies(find_profile("full"))["02-dropout"]
     assert [config.dropout for config in study.arms.values()] == [0.0, 0.1, 0.3, 0.5]
     assert {replace(config, dropout=0.0) for config in study.arms.values()} == {study.base}
+
+
+def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Study, small_data: Data) -> None:
+    """A run that diverged has no loss: the mean of the others is not the mean of the arm."""
+    runs = predicted(study).run(small_data, connect(quiet), quiet, progress=False)
+    runs.loc[runs["arm"] == "dropout=0.5", "loss/valid"] = [0.5, float("nan")]
+    table = summary(study, runs)
+    assert math.isnan(table.loc["dropout=0.5", "loss"])
+    assert table.loc["dropout=0.5", "accuracy"] > 0
+    assert not math.isnan(table.loc["dropout=0.0", "loss"])

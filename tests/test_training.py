@@ -241,6 +241,12 @@ def test_the_facts_are_those_of_the_objects(small: Config, small_data: Data) -> 
     assert facts["valid_sha256"] == small_data.valid.sha256()
 
 
+def test_a_network_of_ones_own_can_be_trained(small: Config, small_data: Data) -> None:
+    result = train(small, small_data, build=lambda config: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+    assert [type(layer).__name__ for layer in result.model] == ["Flatten", "Linear"]
+    assert "in_features=784" in result.facts["module_tree"]
+
+
 def test_no_files_are_left_behind(small: Config, small_data: Data, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train(small, small_data)

@@ -14,9 +14,11 @@ from playwright.sync_api import Page, expect, sync_playwright
 from cnnlab import server
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
+from cnnlab.inquiry.verdict import verdict
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from cnnlab.tracking.views import view_links
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.views import publish_verdicts, view_links
 from tests.helpers import free_port, predicted, quiet
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
@@ -24,13 +26,18 @@ BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
 ARMS = {"dropout=0.0", "dropout=0.5"}
+STUDY = Study(
+    "quick-02-dropout",
+    "What does dropout change?",
+    replace(BASE, blocks=((1, 8),), train_images=320, epochs=3, batch_size=32, lr=0.01),
+    (0, 1, 2),
+    {"dropout": (0.0, 0.5)},
+)
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[tuple[str, pd.DataFrame]]:
     """A study of two arms and three seeds on a running server: its address, and the runs."""
-    base = replace(BASE, blocks=((1, 8),), train_images=320, epochs=3, batch_size=32, lr=0.01)
-    study = Study("quick-02-dropout", "What does dropout change?", base, (0, 1, 2), {"dropout": (0.0, 0.5)})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
@@ -38,7 +45,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         address = server.start(quiet)
         try:
-            yield address, predicted(study).run(small_data, connect(quiet), quiet, progress=False)
+            yield address, predicted(STUDY).run(small_data, connect(quiet), quiet, progress=False)
         finally:
             server.stop(quiet)
 
@@ -96,3 +103,16 @@ def test_a_run_shows_its_params_facts_and_figures(shown: tuple[str, pd.DataFrame
     expect(page.get_by_text("one_cycle").first).to_be_attached()
     page.goto(f"{run}/artifacts/figures/confusion_matrix.png")
     expect(page.get_by_alt_text("figures/confusion_matrix.png").first).to_be_visible()
+
+
+def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.DataFrame], page: Page) -> None:
+    address, _ = shown
+    store = connect(quiet)
+    (record,) = load_records(store)
+    (found,) = verdict(STUDY, store)
+    publish_verdicts(store, STUDY.name, STUDY.question, [found.headline()])
+    page.goto(view_links(store, address)["quick-02-dropout"]["predictions"])
+    expect(page.get_by_text("1 matching run", exact=False).first).to_be_visible()
+    expect(page.get_by_text(record.content["contrast"]).first).to_be_visible()
+    expect(page.get_by_text(found.outcome).first).to_be_visible()
+    expect(page.get_by_text(found.numbers()).first).to_be_attached()  # in the note above the table

@@ -175,7 +175,7 @@ def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Predict
         runs = changed(runs, DROPOUT, f"fact.{fact}", value)
     found = judge(arm_prediction, GRID, runs, [])
     assert found.fairness.is_fair
-    assert "A run that ended early is a result of its settings" in str(found)
+    assert "in 3 of 3 seeds a run ended early (diverged at step 7), so steps and images differ" in str(found)
 
 
 def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.inquiry.verdict import Verdict
-from cnnlab.tracking.ledger import Record
+from cnnlab.tracking.environment import owner
+from cnnlab.tracking.ledger import Record, load_records
+from cnnlab.tracking.store import Store
 
 DECIDED = ("supported", "refuted", "practically equivalent")
 
@@ -101,6 +103,15 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
             }
         )
     return _calibration(rows)
+
+
+def my_calibration(store: Store) -> Calibration:
+    """Return the calibration over all predictions of this owner in a store, from what was recorded.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    return calibrate_records(load_records(store, owner=owner()))
 
 
 def _calibration(rows: list[dict[str, object]]) -> Calibration:

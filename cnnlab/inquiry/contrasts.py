@@ -1,11 +1,11 @@
 """The three kinds of question: one arm against another, a trend over levels, an interaction of two factors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from cnnlab.config import Config, differences, replace
+from cnnlab.config import Config, differences, literal, replace
 from cnnlab.errors import LabError
 from cnnlab.studies.contrast import Contrast
 from cnnlab.studies.study import Study
@@ -75,6 +75,19 @@ def interaction_contrast(study: Study, changes: Mapping[str, Any]) -> Contrast:
     if len(by_arm) < 4:
         raise LabError(f"interaction={dict(changes)} is not possible: one of them changes nothing in the control.")
     return _contrast("interaction", f"interaction of {said}", study, study.control, by_arm, (found[2],))
+
+
+def changes_from_text(changes: Iterable[str]) -> dict[str, Any]:
+    """Return changes written as text, such as "norm=batch" and "lr=0.3", by the field's name.
+
+    Raises:
+        LabError: one of them isn't a name and a value.
+    """
+    pairs = [change.partition("=") for change in changes]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise LabError(f"{name + equals + value!r} is not possible: write a field and its value, as norm=batch.")
+    return {name.strip(): literal(value.strip()) for name, _, value in pairs}
 
 
 def _find(study: Study, wanted: Config) -> str:

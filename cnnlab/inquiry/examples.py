@@ -38,7 +38,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "direction": "lower",
             "size": (0.05, 0.2),
             "confidence": 70,
-            "because": "the training loss in train mode is measured with dropout on, so it is too high; "
+            "because": "in train mode the loss is measured with dropout on, so it is too high; "
             "validation has dropout off",
             "if_refuted": "dropout changes both losses alike, and the gap can be taken at face value",
         },
@@ -74,14 +74,23 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "03-learning-rates": [
         {
+            "interaction": {"norm": "batch", "lr": 0.003},
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (5, 60),
+            "confidence": 80,
+            "because": "normalised maps have the same scale whatever the weights, so small steps lead further",
+            "if_refuted": "a learning rate that is too low is too low with batch normalisation as well",
+        },
+        {
             "interaction": {"norm": "batch", "lr": 0.3},
             "metric": "accuracy/valid",
             "direction": "higher",
             "size": (5, 60),
             "confidence": 80,
-            "because": "batch normalisation keeps the scale of the maps whatever the step did to the weights",
+            "because": "batch normalisation keeps the scale of the maps whatever a step did to the weights",
             "if_refuted": "a learning rate that is too high is too high with batch normalisation as well",
-        }
+        },
     ],
     "03-normalization": [
         {

@@ -149,14 +149,29 @@ def _check_facts(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Seri
             continue
         before, after, pair = differing[0]
         line = f"{arm}: {name} differs in {len(differing)} of {len(pairs)} seeds ({_short(before)} -> {_short(after)})."
-        ended_early = any(_text(run.get("fact.outcome")) != "finished" for run in pair)
-        if name in CONSEQUENCES and ended_early:
-            found.notes.append(f"{line} A run that ended early is a result of its settings.")
-        elif name in HARMLESS or (name.startswith("version.") and name not in DECISIVE):
+        if name in CONSEQUENCES and _ended_early(pair):
+            continue
+        if name in HARMLESS or (name.startswith("version.") and name not in DECISIVE):
             found.notes.append(line)
         elif name != "module_tree":  # the trees are looked at line by line
             found.unfair.append(line)
+    _note_early_ends(found, arm, pairs)
     _note_blocks(found, pairs)
+
+
+def _ended_early(pair: tuple[pd.Series, pd.Series]) -> bool:
+    return any(_text(run.get("fact.outcome")) not in ("", "finished") for run in pair)
+
+
+def _note_early_ends(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Series]]) -> None:
+    """Note runs that did fewer steps because they diverged or stopped early."""
+    outcomes = {_text(run.get("fact.outcome")) for pair in pairs for run in pair if _ended_early(pair)} - {"finished"}
+    if outcomes:
+        seeds = sum(map(_ended_early, pairs))
+        found.notes.append(
+            f"{arm}: in {seeds} of {len(pairs)} seeds a run ended early ({', '.join(sorted(outcomes))}), so steps and "
+            "images differ: a result of its settings."
+        )
 
 
 def _note_blocks(found: Fairness, pairs: list[tuple[pd.Series, pd.Series]]) -> None:

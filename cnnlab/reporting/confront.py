@@ -61,7 +61,7 @@ def confront(study: Study, store: Store | None = None, number: str = "") -> Conf
     figures = {"effects": plot_effects(verdicts, number)}
     for one in verdicts:
         if one.effect and one.prediction.contrast.kind == "interaction":
-            figures[f"interaction {one.prediction.metric.name}"] = plot_interaction(one)
+            figures[one.prediction.contrast.text] = plot_interaction(one)
     kept = [one for one in verdicts if one.outcome != "waiting"]
     for one in kept:
         _keep(study, one, store)

@@ -60,7 +60,7 @@ def plot_interaction(one: Verdict, number: str = "") -> Figure:
     for axes, name in zip(figure.subplots(1, 2), SCALES, strict=True):
         metric = METRICS[name]
         values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
-        means = {arm: float(value.mean()) for arm, value in values.items()}
+        means = {arm: float(value.to_numpy().mean()) for arm, value in values.items()}  # nan if one is
         for pair, colour, style, label in (((neither, b), BLUE, "-", a_off), ((a, both), ORANGE, "--", a_on)):
             axes.plot([0, 1], [means[arm] for arm in pair], style, color=colour, label=label)
             for x, arm in enumerate(pair):

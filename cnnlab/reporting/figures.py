@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from cnnlab.figures import BLUE, GREY, ORANGE
 from cnnlab.inquiry.metrics import METRICS, Metric
@@ -78,7 +78,8 @@ def _dots_and_mean(axes: Axes, x: float, values: pd.Series, colour: str = BLUE, 
 
 def wrapped(name: str) -> str:
     """Return the name of an arm on several short lines."""
-    return name.replace(", ", ",\n").replace(" in the ", "\nin the\n").replace("=", "=\n" if len(name) > 11 else "=")
+    lines = name.replace(", ", ",\n").replace(" in the ", "\nin the\n").split("\n")
+    return "\n".join(line.replace("=", "=\n") if len(line) > 11 else line for line in lines)
 
 
 def plot_curves(
@@ -125,7 +126,7 @@ def plot_levels(
         width = 0.02 * (max(xs) - min(xs) or 1)
         for x, arm in zip(xs, shown, strict=True):
             _dots_and_mean(axes, x, measured.scale * runs.loc[runs["arm"] == arm, metric], width=width)
-        means = [measured.scale * runs.loc[runs["arm"] == arm, metric].mean() for arm in shown]
+        means = [measured.scale * runs.loc[runs["arm"] == arm, metric].to_numpy().mean() for arm in shown]
         axes.plot(np.array(xs) + 2 * width, means, "-", color=BLUE, alpha=0.6)
         n = runs.groupby("arm").size().max()
         axes.set(xlabel=field, ylabel=axis_label(measured), xticks=xs)
@@ -191,14 +192,19 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "lo
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
         values, scores = trials[name], metric.scale * trials[score]
-        is_number = pd.api.types.is_float_dtype(values) and values.nunique() > 6
-        x = values if is_number else values.astype(str)
-        axes.plot(x, scores, "o", color=GREY, alpha=0.6, ms=4)
-        if is_number:
+        if pd.api.types.is_float_dtype(values) and values.nunique() > 6:
+            axes.plot(values, scores, "o", color=GREY, alpha=0.6, ms=4)
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
-            best = scores.groupby(x).min() if metric.better == "lower" else scores.groupby(x).max()
+            levels = sorted(values.unique())
+            places = values.map(levels.index)
+            best = scores.groupby(places).min() if metric.better == "lower" else scores.groupby(places).max()
+            axes.plot(places, scores, "o", color=GREY, alpha=0.6, ms=4)
             axes.plot(best.index, best, "D", color=BLUE, ms=6)
+            slanted = {"rotation": 45, "ha": "right"} if values.dtype == object or len(levels) > 4 else {}
+            axes.set_xticks(range(len(levels)), [str(level) for level in levels], fontsize=8, **slanted)
+            axes.set_xlim(-0.5, len(levels) - 0.5)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(axis_label(metric))

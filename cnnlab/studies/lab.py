@@ -1,9 +1,14 @@
 """The studies of the lab, each at the size of a profile."""
 
+from collections.abc import Mapping
+
 from cnnlab.config import BASE, Config, replace
+from cnnlab.data import Data
 from cnnlab.errors import LabError
+from cnnlab.studies.engines import Engine, choose_engine
 from cnnlab.studies.profiles import Profile
 from cnnlab.studies.study import Study
+from cnnlab.tracking.store import Store
 
 
 def lab_studies(profile: Profile) -> dict[str, Study]:
@@ -71,7 +76,7 @@ def _normalization(profile: Profile, base: Config) -> Study:
         "What does a normalisation layer change, and does it matter which one?",
         base,
         _seeds(profile),
-        vary={"norm": ("none", "batch", "layer", "group", "instance")},
+        vary={"norm": profile.norms},
     )
 
 
@@ -111,6 +116,14 @@ def _combined(profile: Profile, base: Config) -> Study:
 
 def _seeds(profile: Profile) -> tuple[int, ...]:
     return tuple(range(profile.seeds))
+
+
+def shared_engine(studies: Mapping[str, Study], store: Store, data: Data | None = None) -> Engine:
+    """Return one engine for several studies, so that worker processes start once; `close_engine` isn't needed: they end
+    with this process. Give it to `study.run(engine=...)`.
+    """
+    images = sum(run.epochs * run.train_images for study in studies.values() for _, _, run in study.runs())
+    return choose_engine("auto", store, images, data=data)
 
 
 def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:

@@ -22,6 +22,7 @@ class Profile:
     few_images: int
     many_epochs: int
     long_dropouts: tuple[float, ...]
+    norms: tuple[str, ...]
     lrs: tuple[float, ...]
     lr_epochs: int
     tiny_batch_images: int
@@ -41,7 +42,8 @@ PROFILES = {
         few_images=320,
         many_epochs=3,
         long_dropouts=(0.0, 0.5),
-        lrs=(0.03, 0.3),
+        norms=("none", "batch", "layer"),
+        lrs=(0.003, 0.03, 0.3),
         lr_epochs=2,
         tiny_batch_images=128,
     ),
@@ -54,6 +56,7 @@ PROFILES = {
         few_images=1_000,
         many_epochs=40,
         long_dropouts=(0.0, 0.5),
+        norms=("none", "batch", "layer"),
         lrs=(0.003, 0.03, 0.3),
         lr_epochs=2,
         tiny_batch_images=2_000,
@@ -67,6 +70,7 @@ PROFILES = {
         few_images=1_000,
         many_epochs=50,
         long_dropouts=(0.0, 0.1, 0.3, 0.5),
+        norms=("none", "batch", "layer", "group", "instance"),
         lrs=(0.003, 0.01, 0.03, 0.1, 0.3),
         lr_epochs=2,
         tiny_batch_images=10_000,

@@ -26,7 +26,8 @@ def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and SD over the seeds for each arm, in the order of the study.
 
     Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
-    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan).
+    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan),
+    and so is the mean where one of the runs has no number (it diverged).
     """
     if runs.empty:
         return pd.DataFrame()
@@ -35,11 +36,11 @@ def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "n": groups.size(),
-            "accuracy": groups["accuracy"].mean(),
-            "accuracy_sd": groups["accuracy"].std(),
-            "loss": groups["loss/valid"].mean(),
-            "loss_sd": groups["loss/valid"].std(),
-            "gap_loss": groups["gap/loss"].mean(),
+            "accuracy": groups["accuracy"].mean(skipna=False),
+            "accuracy_sd": groups["accuracy"].std(skipna=False),
+            "loss": groups["loss/valid"].mean(skipna=False),
+            "loss_sd": groups["loss/valid"].std(skipna=False),
+            "gap_loss": groups["gap/loss"].mean(skipna=False),
             "epoch_s": groups["time/epoch_s"].mean(),
         }
     )

@@ -43,11 +43,13 @@ def run_study(
     engine: str | Engine = "auto",
     device: str = "auto",
     progress: bool = True,
+    explore: bool = False,
 ) -> pd.DataFrame:
     """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
 
     Nothing is trained before something was predicted: at least one prediction of this owner has to be about these
-    arms. Every run carries the seals of the predictions that it belongs to.
+    arms. Every run carries the seals of the predictions that it belongs to. `explore` is for a search that claims
+    nothing: its runs belong to no prediction, and one that is made later knows their results.
 
     A run is identified by its config (with the seed) and its owner: calling this twice trains nothing twice, what
     another study has trained is taken over, and after an interruption it goes on with what is missing. `engine` says
@@ -62,7 +64,7 @@ def run_study(
     store = store or connect(say)
     with _alone(study):
         deliver_leftovers(say)
-        predictions = _predictions(study, store)
+        predictions = [] if explore else _predictions(study, store)
         done = set(results(study, store)["config"])
         close_dead_runs(store, study.name, owner(), say)
         say(study.describe())
