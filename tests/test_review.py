@@ -1,10 +1,7 @@
 """A review names what was changed, taken away or tried before, in any store, which it only reads."""
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -13,24 +10,31 @@ from typing import Any
 
 import mlflow
 import pytest
+from alembic import command
+from click.testing import CliRunner
 from mlflow import MlflowClient
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+from sqlalchemy import create_engine
 
+from cnnlab.cli import cli
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.prediction import predict
-from cnnlab.inquiry.review import Review, review
+from cnnlab.inquiry.review import Review, name_of, review
 from cnnlab.inquiry.verdict import verdict
 from cnnlab.reporting.text import review_text
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.seal import seal_record
 from cnnlab.tracking.snapshot import snapshot
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
 from tests.helpers import free_port, quiet
 
-ROOT = Path(__file__).parents[1]
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 DROPOUT = Study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
 NORM = Study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
@@ -59,44 +63,34 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         yield folder
 
 
-@pytest.fixture
-def tampered(lab: Path, tmp_path: Path) -> Callable[..., Review]:
-    """Reviews a copy of the store in which these statements were run; `?` is what `chosen` selects."""
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("copy") / "mlflow.db"
 
-    def look(*statements: str, **names: Any) -> Review:
-        file = tmp_path / "mlflow.db"
-        shutil.copyfile(lab / "mlflow.db", file)
-        with closing(sqlite3.connect(file)) as database, database:
+
+@pytest.fixture
+def tampered(lab: Path, copy: Path) -> Callable[..., Review]:
+    """Reviews a fresh copy of the store in which some statements were run."""
+
+    def look(*statements: str, **values: Any) -> Review:
+        with closing(sqlite3.connect(lab / "mlflow.db")) as source, closing(sqlite3.connect(copy)) as target, target:
+            source.backup(target)
             for statement in statements:
-                assert database.execute(statement, names).rowcount > 0
-        with snapshot(str(file)) as opened:
-            return review(opened)
+                assert target.execute(statement, values).rowcount > 0
+        return review(Store(f"sqlite:///{copy.as_posix()}"))
 
     return look
 
 
-def ids(lab: Path, kind: str) -> list[str]:
-    """The ids of the student's runs of a kind in the order of time."""
-    query = (
-        "SELECT r.run_uuid FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = 'kind' "
-        "JOIN tags o ON o.run_uuid = r.run_uuid AND o.key = 'owner' "
-        "WHERE k.value = ? AND o.value = 'a student' ORDER BY r.start_time, r.rowid"
-    )
-    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
-        return [run_id for (run_id,) in database.execute(query, (kind,))]
+@pytest.fixture
+def records(lab: Path) -> list[Record]:
+    """The student's three predictions, in the order of time."""
+    return load_records(connect(quiet))
 
 
-def in_study(lab: Path, kind: str, study: str) -> list[str]:
-    query = "SELECT r.run_uuid FROM runs r JOIN experiments e USING (experiment_id) WHERE e.name = ?"
-    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
-        there = {run_id for (run_id,) in database.execute(query, (study,))}
-    return [run_id for run_id in ids(lab, kind) if run_id in there]
-
-
-def param(lab: Path, run_id: str, key: str) -> str:
-    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
-        found = database.execute("SELECT value FROM params WHERE run_uuid = ? AND key = ?", (run_id, key)).fetchone()
-    return str(found[0])
+def last_run(study: str) -> str:
+    """The id of the last run that was started in a study."""
+    return str(load_runs(connect(quiet), study)["run_id"].iloc[-1])
 
 
 def test_an_untouched_store_is_intact(lab: Path) -> None:
@@ -106,16 +100,16 @@ def test_an_untouched_store_is_intact(lab: Path) -> None:
     assert found.is_intact
     assert found.runs == 9  # of the scout 1; trained 4 + 2, and 2 taken over
     assert found.foreign == []
-    assert found.heads == {"a student": param(lab, ids(lab, "prediction")[-1], "sha256")}
+    assert found.heads == {"a student": load_records(connect(quiet))[-1].sha256}
 
 
 def test_what_a_scout_had_run_before_is_noted(lab: Path) -> None:
     with snapshot(str(lab)) as opened:
         notes = review(opened).notes
-    seen = [note for note in notes if "a scout had 1 runs of these arms before it" in note]
+    seen = [note for note in notes if "a scout had run its arms before it (1 times)" in note]
     assert len(seen) == 2  # both predictions about dropout, and not that about the norm
     assert all("of a student in 02-dropout" in note for note in seen)
-    assert "1 runs belong to no prediction: a search, or another version of the lab." in notes
+    assert "Runs of no prediction, of a search or another version of the lab: 1." in notes
 
 
 def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
@@ -123,14 +117,15 @@ def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
         found = review(opened)
     what = list(found.timeline["what"])
     assert what[0].startswith("first run of scouting (in all: 1 FINISHED)")
-    assert what[1].startswith("predicted (1): accuracy/valid lower by 1 to 9 pp: dropout=0.5 against dropout=0.0")
-    assert what[3].startswith("predicted (3): accuracy/valid higher by 1 to 9 pp: norm=batch against norm=none")
+    assert what[1:4] == [f"predicted ({i}), in {name}" for i, name in enumerate(["02-dropout"] * 2 + ["03-norm"], 1)]
     assert what[4] == "first run of 02-dropout (in all: 4 FINISHED)"
     assert what[5] == "first run of 03-norm (in all: 4 FINISHED, 2 of them taken over)"
     assert what[6].startswith("verdict 1 on (2): ")  # the first was replaced before there were results
     assert list(found.timeline["time"]) == sorted(found.timeline["time"])
     assert list(found.predictions["verdict"])[::2] == ["no verdict yet"] * 2
     assert "95 % interval [" in found.predictions["effect"].iloc[1]
+    claims = list(found.predictions["prediction"])
+    assert claims[0] == "dropout=0.5 against dropout=0.0: accuracy/valid lower by 1 to 9 pp"
 
 
 def named(found: Review, *parts: str) -> bool:
@@ -138,222 +133,199 @@ def named(found: Review, *parts: str) -> bool:
     return any(all(part in problem for part in parts) for problem in found.problems)
 
 
+SET = "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run"
+SEAL = "UPDATE params SET value = :seal WHERE key = 'sha256' AND run_uuid = :run"
+FOR_GOOD = [f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")]
+RUN_FOR_GOOD = [f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("metrics", "latest_metrics")] + FOR_GOOD
+IN_THE_UI = "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run"
+
+
 @pytest.mark.parametrize(("key", "value"), [("direction", "higher"), ("because", "hindsight is a mechanism")])
-def test_a_changed_prediction_is_named(lab: Path, tampered: Callable[..., Review], key: str, value: str) -> None:
-    run_id = ids(lab, "prediction")[0]
-    found = tampered(
-        "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run", run=run_id, key=key, value=value
-    )
-    assert found.problems == [
-        f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout: it was changed after it was sealed."
-    ]
+def test_a_changed_prediction_is_named(
+    tampered: Callable[..., Review], records: list[Record], key: str, value: str
+) -> None:
+    found = tampered(SET, run=records[0].run_id, key=key, value=value)
+    assert found.problems == [f"{name_of(records[0])}: it was changed after it was sealed."]
 
 
 def test_a_prediction_sealed_anew_fits_neither_its_follower_nor_its_runs(
-    lab: Path, tampered: Callable[..., Review]
+    tampered: Callable[..., Review], records: list[Record]
 ) -> None:
-    run_id, follower, _ = ids(lab, "prediction")
-    with snapshot(str(lab)) as opened:
-        record = next(record for record in load_records(opened) if record.run_id == run_id)
-    seal = seal_record(record.content | {"direction": "higher"})
-    found = tampered(
-        "UPDATE params SET value = 'higher' WHERE key = 'direction' AND run_uuid = :run",
-        "UPDATE params SET value = :seal WHERE key = 'sha256' AND run_uuid = :run",
-        run=run_id,
-        seal=seal,
+    seal = seal_record(records[0].content | {"direction": "higher"})
+    found = tampered(SET, SEAL, run=records[0].run_id, key="direction", value="higher", seal=seal)
+    was = records[0].sha256[:12]
+    assert named(found, name_of(records[1]), f"the record before it ({was}) is missing")
+    assert named(
+        found, "run dropout=0.5, seed 1 of 02-dropout", f"the prediction that it belongs to ({was}) is missing"
     )
-    assert named(found, param(lab, follower, "sha256")[:12], f"the record before it ({record.sha256[:12]}) is missing")
-    assert named(found, "run dropout=0.5, seed 1 of 02-dropout", f"({record.sha256[:12]}) is missing")
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_a_deleted_record_leaves_a_gap(lab: Path, tampered: Callable[..., Review], position: int) -> None:
-    gone, follower = ids(lab, "prediction")[position : position + 2]
-    found = tampered(
-        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
-    )
-    seal = param(lab, gone, "sha256")[:12]
-    assert named(found, param(lab, follower, "sha256")[:12], f"the record before it ({seal}) is missing")
+def test_a_deleted_record_leaves_a_gap(tampered: Callable[..., Review], records: list[Record], position: int) -> None:
+    gone, follower = records[position : position + 2]
+    found = tampered(*FOR_GOOD, run=gone.run_id)
+    assert named(found, name_of(follower), f"the record before it ({gone.sha256[:12]}) is missing")
 
 
-def test_the_last_record_is_missed_by_its_runs(lab: Path, tampered: Callable[..., Review]) -> None:
-    gone = ids(lab, "prediction")[-1]
-    found = tampered(
-        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
-    )
-    seal = param(lab, gone, "sha256")[:12]
-    assert named(found, "run norm=batch, seed 0 of 03-norm", f"the prediction that it belongs to ({seal}) is missing")
-    assert len(found.problems) == 4  # once for each of its runs
+def test_the_last_record_is_missed_by_its_runs(tampered: Callable[..., Review], records: list[Record]) -> None:
+    found = tampered(*FOR_GOOD, run=records[2].run_id)
+    said = f"the prediction that it belongs to ({records[2].sha256[:12]}) is missing"
+    assert named(found, "run norm=batch, seed 0 of 03-norm", said)
+    assert len(found.problems) == 4  # one for each of its runs
 
 
-def test_a_prediction_hidden_from_the_lab_is_missed(lab: Path, tampered: Callable[..., Review]) -> None:
-    hidden = ids(lab, "prediction")[1]
-    found = tampered("UPDATE tags SET value = 'note' WHERE key = 'kind' AND run_uuid = :run", run=hidden)
-    assert named(found, f"the record before it ({param(lab, hidden, 'sha256')[:12]}) is missing")
-    assert found.foreign
+def test_a_prediction_hidden_from_the_lab_is_missed(tampered: Callable[..., Review], records: list[Record]) -> None:
+    hide = "UPDATE tags SET value = 'note' WHERE key = 'kind' AND run_uuid = :run"
+    found = tampered(hide, run=records[1].run_id)
+    assert named(found, name_of(records[2]), f"the record before it ({records[1].sha256[:12]}) is missing")
 
 
 def test_a_prediction_deleted_in_the_ui_stays_in_the_chain_and_is_noted(
-    lab: Path, tampered: Callable[..., Review]
+    tampered: Callable[..., Review], records: list[Record]
 ) -> None:
-    run_id = ids(lab, "prediction")[0]
-    found = tampered("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run", run=run_id)
+    found = tampered(IN_THE_UI, run=records[0].run_id)
     assert found.is_intact
-    name = f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout"
-    assert f"{name}: deleted in the MLflow UI; it stays in the chain." in found.notes
+    assert f"{name_of(records[0])}: deleted in the MLflow UI; it stays in the chain." in found.notes
 
 
-def test_a_second_record_that_follows_the_same_one_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
-    first, second, _ = ids(lab, "prediction")
-    with snapshot(str(lab)) as opened:
-        record = next(record for record in load_records(opened) if record.run_id == second)
-    fork = record.content | {"direction": "higher"}
-    values = {f"v_{key}": value for key, value in fork.items()} | {"v_sha256": seal_record(fork)}
-    runs = "experiment_id, name, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
+def test_a_second_record_that_follows_the_same_one_is_named(
+    tampered: Callable[..., Review], records: list[Record]
+) -> None:
+    fork = records[1].content | {"direction": "higher"}
+    fork["sha256"] = seal_record(fork)
+    columns = "experiment_id, name, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
     found = tampered(
-        f"INSERT INTO runs (run_uuid, {runs}) SELECT 'fork', {runs} FROM runs WHERE run_uuid = :second",
-        "INSERT INTO tags SELECT key, value, 'fork' FROM tags WHERE run_uuid = :second",
-        *(f"INSERT INTO params (key, value, run_uuid) VALUES ('{key}', :v_{key}, 'fork')" for key in fork),
-        second=second,
-        **values,
+        f"INSERT INTO runs (run_uuid, {columns}) SELECT 'fork', {columns} FROM runs WHERE run_uuid = :run",
+        "INSERT INTO tags (key, value, run_uuid) SELECT key, value, 'fork' FROM tags WHERE run_uuid = :run",
+        *(f"INSERT INTO params (key, value, run_uuid) VALUES ('{key}', :new_{key}, 'fork')" for key in fork),
+        run=records[1].run_id,
+        **{f"new_{key}": value for key, value in fork.items()},
     )
-    seals = param(lab, second, "sha256")[:12], values["v_sha256"][:12]
+    seals = records[1].sha256[:12], fork["sha256"][:12]
     for one, other in (seals, seals[::-1]):
         assert named(found, f"prediction {one}", f"it follows the same record as {other}")
     assert len(found.problems) == 2
-    assert first
 
 
-def test_a_backdated_record_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = ids(lab, "prediction")[2]
-    name = f"prediction {param(lab, run_id, 'sha256')[:12]}"
-    by_its_words = tampered(
-        "UPDATE params SET value = '2020-01-01T00:00:00.000+00:00' WHERE key = 'time' AND run_uuid = :run", run=run_id
-    )
-    assert named(by_its_words, name, "was changed after it was sealed")
-    assert named(by_its_words, name, "the time it gives is not the time at which MLflow was told of it")
-    by_mlflow = tampered("UPDATE runs SET start_time = start_time - 86400000 WHERE run_uuid = :run", run=run_id)
-    assert by_mlflow.problems == [
-        f"{name} of a student in 03-norm: the time it gives is not the time at which MLflow was told of it."
-    ]
+def test_a_backdated_record_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
+    record = records[2]
+    untrue = f"{name_of(record)}: the time it gives is not the time at which MLflow was told of it."
+    by_its_words = tampered(SET, run=record.run_id, key="time", value="2020-01-01T00:00:00.000+00:00")
+    assert by_its_words.problems == [f"{name_of(record)}: it was changed after it was sealed.", untrue]
+    in_mlflow = "UPDATE runs SET start_time = start_time - 86400000 WHERE run_uuid = :run"
+    assert tampered(in_mlflow, run=record.run_id).problems == [untrue]
 
 
-def test_a_record_whose_clock_was_turned_back_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
+def test_a_record_whose_clock_was_turned_back_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
     """Sealed anew, with MLflow's time changed to match: it then is older than the record that it follows."""
-    run_id = ids(lab, "prediction")[2]
-    with snapshot(str(lab)) as opened:
-        record = next(record for record in load_records(opened) if record.run_id == run_id)
-    earlier = record.content | {"time": "2020-01-01T00:00:00.000+00:00"}
+    earlier = records[2].content | {"time": "2020-01-01T00:00:00.000+00:00"}
     found = tampered(
-        "UPDATE params SET value = :time WHERE key = 'time' AND run_uuid = :run",
-        "UPDATE params SET value = :seal WHERE key = 'sha256' AND run_uuid = :run",
+        SET,
+        SEAL,
         "UPDATE runs SET start_time = 1577836800000 WHERE run_uuid = :run",
-        run=run_id,
-        time=earlier["time"],
+        run=records[2].run_id,
+        key="time",
+        value=earlier["time"],
         seal=seal_record(earlier),
     )
     assert named(found, seal_record(earlier)[:12], "the time it gives is before that of the record it follows")
 
 
-@pytest.mark.parametrize("what", ["no time", "a garbled time", "a garbled design", "garbled runs", "no outcome"])
-def test_a_garbled_record_is_named_and_stops_nothing(lab: Path, tampered: Callable[..., Review], what: str) -> None:
-    run_id = ids(lab, "prediction")[1]
-    statement = {
-        "no time": "DELETE FROM params WHERE key = 'time' AND run_uuid = :run",
-        "a garbled time": "UPDATE params SET value = 'yesterday' WHERE key = 'time' AND run_uuid = :run",
-        "a garbled design": "UPDATE params SET value = '[1]' WHERE key = 'design' AND run_uuid = :run",
-        "garbled runs": "UPDATE params SET value = '?' WHERE key = 'verdict_1_runs_1' AND run_uuid = :run",
-        "no outcome": "DELETE FROM params WHERE key LIKE 'verdict_1_outc%' AND run_uuid = :run",
-    }[what]
-    found = tampered(statement, run=run_id)
-    assert named(found, f"prediction {param(lab, run_id, 'sha256')[:12]}", "was changed after it was sealed")
+GARBLED = {
+    "no time": "DELETE FROM params WHERE key = 'time' AND run_uuid = :run",
+    "no time of the verdict": "DELETE FROM params WHERE key = 'verdict_1_time' AND run_uuid = :run",
+    "time": "UPDATE params SET value = 'yesterday' WHERE key = 'time' AND run_uuid = :run",
+    "design": "UPDATE params SET value = '[1]' WHERE key = 'design' AND run_uuid = :run",
+    "runs": "UPDATE params SET value = '?' WHERE key = 'verdict_1_runs_1' AND run_uuid = :run",
+    "no outcome": "DELETE FROM params WHERE key = 'verdict_1_outcome' AND run_uuid = :run",
+    "number": "UPDATE params SET key = 'verdict_one_label' WHERE key = 'verdict_1_label' AND run_uuid = :run",
+}
+
+
+@pytest.mark.parametrize("what", GARBLED)
+def test_a_garbled_record_is_named_and_stops_nothing(
+    tampered: Callable[..., Review], records: list[Record], what: str
+) -> None:
+    found = tampered(GARBLED[what], run=records[1].run_id)
+    assert named(found, name_of(records[1]), "it was changed after it was sealed")
     assert review_text(found)
 
 
-def test_a_record_cut_short_counts_as_no_prediction(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = ids(lab, "prediction")[2]
+def test_a_record_cut_short_counts_as_no_prediction(tampered: Callable[..., Review], records: list[Record]) -> None:
+    run_id = records[2].run_id
     found = tampered("DELETE FROM params WHERE run_uuid = :run", run=run_id)
     assert named(found, f"prediction {run_id[:8]} of nobody in 03-norm", "its writing was cut short")
-    assert "cut short" in review_text(found)
+    assert "(cut short)" in review_text(found)
     partly = tampered("DELETE FROM params WHERE key = 'sha256' AND run_uuid = :run", run=run_id)
     assert named(partly, f"prediction {run_id[:8]} of a student in 03-norm", "its writing was cut short")
 
 
-METRIC = "UPDATE {table} SET value = value + 0.01 WHERE key = 'final/accuracy/valid' AND run_uuid = :run"
+METRIC = "UPDATE {} SET value = value + 0.01 WHERE key = 'final/accuracy/valid' AND run_uuid = :run"
 CHANGES = {
-    "a final metric": [METRIC.format(table="latest_metrics"), METRIC.format(table="metrics")],
+    "a final metric": [METRIC.format("latest_metrics"), METRIC.format("metrics")],
     "a param": ["UPDATE params SET value = '0.4' WHERE key = 'dropout' AND run_uuid = :run"],
     "a fact": ["UPDATE tags SET value = '99' WHERE key = 'fact.steps' AND run_uuid = :run"],
     "a fact taken away": ["DELETE FROM tags WHERE key = 'fact.steps' AND run_uuid = :run"],
     "the owner": ["UPDATE tags SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run"],
     "the arm": ["UPDATE tags SET value = 'dropout=0.4' WHERE key = 'arm' AND run_uuid = :run"],
-    "what it is": ["UPDATE tags SET value = 'trial' WHERE key = 'kind' AND run_uuid = :run"],
-    "whether it is one of the lab": ["DELETE FROM tags WHERE key = 'kind' AND run_uuid = :run"],
+    "its kind": ["UPDATE tags SET value = 'trial' WHERE key = 'kind' AND run_uuid = :run"],
+    "no kind": ["DELETE FROM tags WHERE key = 'kind' AND run_uuid = :run"],
     "its start": ["UPDATE runs SET start_time = start_time + 60000 WHERE run_uuid = :run"],
 }
 
 
+@pytest.mark.parametrize("study", ["02-dropout", "03-norm"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_run_is_named_with_or_without_a_verdict(
-    lab: Path, tampered: Callable[..., Review], change: str
+    tampered: Callable[..., Review], change: str, study: str
 ) -> None:
-    judged, not_judged = (in_study(lab, "run", name)[-1] for name in ("02-dropout", "03-norm"))
-    for run_id, study in ((judged, "02-dropout"), (not_judged, "03-norm")):
-        found = tampered(*CHANGES[change], run=run_id)
-        assert named(found, f"of {study} ({run_id[:8]})", "were changed after it ended")
-        by_verdict = named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
-        assert by_verdict == (run_id == judged and change == "a final metric")
+    run_id = last_run(study)
+    found = tampered(*CHANGES[change], run=run_id)
+    assert named(found, f"of {study} ({run_id[:8]})", "were changed after it ended")
+    by_verdict = named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
+    assert by_verdict == (study == "02-dropout" and change == "a final metric")
 
 
-def test_a_run_sealed_anew_is_named_by_the_verdict_that_rests_on_it(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = in_study(lab, "run", "02-dropout")[-1]
+def test_a_run_sealed_anew_is_named_by_the_verdict_that_rests_on_it(tampered: Callable[..., Review]) -> None:
+    run_id = last_run("02-dropout")
     found = tampered("UPDATE tags SET value = 'another' WHERE key = 'lab.seal' AND run_uuid = :run", run=run_id)
     assert named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
 
 
-def test_a_change_of_the_history_that_is_no_result_is_no_problem(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = in_study(lab, "run", "02-dropout")[-1]
+def test_a_note_on_a_run_is_no_change_of_it(tampered: Callable[..., Review]) -> None:
     note = "INSERT INTO tags (key, value, run_uuid) VALUES ('mlflow.note.content', 'looked odd', :run)"
-    assert tampered(note, run=run_id).is_intact
+    assert tampered(note, run=last_run("02-dropout")).is_intact
 
 
-def test_a_run_deleted_in_the_ui_is_noted_and_missed(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = in_study(lab, "run", "02-dropout")[-1]
-    found = tampered("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run", run=run_id)
+def test_a_run_deleted_in_the_ui_is_noted_and_missed(tampered: Callable[..., Review]) -> None:
+    run_id = last_run("02-dropout")
+    found = tampered(IN_THE_UI, run=run_id)
     assert found.is_intact
     assert f"run dropout=0.5, seed 1 of 02-dropout ({run_id[:8]}): deleted in the MLflow UI." in found.notes
     assert any("1 of its 4 runs aren't there (dropout=0.5, seed 1)" in note for note in found.notes)
 
 
-def test_a_run_deleted_for_good_is_missed(lab: Path, tampered: Callable[..., Review]) -> None:
-    def without(run_id: str) -> Review:
-        tables = ("params", "tags", "metrics", "latest_metrics", "runs")
-        return tampered(*(f"DELETE FROM {table} WHERE run_uuid = :run" for table in tables), run=run_id)
-
-    judged, not_judged = (in_study(lab, "run", name)[-1] for name in ("02-dropout", "03-norm"))
-    assert named(without(judged), "verdict 1", f"the run {judged} that it rests on is gone")
-    assert any("1 of its 4 runs aren't there (norm=batch, seed 1)" in note for note in without(not_judged).notes)
+def test_a_run_deleted_for_good_is_missed(tampered: Callable[..., Review]) -> None:
+    judged, not_judged = last_run("02-dropout"), last_run("03-norm")
+    assert named(tampered(*RUN_FOR_GOOD, run=judged), "verdict 1", f"the run {judged} that it rests on is gone")
+    notes = tampered(*RUN_FOR_GOOD, run=not_judged).notes
+    assert any("1 of its 4 runs aren't there (norm=batch, seed 1)" in note for note in notes)
 
 
 @pytest.mark.parametrize(("key", "value"), [("outcome", "supported!"), ("label", "exploratory"), ("estimate", "9.9")])
-def test_a_changed_verdict_is_named(lab: Path, tampered: Callable[..., Review], key: str, value: str) -> None:
-    run_id = ids(lab, "prediction")[1]
-    found = tampered(
-        "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run",
-        run=run_id,
-        key=f"verdict_1_{key}",
-        value=value,
-    )
-    assert named(found, param(lab, run_id, "sha256")[:12], "verdict 1: it was changed after it was sealed")
+def test_a_changed_verdict_is_named(
+    tampered: Callable[..., Review], records: list[Record], key: str, value: str
+) -> None:
+    found = tampered(SET, run=records[1].run_id, key=f"verdict_1_{key}", value=value)
+    assert found.problems == [f"{name_of(records[1])}, verdict 1: it was changed after it was sealed."]
 
 
-def test_a_swapped_owner_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
-    run_id = ids(lab, "prediction")[1]
-    name = f"prediction {param(lab, run_id, 'sha256')[:12]}"
-    shown = tampered("UPDATE tags SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run", run=run_id)
-    assert shown.problems == [f"{name} of a student in 02-dropout: in the MLflow UI its owner is somebody."]
-    said = tampered("UPDATE params SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run", run=run_id)
-    assert named(said, f"{name} of somebody", "was changed after it was sealed")
+def test_a_swapped_owner_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
+    in_the_ui = "UPDATE tags SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run"
+    shown = tampered(in_the_ui, run=records[1].run_id)
+    assert shown.problems == [f"{name_of(records[1])}: in the MLflow UI its owner is somebody."]
+    said = tampered(SET, run=records[1].run_id, key="owner", value="somebody")
+    assert named(said, f"prediction {records[1].sha256[:12]} of somebody", "was changed after it was sealed")
 
 
 def test_clocks_that_disagree_a_little_are_no_problem(home: Path) -> None:
@@ -381,29 +353,22 @@ def test_clocks_that_disagree_a_little_are_no_problem(home: Path) -> None:
 # The command
 
 
-def cnnlab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cnnlab", *arguments]
-    wanted = os.environ | {"COLUMNS": "80"} | environment
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=wanted, timeout=120)
-
-
 def test_the_command_only_reads_and_says_by_its_exit_code_whether_all_fits(lab: Path, tmp_path: Path) -> None:
     folder = tmp_path / "handed in"
     folder.mkdir()
     shutil.copyfile(lab / "mlflow.db", folder / "mlflow.db")
     before = (folder / "mlflow.db").read_bytes()
-    good = cnnlab("review", str(folder))
-    assert good.returncode == 0, good.stderr
-    assert good.stdout.startswith("Intact: 3 predictions and 9 runs, each as it was sealed.")
-    assert max(map(len, good.stdout.splitlines())) <= 80
+    good = CliRunner().invoke(cli, ["review", str(folder)], env={"COLUMNS": "80"})
+    assert good.exit_code == 0
+    assert good.output.startswith("Intact: 3 predictions and 9 runs, each as it was sealed.")
+    assert max(map(len, good.output.splitlines())) <= 80
     assert (folder / "mlflow.db").read_bytes() == before
     assert [file.name for file in folder.iterdir()] == ["mlflow.db"]
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("UPDATE params SET value = 'higher' WHERE key = 'direction' AND value = 'lower'")
-    bad = cnnlab("review", str(folder / "mlflow.db"))
-    assert bad.returncode == 1
-    assert bad.stdout.startswith("NOT INTACT: 2 things do not fit together.")
-    assert bad.stderr == ""
+    bad = CliRunner().invoke(cli, ["review", str(folder / "mlflow.db")])
+    assert bad.exit_code == 1
+    assert bad.output.startswith("NOT INTACT: 2 things do not fit together.")
 
 
 def test_a_file_that_is_read_only_can_be_reviewed(lab: Path, tmp_path: Path) -> None:
@@ -414,15 +379,14 @@ def test_a_file_that_is_read_only_can_be_reviewed(lab: Path, tmp_path: Path) -> 
         assert review(opened).is_intact
 
 
-def test_a_store_that_a_server_writes_to_is_read_as_it_is(home: Path, running_server: str) -> None:
-    predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
-    before = (home / "mlflow.db").read_bytes()
-    for where in (running_server, str(home)):
-        with snapshot(where) as opened:
-            found = review(opened)
-        assert found.is_intact
-        assert len(found.predictions) == 1
-    assert (home / "mlflow.db").read_bytes() == before
+def test_a_store_is_read_as_it_was_before_a_change_that_is_being_written(lab: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    shutil.copyfile(lab / "mlflow.db", file)
+    with closing(sqlite3.connect(file)) as writer:
+        writer.execute("UPDATE params SET value = 'higher' WHERE key = 'direction'")  # not committed
+        with snapshot(str(file)) as opened:
+            assert review(opened).is_intact
+        writer.rollback()
 
 
 def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path) -> None:
@@ -444,22 +408,34 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
             pass
         assert hint in str(error.value)
         assert file.name in str(error.value)
-    with pytest.raises(LabError, match="http://127.0.0.1:9"), snapshot("http://127.0.0.1:9") as opened:
+    with pytest.raises(LabError, match=r"http://127\.0\.0\.1:9"), snapshot("http://127.0.0.1:9") as opened:
         review(opened)
 
 
-def test_a_store_of_a_newer_mlflow_is_refused_and_of_an_older_one_is_read(home: Path, tmp_path: Path) -> None:
+def test_a_store_of_a_newer_mlflow_is_refused(home: Path) -> None:
     connect(quiet)
-    file = home / "mlflow.db"
-    with closing(sqlite3.connect(file)) as database, database:
-        (now,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(file)):
+    with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(home)):
         pass
+
+
+def test_a_store_of_an_older_mlflow_is_read_and_stays_as_old(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{file.as_posix()}"
+    engine = create_engine(uri)
+    InitialBase.metadata.create_all(engine)
+    engine.dispose()
+    command.upgrade(_get_alembic_config(uri), "97727af70f4d")  # of 2022, MLflow 1.28
     with closing(sqlite3.connect(file)) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = ?", (now,))
+        database.execute("INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (1, 'old', 'active')")
+        columns = "run_uuid, name, experiment_id, status, lifecycle_stage, start_time, source_type, user_id"
+        database.execute(f"INSERT INTO runs ({columns}) VALUES ('a', 'a', 1, 'FINISHED', 'active', 1, 'LOCAL', 'me')")
+        database.execute("INSERT INTO params (key, value, run_uuid) VALUES ('lr', '0.1', 'a')")
+    before = file.read_bytes()
     with snapshot(str(file)) as opened:
-        assert review(opened).is_intact
+        assert review(opened).foreign[0] == "old: 1 run that this lab did not make."
+    assert file.read_bytes() == before
 
 
 # Stores that this lab did not make

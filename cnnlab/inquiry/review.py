@@ -162,11 +162,11 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
         if run.deleted:
             found.notes.append(f"{name}: deleted in the MLflow UI.")
     if without_seal:
-        found.notes.append(f"{without_seal} finished runs have no seal: another version of the lab made them.")
+        found.notes.append(f"Finished runs without a seal, made by another version of the lab: {without_seal}.")
     if without_prediction:
-        found.notes.append(f"{without_prediction} runs belong to no prediction: a search, or another version of the lab.")
+        found.notes.append(f"Runs of no prediction, of a search or another version of the lab: {without_prediction}.")
     if changed_code:
-        found.notes.append(f"{changed_code} runs were made with changed code (fact.git_commit); how can't be known.")
+        found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
 
 
 # What was tried before, or is missing
@@ -193,7 +193,7 @@ def _note_earlier_looks(found: Review, prediction: Prediction, runs: pd.DataFram
     for other in sorted(set(runs["owner"]) - {record.owner, *SHIPPED}):
         theirs = runs[runs["owner"] == other].assign(owner=record.owner)
         if seen := seen_before(prediction, theirs):
-            found.notes.append(f"{name_of(record)}: {other} had {len(seen)} runs of these arms before it.")
+            found.notes.append(f"{name_of(record)}: {other} had run its arms before it ({len(seen)} times).")
 
 
 def _note_second_try(found: Review, prediction: Prediction, earlier: list[Prediction], runs: pd.DataFrame) -> None:
@@ -209,7 +209,7 @@ def _note_second_try(found: Review, prediction: Prediction, earlier: list[Predic
             said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
             found.notes.append(
                 f"{name_of(record)}: it asks again what {before.record.sha256[:12]} asked ({_outcome(before.record)}), "
-                f"after {len(known)} runs of that were known; now with {said}."
+                f"when results of that were known (runs: {len(known)}); now with {said}."
             )
             return
 
@@ -259,7 +259,7 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
     """Return what happened when: predictions, blocks of runs, verdicts, readings of the test set."""
     events: list[tuple[float, str, str]] = []
     for number, record in enumerate(records, start=1):
-        events.append((record.written, record.owner, f"predicted ({number}): {_claim(record)}"))
+        events.append((record.written, record.owner, f"predicted ({number}), in {record.experiment}"))
         for one in record.verdicts:
             if (when := _time_of(one.content)) is not None:
                 events.append((when, record.owner, f"verdict {one.number} on ({number}): {_said(one)}"))
@@ -300,12 +300,13 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
 
 
 def _claim(record: Record) -> str:
-    """Return what was predicted, such as "loss/valid higher by 0.01 to 0.08 nats: dropout=0.5 against dropout=0.0"."""
+    """Return what was predicted, such as "dropout=0.5 against dropout=0.0: loss/valid higher by 0.01 to 0.08 nats"."""
     get = record.content.get
     if not record.sha256:
         return "(cut short)"
-    size = f"by {get('low')} to {get('high')}" if get("direction") != "none" else f"within {get('sesoi')}"
-    return f"{get('metric')} {get('direction')} {size} {get('unit', '')}".rstrip() + f": {get('contrast')}"
+    size = f"{get('direction')} by {get('low')} to {get('high')}"
+    size = f"differs by less than {get('sesoi')}" if get("direction") == "none" else size
+    return f"{get('contrast')}: {get('metric')} {size} {get('unit', '')}".rstrip()
 
 
 def _outcome(record: Record) -> str:
@@ -327,7 +328,8 @@ def _effect(record: Record) -> str:
         return ""
     if metric is None:
         return ""
-    return f"{metric.say(estimate)}, 95 % interval [{metric.say(low)}, {metric.say(high)}], n = {content.get('n')}"
+    interval = f"[{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
+    return f"{metric.say(estimate)}, 95 % interval {interval}, n = {content.get('n')} seeds"
 
 
 def name_of(record: Record) -> str:

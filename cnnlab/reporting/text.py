@@ -53,9 +53,8 @@ def _prediction_block(found: Review, number: int) -> list[str]:
     verdict = f"{row.verdict} ({row.label})" if row.label else row.verdict
     lines = [
         f"  {number + 1}. {row.time}, {row.owner or 'nobody'}, {row.study} (seal {row.seal or 'missing'})",
-        f"       {row.prediction}",
-        f"       confidence {row.confidence or '?'} %",
-        f"    => {verdict}" + (f": {row.effect}" if row.effect else ""),
+        f"     {_HANG}{row.prediction} (confidence {row.confidence or '?'} %)",
+        f"     => {_HANG}{verdict}" + (f": {row.effect}" if row.effect else ""),
     ]
     return [*lines, ""] if number + 1 < len(found.predictions) else lines
 
