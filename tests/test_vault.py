@@ -1,0 +1,177 @@
+"""The test vault: looked at on the record, from the weights, and with an interval over seeds and images."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from cnnlab.config import BASE, replace
+from cnnlab.data import Batches, Data, read_test
+from cnnlab.errors import LabError
+from cnnlab.inquiry import vault
+from cnnlab.inquiry.statistics import t_interval
+from cnnlab.inquiry.vault import Opening, crossed_interval, open_vault
+from cnnlab.models import build_model
+from cnnlab.paths import models_folder
+from cnnlab.scores import Score
+from cnnlab.studies.runner import run_study
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.run_logger import load_weights
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
+from cnnlab.tracking.test_set import num_readings
+from tests.helpers import free_port, quiet
+
+TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
+NORM = Study("norm", "?", TINY, (0, 1), {"norm": ("none", "batch")})
+# The same runs in another order, taken over from the first study, and one more arm.
+LATER = Study("later", "?", TINY, (1, 0), {"norm": ("none", "batch"), "dropout": (0.0, 0.3)})
+FIRST = {"plain": (NORM, "norm=none"), "batch norm": (NORM, "norm=batch")}
+SECOND = {"plain": (NORM, "norm=none"), "all": (LATER, "norm=batch, dropout=0.0")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        opened = connect(quiet)
+        for study in (NORM, LATER):
+            run_study(study, real_data, opened, quiet, progress=False, explore=True)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def openings(store: Store) -> tuple[Opening, Opening]:
+    first = open_vault(FIRST, "the final claim", store, quiet)
+    return first, open_vault(SECOND, "curious about the rest", store, quiet)
+
+
+@pytest.mark.parametrize(
+    ("arms", "reason", "hint"),
+    [
+        ({}, "why not", "name at least one arm"),
+        (FIRST, "  ", "say why you open it"),
+        ({"x": (NORM, "norm=layer")}, "why not", "norm has no arm 'norm=layer': choose from norm=none, norm=batch"),
+        ({"x": (dataclasses.replace(NORM, seeds=(0,)), "norm=none")}, "why not", "1 finished runs.*at least two seeds"),
+        ({"x": (dataclasses.replace(NORM, seeds=(7, 8)), "norm=none")}, "why not", "0 finished runs"),
+    ],
+)
+def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, reason: str, hint: str) -> None:
+    before = num_readings(store)
+    with pytest.raises(LabError, match=hint):
+        open_vault(arms, reason, store, quiet)
+    assert num_readings(store) == before
+
+
+def test_arms_without_two_seeds_in_common_leave_it_shut(store: Store, real_data: Data) -> None:
+    other = Study("other seeds", "?", TINY, (1, 2), arms={"plain": TINY})
+    run_study(other, real_data, store, quiet, progress=False, explore=True)
+    before = num_readings(store)
+    with pytest.raises(LabError, match="other and plain have fewer than two seeds in common"):
+        open_vault({"plain": (NORM, "norm=none"), "other": (other, "plain")}, "why not", store, quiet)
+    assert num_readings(store) == before
+
+
+def test_weights_that_are_gone_leave_it_shut(store: Store) -> None:
+    run_id = load_runs(store, "norm")["run_id"].iloc[0]
+    (file,) = models_folder().glob(f"**/{run_id}/**/weights.safetensors")
+    before = num_readings(store)
+    hidden = file.rename(file.with_suffix(".away"))
+    try:
+        with pytest.raises(LabError, match="has no weights in the store: is models/ complete"):
+            open_vault(FIRST, "why not", store, quiet)
+    finally:
+        hidden.rename(file)
+    assert num_readings(store) == before
+
+
+def test_an_opening_is_on_record_with_time_owner_reason_and_result(
+    store: Store, openings: tuple[Opening, Opening]
+) -> None:
+    runs = store.client.search_runs([store.experiment_id("test-set")], order_by=["attributes.start_time ASC"])
+    assert [run.data.tags["kind"] for run in runs] == ["test-reading", "vault"] * 2
+    assert {run.data.tags["owner"] for run in runs} == {"a student"}
+    assert [run.data.params["reason"] for run in runs[1::2]] == ["the final claim", "curious about the rest"]
+    assert [run.data.params["reason"] for run in runs[::2]] == ["the final claim", "curious about the rest"]
+    assert all(run.info.start_time for run in runs)
+    assert runs[1].data.metrics["test/batch norm"] == pytest.approx(openings[0].arms.loc["batch norm", "test"])
+    kept = np.load(store.client.download_artifacts(runs[1].info.run_id, "test_correct.npz"))
+    assert kept["batch norm"].shape == (2, 10_000)
+    assert 100 * kept["batch norm"].mean() == pytest.approx(openings[0].arms.loc["batch norm", "test"])
+
+
+def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Opening, Opening]) -> None:
+    first, second = openings
+    assert not first.is_post_hoc
+    assert second.is_post_hoc
+    assert "POST-HOC" not in str(first)
+    assert "POST-HOC: the test images had been looked at before" in str(second)
+    runs = store.client.search_runs([store.experiment_id("test-set")], "tags.kind = 'vault'")
+    assert {run.data.tags["stamp"] for run in runs} == {"first opening", "post-hoc"}
+
+
+def test_the_results_are_those_of_the_kept_weights(store: Store, openings: tuple[Opening, Opening]) -> None:
+    test = read_test(quiet, "a test of the vault")
+    runs = NORM.results(store)
+    accuracy = []
+    for config, run_id in zip(runs["config"], runs["run_id"], strict=True):
+        model = build_model(config).eval()
+        model.load_state_dict(load_weights(store, run_id))
+        with torch.inference_mode():
+            batches = [(model(x), y) for x, y in Batches(test, 2_000)]
+        logits, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        accuracy.append(100 * Score(logits, y, 0.0).accuracy)
+    by_arm = runs.assign(test=accuracy).groupby("arm")["test"]
+    first = openings[0]
+    for name, arm in (("plain", "norm=none"), ("batch norm", "norm=batch")):
+        assert first.arms.loc[name, "test"] == pytest.approx(by_arm.mean()[arm], abs=0.011)
+        assert first.arms.loc[name, "test_sd"] == pytest.approx(by_arm.std()[arm], abs=0.02)
+    table = runs.assign(test=accuracy).pivot(index="seed", columns="arm", values="test")
+    effect, _ = first.claims["batch norm"]
+    assert effect.by_seed == pytest.approx(tuple(table["norm=batch"] - table["norm=none"]), abs=0.021)
+    assert "What differs: norm none -> batch." in str(first)
+
+
+def test_arms_are_paired_by_seed_whatever_their_order_and_where_they_were_trained(
+    store: Store, openings: tuple[Opening, Opening]
+) -> None:
+    taken_over = LATER.results(store)
+    assert (taken_over.loc[taken_over["arm"] == "norm=batch, dropout=0.0", "reused_from"] != "").all()
+    (effect, crossed), (again, crossed_again) = openings[0].claims["batch norm"], openings[1].claims["all"]
+    assert again.by_seed == pytest.approx(effect.by_seed)
+    assert crossed_again == pytest.approx(crossed)
+
+
+# The interval over seeds and images
+
+STUDIES, SEEDS, IMAGES = 300, 5, 400
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images", "of_both"), [(0.5, 8.0, 40.0), (3.0, 8.0, 40.0), (0.0, 8.0, 0.5)])
+def test_the_interval_over_seeds_and_images_covers(
+    monkeypatch: pytest.MonkeyPatch, of_seeds: float, of_images: float, of_both: float
+) -> None:
+    """Simulated studies with a true difference of 1: seeds, images and their combination vary, each with an SD."""
+    monkeypatch.setattr(vault, "RESAMPLES", 300)
+    rng = np.random.default_rng(8)
+    covered, wider = 0, []
+    for _ in range(STUDIES):
+        values = 1 + of_seeds * rng.standard_normal((SEEDS, 1)) + of_images * rng.standard_normal((1, IMAGES))
+        values = values + of_both * rng.standard_normal((SEEDS, IMAGES))
+        low, high = crossed_interval(values, rng)
+        covered += low <= 1 <= high
+        wider.append((high - low) / (2 * t_interval(values.mean(axis=1)).half_width))
+    assert covered / STUDIES >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / STUDIES)
+    # an SD from 300 resamples is off by 4 %
+    assert min(wider) > 0.85
+    assert np.mean(np.array(wider) < 1) < 0.05
+
+
+def test_without_any_spread_the_interval_is_a_point() -> None:
+    assert crossed_interval(np.full((3, 50), 2.0), np.random.default_rng(0)) == (2.0, 2.0)
