@@ -97,5 +97,5 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
         axes.plot(mean, share, "D", color=ORANGE, ms=8, label=f"mean of all (n = {len(found.decided)})")
     axes.set(xlabel="confidence (%)", ylabel="supported (%)", xlim=(47, 102), ylim=(-5, 105))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="center left")
+    axes.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.3))  # below the line
     return titled(figure, "Calibration: decided predictions", number)

@@ -1,0 +1,124 @@
+"""Calibration counts what was predicted and decided, and nothing else."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+
+from cnnlab.config import BASE, replace
+from cnnlab.data import Data
+from cnnlab.inquiry.calibration import Calibration, calibrate, calibrate_records
+from cnnlab.inquiry.prediction import predict
+from cnnlab.inquiry.verdict import Verdict, judge, note, to_content
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records, record_verdict
+from tests.helpers import free_port, quiet
+
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+STUDY = Study("tiny-02-dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
+CONTROL, ARM = STUDY.arms
+WORDS = {"because": "this is a mechanism", "if_refuted": "it is not so"}
+# metric, size, confidence, effect of each seed (in the metric's own unit), runs known before -> outcome, in size range
+CASES = [
+    ("accuracy/valid", (1, 3), 80, (0.019, 0.020, 0.021), [], "supported", True),
+    ("loss/valid", (0.1, 0.3), 90, (-0.19, -0.20, -0.21), [], "refuted", False),
+    ("gap/loss", (0.001, 0.1), 60, (0.0019, 0.002, 0.0021), [], "practically equivalent", True),
+    ("accuracy/train_eval", (5, 9), 95, (0.02, -0.02, 0.01), [], "inconclusive", False),
+    ("loss/train_eval", (0.1, 0.3), 99, (-0.19, -0.20, -0.21), ["a run"], "refuted", False),
+    ("gap/train_mode", (0.1, 0.3), 99, (0.2, 0.2, 0.2), [], "withheld", None),
+]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[list[Verdict]]:
+    """Verdicts on record of real predictions and runs, whose numbers are those of `CASES`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        store = connect(quiet)
+        predictions = [
+            predict(STUDY, arm=ARM, metric=metric, direction="higher", size=size, confidence=confidence, **WORDS)
+            for metric, size, confidence, *_ in CASES
+        ]
+        runs = STUDY.run(small_data, store, quiet, progress=False)
+        found = []
+        for prediction, (metric, _, _, effects, known, *_) in zip(predictions, CASES, strict=True):
+            one = judge(prediction, STUDY, with_effects(runs, metric, effects), known)
+            assert prediction.record
+            record_verdict(store, prediction.record, to_content(one), note(one))
+            found.append(one)
+        yield found
+
+
+def with_effects(runs: pd.DataFrame, metric: str, effects: tuple[float, ...]) -> pd.DataFrame:
+    runs = runs.copy()
+    runs.loc[runs["arm"] == CONTROL, metric] = 0.5
+    runs.loc[runs["arm"] == ARM, metric] = [0.5 + effect for effect in effects]
+    return runs
+
+
+@pytest.fixture
+def found(verdicts: list[Verdict]) -> Calibration:
+    return calibrate(verdicts)
+
+
+def test_the_cases_are_what_they_shall_be(found: Calibration) -> None:
+    assert list(found.table["outcome"]) == [case[-2] for case in CASES]
+    assert list(found.table["in_size_range"]) == [case[-1] for case in CASES]
+    assert list(found.table["label"]) == ["confirmatory"] * 4 + ["exploratory", "confirmatory"]
+
+
+def test_the_brier_score_is_that_of_the_decided_confirmatory_ones(found: Calibration) -> None:
+    assert len(found.decided) == 3
+    assert found.brier == pytest.approx(((0.8 - 1) ** 2 + (0.9 - 0) ** 2 + (0.6 - 0) ** 2) / 3)
+
+
+def test_the_size_counts_where_it_was_predicted_and_measured(found: Calibration) -> None:
+    assert found.coverage == (2, 4)  # not that of the exploratory one, and of the withheld one there is none
+
+
+def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibration) -> None:
+    assert list(found.surprises["confidence"]) == [90]  # at 60 % nobody is surprised, and exploring isn't predicting
+
+
+def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
+    assert found.sentence() == (
+        "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
+        "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). The size was predicted right in 2 of 4. "
+        "Surprises: 1."
+    )
+
+
+def test_records_give_the_same_calibration_as_the_verdicts_themselves(
+    verdicts: list[Verdict], found: Calibration
+) -> None:
+    from_store = calibrate_records(load_records(connect(quiet)))
+    pd.testing.assert_frame_equal(from_store.table, found.table, check_dtype=False)
+    pd.testing.assert_frame_equal(from_store.decided, found.decided)
+    assert from_store.sentence() == found.sentence()
+    assert str(from_store) == str(found)
+    assert from_store._repr_html_() == found._repr_html_()
+
+
+def test_only_the_last_verdict_on_a_prediction_counts(verdicts: list[Verdict]) -> None:
+    store = connect(quiet)
+    record = load_records(store)[0]
+    content = to_content(verdicts[0]) | {"outcome": "refuted"}
+    record_verdict(store, record, content, "another")
+    try:
+        again = calibrate_records(load_records(store))
+        assert len(again.table) == 6
+        assert again.table["outcome"].iloc[0] == "refuted"
+    finally:
+        record_verdict(store, record, to_content(verdicts[0]), note(verdicts[0]))
+
+
+def test_without_verdicts_there_is_nothing_to_score() -> None:
+    nothing = calibrate([])
+    assert nothing.brier != nothing.brier
+    assert nothing.coverage == (0, 0)
+    assert nothing.surprises.empty
+    assert str(nothing) == "0 predictions, none of them decided by a confirmatory verdict yet."

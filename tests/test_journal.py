@@ -1,0 +1,209 @@
+"""The journal only ever grows, a student's words stay in it, and figures go where the prediction is."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cnnlab.config import BASE, replace
+from cnnlab.data import Data
+from cnnlab.inquiry.calibration import calibrate
+from cnnlab.inquiry.prediction import predict
+from cnnlab.reporting.confront import Confrontation, confront
+from cnnlab.reporting.effects import plot_calibration, plot_effects, plot_interaction
+from cnnlab.reporting.journal import entries, journal_file
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.store import Store
+from tests.helpers import free_port, quiet
+
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+ARMS = {
+    "none": SMALL,
+    "some": replace(SMALL, dropout=0.3),
+    "much": replace(SMALL, dropout=0.5),
+    "norm": replace(SMALL, norm="batch"),
+    "both": replace(SMALL, dropout=0.5, norm="batch"),
+}
+STUDY = Study("my study / übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
+WORDS = {"confidence": 70, "because": "a mechanism,\nin two lines", "if_refuted": "it is not so"}
+WHY = "Größere Schritte | *weniger* Rauschen.\n\n- Punkt eins\n- `code`, and <b>HTML</b>\n\n![x](y.png)"
+NEXT = "Mehr Seeds: 10 → 20."
+
+
+class Story(NamedTuple):
+    """What happened, one after the other."""
+
+    store: Store
+    waiting: Confrontation
+    first: Confrontation
+    fresh: str  # the journal after the first verdicts
+    note: str  # of the experiment, then
+    written: str  # the journal with the student's words
+    again: str  # the journal after confronting once more
+    note_after_rerun: str
+    more: Confrontation  # with more seeds
+    grown: str
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[Story]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        store = connect(quiet)
+        changes = {"dropout": 0.5, "norm": "batch"}
+        predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.05, **WORDS)
+        predict(STUDY, trend="dropout", metric="accuracy/valid", direction="lower", size=(1, 30), **WORDS)
+        predict(STUDY, arm="much", metric="gap/train_mode", direction="lower", size=(0.01, 2), **WORDS)
+        predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # measured in no control
+        waiting = confront(STUDY, store)
+        STUDY.run(small_data, store, quiet, progress=False)
+        first = confront(STUDY, store, "2.1")
+        fresh, note = text(), note_of(store)
+        write(fresh)
+        written = text()
+        confront(STUDY, store)
+        again = text()
+        STUDY.run(small_data, store, quiet, progress=False)
+        note_after_rerun = note_of(store)
+        longer = dataclasses.replace(STUDY, seeds=(0, 1, 2))
+        longer.run(small_data, store, quiet, progress=False)
+        more = confront(longer, store)
+        yield Story(store, waiting, first, fresh, note, written, again, note_after_rerun, more, text())
+
+
+def text() -> str:
+    return journal_file(STUDY.name).read_text(encoding="utf-8")
+
+
+def write(fresh: str) -> None:
+    """Fill the fields of the first entry, as a student would in an editor."""
+    filled = fresh
+    for name, words in (("why", WHY), ("next", NEXT)):
+        before, mark, rest = filled.partition(f"<!-- {name} ")
+        number, end, after = rest.partition(" -->\n")
+        filled = f"{before}{mark}{number}{end}{words}{after}"
+    journal_file(STUDY.name).write_text(filled, encoding="utf-8")
+
+
+def note_of(store: Store) -> str:
+    return str(store.client.get_experiment_by_name(STUDY.name).tags["mlflow.note.content"])
+
+
+def test_before_the_runs_nothing_is_written(story: Story) -> None:
+    assert [one.outcome for one in story.waiting] == ["waiting"] * 4
+    assert story.waiting.journal is None
+    assert set(story.waiting.figures) == {"effects"}
+    assert "Your reflection" not in str(story.waiting)
+
+
+def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> None:
+    assert story.fresh.startswith(f"# {STUDY.name}\n\n{STUDY.question}\n")
+    assert story.fresh.count("\n## ") == 4
+    assert "> interaction of dropout=0.5 and norm=batch: the validation loss differs by less than" in story.fresh
+    assert "> Because: a mechanism,\n> in two lines\n" in story.fresh
+    assert "| much | dropout: 0.0 -> 0.5 | seeds [0](http://127.0.0.1:" in story.fresh
+    for one in story.first:
+        assert f"**Verdict 1: {one.headline()}**" in story.fresh
+    folder = journal_file(STUDY.name).parent
+    pictures = [line.split("(")[1].rstrip(")") for line in story.fresh.splitlines() if line.startswith("![Effect")]
+    assert len(set(pictures)) == 4
+    for picture in pictures:
+        assert " " not in picture  # Markdown would show no picture
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert str(folder) not in story.fresh
+
+
+def test_a_name_that_is_no_file_name_makes_one(story: Story) -> None:
+    assert journal_file(STUDY.name).name == "my-study-übung.md"
+    assert journal_file("tiny-02-dropout").name == "tiny-02-dropout.md"
+
+
+def test_what_a_student_wrote_stays_and_nothing_is_written_twice(story: Story) -> None:
+    assert story.written != story.fresh
+    assert story.again == story.written
+    assert story.grown.startswith(story.written)
+
+
+def test_more_seeds_are_a_new_verdict_and_a_new_entry(story: Story) -> None:
+    assert story.grown.count("\n## ") == 8
+    assert story.grown.count("**Verdict 2: ") == 4
+    assert "exploratory" in story.grown[len(story.written) :]
+    assert {one.effect.n for one in story.more if one.effect} == {3}
+    assert [len(record.verdicts) for record in load_records(story.store)] == [2] * 4
+
+
+def test_a_students_words_are_read_back(story: Story) -> None:
+    record = load_records(story.store)[0]
+    found = entries()
+    assert len(found) == 8
+    assert (found[f"{record.sha256[:12]}-1"].why, found[f"{record.sha256[:12]}-1"].next) == (WHY, NEXT)
+    assert found[f"{record.sha256[:12]}-2"].why == ""
+    assert found[f"{record.sha256[:12]}-1"].file == journal_file(STUDY.name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_words_from_any_editor_are_read(tmp_path: Path, story: Story, encoding: str) -> None:
+    file = tmp_path / "x.md"
+    file.write_bytes(story.written.replace("\n", "\r\n").encode(encoding))
+    assert next(iter(entries(tmp_path).values())).why == WHY
+    file.write_bytes(story.written.encode("cp1252", errors="replace"))  # of an editor that knows no UTF-8
+    assert next(iter(entries(tmp_path).values())).why.endswith("![x](y.png)")
+
+
+def test_an_end_mark_that_was_deleted_costs_its_own_field_only(tmp_path: Path, story: Story) -> None:
+    (tmp_path / "x.md").write_text(story.written.replace("<!-- end -->", "", 1), encoding="utf-8")
+    found = entries(tmp_path)
+    assert len(found) == 4
+    first = next(iter(found.values()))
+    assert first.why.startswith(WHY)
+    assert first.next == NEXT
+
+
+def test_the_experiments_note_has_question_and_verdicts_and_keeps_them(story: Story) -> None:
+    assert story.note.startswith(STUDY.question)
+    for one in story.first:
+        assert f"- {one.prediction.contrast.text}: {one.headline()}" in story.note
+    assert story.note_after_rerun == story.note
+
+
+def test_figures_are_artifacts_of_the_prediction(story: Story) -> None:
+    names = []
+    for record in load_records(story.store):
+        names.append({file.path for file in story.store.client.list_artifacts(record.run_id, "figures")})
+    assert names == [{"figures/effect.png", "figures/interaction.png"}, *[{"figures/effect.png"}] * 3]
+
+
+def test_figures_render_for_every_kind_of_verdict(story: Story, tmp_path: Path) -> None:
+    interaction, trend, arm, withheld = story.first
+    assert interaction.effect and trend.effect and arm.effect
+    assert withheld.outcome == "withheld" and withheld.effect is None
+    outcomes = ("supported", "refuted", "practically equivalent", "inconclusive")
+    figures = {
+        "all": plot_effects(list(story.first), "2.1"),
+        "none": plot_effects([withheld]),
+        "nothing": plot_effects([]),
+        "interaction": plot_interaction(interaction, "2.2"),
+        "calibration": plot_calibration(calibrate(story.first)),
+        "no calibration": plot_calibration(calibrate([])),
+    }
+    figures |= {outcome: plot_effects([dataclasses.replace(arm, outcome=outcome)]) for outcome in outcomes}
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+    assert len(figures["all"].axes) == 3
+    assert set(story.first.figures) == {"effects", interaction.prediction.contrast.text}
+
+
+def test_a_verdict_without_numbers_is_withheld_and_on_record_as_what_it_rests_on(story: Story) -> None:
+    withheld = list(story.first)[3]
+    assert "variance_ratio is missing in 2 runs" in str(withheld) or "was measured in none" in str(withheld)
+    content = load_records(story.store)[3].verdicts[0].content
+    assert content["outcome"] == "withheld"
+    assert content["runs_1"].count("nan") == 2

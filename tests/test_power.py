@@ -1,0 +1,91 @@
+"""What a study can show follows from repeated runs; before there are any, nobody knows."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab.config import BASE, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.inquiry.power import Power, power
+from cnnlab.inquiry.statistics import t_interval
+from cnnlab.studies.runner import run_study
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.store import Store
+from tests.helpers import free_port, quiet
+
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+A_A = Study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
+DROPOUT = Study("dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
+LONGER = Study("longer", "?", replace(SMALL, epochs=3), (0, 1, 2), {"dropout": (0.0, 0.5)})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        yield connect(quiet)
+
+
+@pytest.fixture(scope="module")
+def before(store: Store) -> Power:
+    return power(DROPOUT, store=store)
+
+
+@pytest.fixture(scope="module")
+def runs(store: Store, before: Power, small_data: Data) -> pd.DataFrame:
+    return run_study(A_A, small_data, store, quiet, progress=False, explore=True)
+
+
+def test_before_the_first_runs_the_noise_is_unknown(before: Power) -> None:
+    assert before.n == 0
+    assert np.isnan(before.sd)
+    assert str(before).startswith("Noise floor unknown: run the A/A test first (two equal arms with different seeds).")
+
+
+def test_equal_runs_of_any_study_are_the_noise_floor(store: Store, runs: pd.DataFrame) -> None:
+    found = power(DROPOUT, store=store)
+    assert (found.n, found.is_own) == (4, True)
+    assert found.sd == pytest.approx(100 * runs["accuracy/valid"].std(ddof=1))
+    assert f"SD {found.sd:.2f} pp (n = 4 runs of its control)" in str(found)
+    assert f"With 3 seeds this study finds a difference of {found.detectable:.2f} pp 4 times in 5" in str(found)
+
+
+def test_the_stated_difference_is_found_four_times_in_five(store: Store, runs: pd.DataFrame) -> None:
+    found = power(DROPOUT, store=store)
+    rng = np.random.default_rng(9)
+    control, arm = rng.normal(0, found.sd, (2, 6_000, 3))
+    differences = arm + found.detectable - control
+    share = np.mean([t_interval(row).low > 0 for row in differences])
+    assert share == pytest.approx(0.80, abs=0.02)
+
+
+def test_more_seeds_find_smaller_differences(store: Store, runs: pd.DataFrame) -> None:
+    more = power(dataclasses.replace(DROPOUT, seeds=range(10)), store=store)
+    assert more.detectable < power(DROPOUT, store=store).detectable
+
+
+def test_runs_of_another_arm_are_a_guess_and_said_to_be_one(store: Store, runs: pd.DataFrame) -> None:
+    found = power(LONGER, store=store)
+    assert (found.n, found.is_own) == (4, False)
+    assert "(n = 4 runs of an arm that is trained otherwise, taken for a guess)" in str(found)
+
+
+def test_runs_of_another_owner_are_not_ones_own(
+    store: Store, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNLAB_OWNER", "another student")
+    assert power(DROPOUT, store=store).n == 0
+
+
+def test_a_metric_that_no_run_has_is_unknown(store: Store, runs: pd.DataFrame) -> None:
+    assert "Noise floor unknown" in str(power(DROPOUT, "variance_ratio", store))
+    with pytest.raises(LabError, match="did you mean 'accuracy/valid'"):
+        power(DROPOUT, "accuracy", store)
