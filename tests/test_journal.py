@@ -28,7 +28,7 @@ ARMS = {
     "norm": replace(SMALL, norm="batch"),
     "both": replace(SMALL, dropout=0.5, norm="batch"),
 }
-STUDY = Study("my study / übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
+STUDY = Study("it's my study / übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
 WORDS = {"confidence": 70, "because": "a mechanism,\nin two lines", "if_refuted": "it is not so"}
 WHY = "Größere Schritte | *weniger* Rauschen.\n\n- Punkt eins\n- `code`, and <b>HTML</b>\n\n![x](y.png)"
 NEXT = "Mehr Seeds: 10 → 20."
@@ -121,7 +121,7 @@ def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> N
 
 
 def test_a_name_that_is_no_file_name_makes_one(story: Story) -> None:
-    assert journal_file(STUDY.name).name == "my-study-übung.md"
+    assert journal_file(STUDY.name).name == "it-s-my-study-übung.md"
     assert journal_file("tiny-02-dropout").name == "tiny-02-dropout.md"
 
 

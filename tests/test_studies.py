@@ -83,6 +83,10 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
         ({"vary": {"norm": "batch"}}, "give a tuple of values"),
         ({"vary": {"dropout": (0.0, 0.5)}, "arms": {"a": BASE}}, "not both"),
         ({"arms": {"a": BASE, "b": BASE}}, "are the same config"),
+        (
+            {"base": BASE, "seeds": (0, 1), "arms": {"a": BASE, "b": replace(BASE, seed=1)}},
+            "'a' with seed 1 is the same run as 'b' with seed 0. Give one of the two arms a seed further away",
+        ),
         ({"arms": {"a": BASE}}, "no control: name one of its arms, a"),
         ({"control": "b"}, "control='b' is no arm"),
         ({"roles": {"dropout": "important"}}, "one of scientific, nuisance, fixed"),
@@ -187,9 +191,9 @@ def test_runs_of_another_owner_do_not_count(
     store = connect(quiet)
     one = replace_seeds(study, (0,))
     predicted(one).run(small_data, store, quiet, progress=False)
-    monkeypatch.setenv("CNNLAB_OWNER", "another student")
+    monkeypatch.setenv("CNNLAB_OWNER", "O'Brien")
     theirs = predicted(one).run(small_data, store, quiet, progress=False)
-    assert list(theirs["owner"]) == ["another student"] * 2
+    assert list(theirs["owner"]) == ["O'Brien"] * 2
 
 
 def test_an_interval_is_the_t_interval() -> None:

@@ -13,7 +13,7 @@ from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.prediction import Prediction, predict
-from cnnlab.inquiry.verdict import Verdict, judge, seen_before, verdict
+from cnnlab.inquiry.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records
@@ -240,6 +240,17 @@ def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
     assert all(len(seal) == 64 for _, seal, _ in used)
     note = store.client.get_run(record.run_id).data.tags["mlflow.note.content"]
     assert found[0].headline() in note
+
+
+def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
+    arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    found = judge(arm_prediction, GRID, runs, [])
+    number = -2.2250738585072014e-308  # as long as a number gets
+    many = pd.concat([found.runs] * 25, ignore_index=True).assign(**{"accuracy/valid": number})
+    content = to_content(dataclasses.replace(found, runs=many))
+    assert sum(content[name].count("; ") + 1 for name in content if name.startswith("runs_")) == 150
+    assert max(map(len, content.values())) <= 6_000
 
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:

@@ -47,6 +47,7 @@ from cnnlab.tracking.table import load_runs
 
 Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
 NAN = float("nan")
+SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add up to zero only nearly
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
 SCALES = ("accuracy/valid", "loss/valid")  # on which an interaction is looked at
 Label = Literal["confirmatory", "exploratory"]
@@ -264,6 +265,7 @@ def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     wanted = runs_predicted(prediction, prediction.contrast.new)
     before = runs["started"] < int(record.time.timestamp() * 1000)
     theirs = runs[before & (runs["owner"] == record.owner) & runs["measured"]]
+    theirs = theirs.drop_duplicates("config")  # one that another study took over is the same run
     return [run_id for run_id, config in zip(theirs["run_id"], theirs["config"], strict=True) if config in wanted]
 
 
@@ -301,7 +303,7 @@ def judge(prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[
         return without_effect("withheld", [problem], fairness)
     values = prediction.metric.scale * used.pivot(index="seed", columns="arm", values=column)
     effect = contrast_effect(values, contrast.weights)
-    if effect.sd == 0:
+    if effect.sd <= SAME:
         return without_effect(
             "withheld", ["all seeds give exactly the same effect: no interval can be computed."], fairness
         )
