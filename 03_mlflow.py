@@ -145,7 +145,8 @@ def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> li
 def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
     """Return the id of the run that stands for this search; its trials that were killed get an end."""
     client = mlflow.MlflowClient()
-    known = client.search_runs([experiment_id], f"tags.search = '{key}' and tags.owner = '{owner()}'", max_results=1)
+    searches = client.search_runs([experiment_id], f"tags.search = '{key}'")
+    known = [run for run in searches if run.data.tags.get("owner") == owner()]
     if not known:
         tags = {"kind": "search", "owner": owner(), "search": key}
         with mlflow.start_run(run_name=f"search, seed {seed}", tags=tags) as run:

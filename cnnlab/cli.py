@@ -4,6 +4,7 @@ Every command loads what it needs when it runs, so that `cnnlab --help` answers 
 """
 
 import os
+import shutil
 import signal
 import sys
 from types import FrameType
@@ -197,16 +198,14 @@ def review(store: str | None) -> None:
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-    from rich.console import Console
 
     from cnnlab.inquiry.review import review as look
-    from cnnlab.reporting.text import review_tables
+    from cnnlab.reporting.text import review_text
     from cnnlab.tracking.snapshot import snapshot
 
     with snapshot(store or _own_store()) as opened:
         found = look(opened)
-    for part in review_tables(found):
-        Console().print(part)
+    click.echo(review_text(found, min(100, shutil.get_terminal_size().columns)))
     if not found.is_intact:
         raise SystemExit(1)
 

@@ -19,7 +19,7 @@ class Calibration:
     """All predictions with their verdicts, and what they say about the predictor.
 
     table: one row a prediction, `study, prediction, confidence, label, outcome, in_size_range`. Only confirmatory
-    verdicts that are decided count: `decided` has `confidence` (%) and `supported` (bool).
+    verdicts count, and of those that are decided `decided` has `confidence` (%) and `supported` (bool).
     """
 
     table: pd.DataFrame
@@ -34,8 +34,8 @@ class Calibration:
 
     @property
     def coverage(self) -> tuple[int, int]:
-        """How many estimates fell into the predicted size range, of how many that had an estimate."""
-        with_estimate = self.table["in_size_range"].dropna() if len(self.table) else pd.Series(dtype=object)
+        """How many estimates fell into the predicted size range, of how many confirmatory ones there are."""
+        with_estimate = self.table.loc[self.table["label"] == "confirmatory", "in_size_range"].dropna()
         return int(with_estimate.astype(bool).sum()), len(with_estimate)
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from cnnlab.tracking.table import RawRun
 
-SEEDS = ("seed", "random_seed", "random_state", "rng_seed")  # the usual names
+SEEDS = ("seed", "random_state")  # part of the usual names: seed, random_seed, torch_seed, random_state
 SHOWN = 8  # of the configurations of an experiment
 
 
@@ -14,7 +14,9 @@ def describe_foreign(runs: list[RawRun]) -> list[str]:
     lines: list[str] = []
     for experiment in sorted({run.experiment for run in runs}):
         some = [run for run in runs if run.experiment == experiment]
-        lines.append(f"{experiment}: {len(some)} runs that this lab did not make.")
+        deleted = sum(run.deleted for run in some)
+        also = f", {deleted} of them deleted in the MLflow UI" if deleted else ""
+        lines.append(f"{experiment}: {_count(len(some), 'run')} that this lab did not make{also}.")
         lines += [f"  {line}" for line in _describe(some)]
     return lines
 
@@ -24,20 +26,30 @@ def _describe(runs: list[RawRun]) -> Iterable[str]:
     if not logged:
         yield "They have no params: what differs between them can't be known."
         return
+    if len(logged) < len(runs):
+        yield f"{len(runs) - len(logged)} of them have no params: what they were can't be known."
     groups = Counter(_settings(run) for run in logged)
     varied = [name for name in _names(logged) if len({run.params.get(name) for run in logged}) > 1]
-    fixed = ", ".join(name for name in varied if name not in SEEDS) or "nothing"
+    fixed = ", ".join(name for name in varied if not _is_seed(name)) or "nothing"
     yield f"Typed params that vary: {fixed}. Whether they are those of the networks that ran can't be known."
-    repeats = sorted(groups.values())
-    if repeats[-1] == 1:
-        yield f"Each of the {len(groups)} configurations was run once: no difference can be told from chance."
-    else:
-        often = f"{repeats[0]} to {repeats[-1]}" if repeats[0] != repeats[-1] else f"{repeats[0]}"
-        yield f"{len(groups)} configurations, each run {often} times; more than one run is needed for an interval."
-    if not any(name in SEEDS for name in _names(logged)):
-        yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
+    yield from _repeats(logged, sorted(groups.values()))
     yield from _nearest(logged)
     yield "Can't know: the networks themselves, steps and images seen, the images they were validated on, precision."
+
+
+def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
+    """Say how often each configuration was run, and whether with other random numbers."""
+    configurations = _count(len(repeats), "configuration")
+    if repeats[-1] == 1:
+        each = "Each of them" if len(repeats) > 1 else "It"
+        yield f"{configurations}. {each} was run once: no difference can be told from chance."
+    else:
+        often = f"{repeats[0]} to {repeats[-1]}" if repeats[0] != repeats[-1] else f"{repeats[0]}"
+        yield f"{configurations}, each run {often} times; more than one run is needed for an interval."
+    if not any(_is_seed(name) for name in _names(runs)):
+        yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
+    elif again := len(runs) - len({tuple(sorted(run.params.items())) for run in runs}):
+        yield f"Params and seed of {_count(again, 'run')} are those of another one: that is no repetition."
 
 
 def _nearest(runs: list[RawRun]) -> Iterable[str]:
@@ -52,7 +64,7 @@ def _nearest(runs: list[RawRun]) -> Iterable[str]:
                 f"{len(closest)}: {', '.join(closest)}."
             )
     if len(configurations) > SHOWN:
-        yield f"({len(configurations) - SHOWN} configurations more.)"
+        yield f"({_count(len(configurations) - SHOWN, 'configuration')} more, not looked at.)"
 
 
 def compare_settings(a: dict[str, str], b: dict[str, str]) -> list[str]:
@@ -62,7 +74,11 @@ def compare_settings(a: dict[str, str], b: dict[str, str]) -> list[str]:
 
 
 def _settings(run: RawRun) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, value) for name, value in run.params.items() if name not in SEEDS))
+    return tuple(sorted((name, value) for name, value in run.params.items() if not _is_seed(name)))
+
+
+def _is_seed(name: str) -> bool:
+    return any(part in name.lower() for part in SEEDS)
 
 
 def _names(runs: list[RawRun]) -> list[str]:
@@ -72,3 +88,7 @@ def _names(runs: list[RawRun]) -> list[str]:
 def _short(settings: tuple[tuple[str, str], ...]) -> str:
     text = ", ".join(f"{name}={value}" for name, value in settings)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -12,6 +12,7 @@ class Metric:
     """A final metric of a run. `scale` turns the value in the store into `unit`, in which effects are said.
 
     `sesoi` is the smallest effect of interest where a prediction names none, and `better` which way is the good one.
+    `caution` says what the metric is easily mistaken for.
     """
 
     name: str
@@ -21,18 +22,23 @@ class Metric:
     sesoi: float
     better: Literal["higher", "lower", ""]
     digits: int
+    caution: str = ""
 
     def say(self, value: float, sign: bool = True) -> str:
         """Return a number in the metric's unit, such as "+0.31 pp"."""
         return f"{value:{'+' if sign else ''}.{self.digits}f} {self.unit}".rstrip()
 
 
+TRAIN_MODE = (
+    "This gap doesn't show overfitting: dropout and label smoothing raise the training loss in train mode, and "
+    "validation has neither; gap/loss compares both in eval mode."
+)
 _ALL = (
     Metric("accuracy/valid", "validation accuracy", "pp", 100, 0.3, "higher", 2),
     Metric("loss/valid", "validation loss", "nats", 1, 0.01, "lower", 3),
     Metric("gap/loss", "gap (validation - training loss in eval mode)", "nats", 1, 0.01, "lower", 3),
     Metric("gap/accuracy", "gap (training - validation accuracy in eval mode)", "pp", 100, 0.3, "lower", 2),
-    Metric("gap/train_mode", "gap (validation - training loss in train mode)", "nats", 1, 0.01, "", 3),
+    Metric("gap/train_mode", "gap (validation - training loss in train mode)", "nats", 1, 0.01, "", 3, TRAIN_MODE),
     Metric("loss/train_eval", "training loss in eval mode", "nats", 1, 0.01, "lower", 3),
     Metric("accuracy/train_eval", "training accuracy in eval mode", "pp", 100, 0.3, "higher", 2),
     Metric("variance_ratio", "variance in eval mode / running variance of BatchNorm", "", 1, 0.05, "", 2),

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 
 from cnnlab.config import Config, replace
 from cnnlab.inquiry.metrics import Metric, find_metric
@@ -74,7 +73,7 @@ def power(study: Study, metric: str = "accuracy/valid", store: Store | None = No
     runs = load_runs(store or connect(say=lambda line: None))
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("config")
     values: dict[Config, list[float]] = {}
-    for config, value in zip(runs["config"], runs.get(metric, pd.Series(dtype=float)), strict=True):
+    for config, value in zip(runs["config"], runs[metric], strict=True) if metric in runs else ():
         if np.isfinite(value):
             values.setdefault(replace(config, seed=0), []).append(measured.scale * value)
     control = replace(study.arms[study.control], seed=0)

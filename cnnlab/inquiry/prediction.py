@@ -131,7 +131,9 @@ class Prediction:
         return " than the two effects add up to" + (better if self.metric.better else "")
 
     def __str__(self) -> str:
-        lines = [self.sentence(), f"Because: {self.because}", f"If refuted, I conclude: {self.if_refuted}"]
+        lines = [self.sentence()]
+        lines += [line for line in (self.contrast.difference(), self.metric.caution) if line]
+        lines += [f"Because: {self.because}", f"If refuted, I conclude: {self.if_refuted}"]
         lines += [f"Builds on: {self.builds_on}"] if self.builds_on else []
         if self.record:
             when = f"{self.record.time:%Y-%m-%d %H:%M} UTC"

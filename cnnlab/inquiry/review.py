@@ -5,27 +5,30 @@ It only reads. It also works on stores that this lab did not make, and says what
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from cnnlab.config import ConfigError, from_params
+from cnnlab.config import ConfigError, differences, from_params
 from cnnlab.inquiry.foreign import describe_foreign
+from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.prediction import Prediction
-from cnnlab.inquiry.verdict import seen_before
-from cnnlab.tracking.ledger import START, Record, load_records
+from cnnlab.inquiry.verdict import runs_predicted, seen_before
+from cnnlab.studies.contrast import in_words
+from cnnlab.tracking.ledger import START, Record, VerdictRecord, head, load_records
 from cnnlab.tracking.seal import seal_record
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import RawRun, load_raw
 
-CLOCK_S = 120  # by which the time in a record and MLflow's own may differ
+CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
 SHIPPED = ("reference", "example")  # owners whose results come with the lab
+KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 
 
 @dataclass
 class Review:
-    """What was found. problems: what does not fit, each naming a record or a run; empty if the chain is intact.
+    """What was found. problems: what does not fit, each naming a record or a run; empty if the records are intact.
 
     timeline: one row for each event, `time, owner, what`. predictions: one row each, with label and verdict. heads: the
     last seal of every owner's chain, by which an earlier copy can be told from a rewritten one.
@@ -44,10 +47,6 @@ class Review:
         """Whether every record and every run is what was sealed, and the chain has no gap."""
         return not self.problems
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables of the review by their titles."""
-        return {"Predictions": self.predictions, "Timeline (UTC)": self.timeline}
-
 
 def review(store: Store) -> Review:
     """Return what there is to see in a store, which is only read.
@@ -56,26 +55,33 @@ def review(store: Store) -> Review:
         LabError: the store doesn't answer.
     """
     records, runs = load_records(store), load_raw(store)
-    own = [run for run in runs if run.kind == "run"]
+    own = [run for run in runs if run.kind == "run" or run.sealed_right is not None]
+    by_id = {run.run_id: run for run in runs}
     found = Review(runs=len(own))
     for owner in sorted({record.owner for record in records}):
         chain = [record for record in records if record.owner == owner]
-        _check_chain(found, owner, chain)
-        found.heads[owner or "(nobody)"] = chain[-1].sha256
-    by_id = {run.run_id: run for run in runs}
+        _check_chain(found, chain, by_id)
+        if any(record.sha256 for record in chain):
+            found.heads[owner] = head(chain)
     for record in records:
         _check_verdicts(found, record, by_id)
     _check_runs(found, own, records)
-    _check_earlier_looks(found, records, own)
+    _note_what_was_tried(found, records, runs)
     found.timeline = _timeline(records, runs)
     found.predictions = _predictions(records)
-    found.foreign = describe_foreign([run for run in runs if not run.kind and not run.deleted])
+    found.foreign = describe_foreign([run for run in runs if run.kind not in KINDS and run not in own])
     return found
 
 
-def _check_chain(found: Review, owner: str, chain: list[Record]) -> None:
-    """Check every seal of an owner, and that each record follows the one before."""
-    previous, followed = START, Counter(record.content.get("previous", "") for record in chain)
+# Does it fit together?
+
+
+def _check_chain(found: Review, chain: list[Record], runs: dict[str, RawRun]) -> None:
+    """Check every seal of an owner, and that each record follows another one that is there, and alone does so."""
+    by_seal = {record.sha256: record for record in chain if record.sha256}
+    following: dict[str, list[Record]] = {}
+    for record in chain:
+        following.setdefault(record.content.get("previous", ""), []).append(record)
     for record in chain:
         name = name_of(record)
         if not record.sha256:
@@ -84,14 +90,24 @@ def _check_chain(found: Review, owner: str, chain: list[Record]) -> None:
         if not record.is_whole:
             found.problems.append(f"{name}: it was changed after it was sealed.")
         follows = record.content.get("previous", "")
-        if follows != previous:
-            what = "a record before it is missing" if followed[follows] < 2 else "two records follow the same one"
-            found.problems.append(f"{name}: it doesn't follow the record before it: {what}.")
-        if abs(record.written / 1000 - record.time.timestamp()) > CLOCK_S:
-            found.problems.append(f"{name}: the time it gives is not the time at which MLflow was told of it.")
+        if follows != START and follows not in by_seal:
+            found.problems.append(f"{name}: the record before it ({follows[:12] or '?'}) is missing.")
+        if len(following[follows]) > 1:
+            others = ", ".join(other.sha256[:12] for other in following[follows] if other is not record)
+            found.problems.append(f"{name}: it follows the same record as {others}, and only one can.")
+        _check_times(found, record, by_seal.get(follows))
+        if (run := runs.get(record.run_id)) and run.owner != record.owner:
+            found.problems.append(f"{name}: in the MLflow UI its owner is {run.owner or 'nobody'}.")
         if record.deleted:
             found.notes.append(f"{name}: deleted in the MLflow UI; it stays in the chain.")
-        previous = record.sha256
+
+
+def _check_times(found: Review, record: Record, previous: Record | None) -> None:
+    time, before = _time_of(record.content), _time_of(previous.content) if previous else None
+    if time is None or abs(record.written - time) > 1000 * CLOCK_S:
+        found.problems.append(f"{name_of(record)}: the time it gives is not the time at which MLflow was told of it.")
+    elif before is not None and time < before - 1000 * CLOCK_S:
+        found.problems.append(f"{name_of(record)}: the time it gives is before that of the record it follows.")
 
 
 def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:
@@ -99,8 +115,10 @@ def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> N
     previous = record.sha256
     for one in record.verdicts:
         name = f"{name_of(record)}, verdict {one.number}"
-        if seal_record(one.content) != one.sha256 or one.content.get("previous") != previous:
+        if seal_record(one.content) != one.sha256:
             found.problems.append(f"{name}: it was changed after it was sealed.")
+        elif one.content.get("previous") != previous:
+            found.problems.append(f"{name}: it doesn't follow what was recorded before it.")
         previous = one.sha256
         metric = record.content.get("metric", "")
         for run_id, seal, value in _runs_of(one.content):
@@ -115,9 +133,10 @@ def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> N
 
 def _runs_of(content: dict[str, str]) -> Iterable[tuple[str, str, str]]:
     for name, text in sorted(content.items()):
-        if name.startswith("runs_") and text:
+        if name.startswith("runs_"):
             for line in text.split("; "):
-                run_id, seal, value = line.split(" ")
+                run_id, _, rest = line.partition(" ")
+                seal, _, value = rest.partition(" ")
                 yield run_id, seal, value
 
 
@@ -128,36 +147,96 @@ def _number(value: float | None) -> str:
 def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> None:
     """Check that every run is what was sealed, and that the predictions it names are there."""
     known = {record.sha256 for record in records}
-    without_seal = without_prediction = 0
+    without_seal = without_prediction = changed_code = 0
     for run in runs:
         name = f"run {run.name} of {run.experiment} ({run.run_id[:8]})"
         if run.sealed_right is False:
-            found.problems.append(f"{name}: its params, facts or final metrics were changed after it ended.")
+            found.problems.append(f"{name}: its params, facts, tags or final metrics were changed after it ended.")
         without_seal += run.sealed_right is None and run.status == "FINISHED"
         named = [seal for seal in run.tags.get("prediction", "").split(",") if seal]
         without_prediction += not named
-        if [seal for seal in named if seal not in known]:
-            found.problems.append(f"{name}: the prediction that it belongs to is missing.")
+        changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
+        for seal in named:
+            if seal not in known:
+                found.problems.append(f"{name}: the prediction that it belongs to ({seal[:12]}) is missing.")
         if run.deleted:
             found.notes.append(f"{name}: deleted in the MLflow UI.")
     if without_seal:
         found.notes.append(f"{without_seal} finished runs have no seal: another version of the lab made them.")
     if without_prediction:
-        found.notes.append(f"{without_prediction} runs belong to no prediction: another version of the lab made them.")
+        found.notes.append(f"{without_prediction} runs belong to no prediction: a search, or another version of the lab.")
+    if changed_code:
+        found.notes.append(f"{changed_code} runs were made with changed code (fact.git_commit); how can't be known.")
 
 
-def _check_earlier_looks(found: Review, records: list[Record], runs: list[RawRun]) -> None:
-    """Note where somebody else had run the very arms of a prediction before it was made, in the same store."""
-    table = _config_table(runs)
+# What was tried before, or is missing
+
+
+def _note_what_was_tried(found: Review, records: list[Record], runs: list[RawRun]) -> None:
+    table, earlier = _config_table(runs), list[Prediction]()
     for record in records:
         try:
             prediction = Prediction.from_record(record)
         except ConfigError:
             continue
-        for other in sorted(set(table["owner"]) - {record.owner, *SHIPPED}) if len(table) else []:
-            theirs = table[table["owner"] == other].assign(owner=record.owner)
-            if seen := seen_before(prediction, theirs):
-                found.notes.append(f"{name_of(record)}: {other} had {len(seen)} runs of these arms before it.")
+        if record.is_whole and _time_of(record.content) is not None:
+            _note_earlier_looks(found, prediction, table)
+            _note_second_try(found, prediction, earlier, table)
+            _note_missing_runs(found, prediction, table)
+            earlier.append(prediction)
+
+
+def _note_earlier_looks(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
+    """Note where somebody else had run the very arms of a prediction before it was made, in the same store."""
+    record = prediction.record
+    assert record is not None
+    for other in sorted(set(runs["owner"]) - {record.owner, *SHIPPED}):
+        theirs = runs[runs["owner"] == other].assign(owner=record.owner)
+        if seen := seen_before(prediction, theirs):
+            found.notes.append(f"{name_of(record)}: {other} had {len(seen)} runs of these arms before it.")
+
+
+def _note_second_try(found: Review, prediction: Prediction, earlier: list[Prediction], runs: pd.DataFrame) -> None:
+    """Note where the same was asked before, and runs were known that answered it, under whatever settings."""
+    record = prediction.record
+    assert record is not None
+    for before in reversed(earlier):
+        assert before.record is not None
+        same = before.record.owner == record.owner and _question(before) == _question(prediction)
+        known = seen_before(replace(before, record=record), runs) if same else []
+        if known:
+            contrasts = before.contrast, prediction.contrast
+            said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
+            found.notes.append(
+                f"{name_of(record)}: it asks again what {before.record.sha256[:12]} asked ({_outcome(before.record)}), "
+                f"after {len(known)} runs of that were known; now with {said}."
+            )
+            return
+
+
+def _question(prediction: Prediction) -> tuple[str, str, frozenset[tuple[str, float]]]:
+    """Return what is asked, whatever the settings that all arms share: what each arm changes, with its weight."""
+    contrast = prediction.contrast
+    control = contrast.arms[contrast.control]
+    changes = {
+        (str(sorted((name, str(pair[1])) for name, pair in differences(control, contrast.arms[arm]).items())), weight)
+        for arm, weight in contrast.weights.items()
+    }
+    return contrast.kind, prediction.metric.name, frozenset(changes)
+
+
+def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
+    """Note which runs of a prediction aren't there where others are: never run, deleted, or lost."""
+    record = prediction.record
+    assert record is not None
+    theirs = runs[(runs["owner"] == record.owner) & (runs["status"] == "FINISHED") & ~runs["deleted"]]
+    done = set(theirs["config"])
+    wanted = runs_predicted(prediction, list(prediction.contrast.arms))
+    missing = [f"{arm}, seed {seed}" for config, (arm, seed) in wanted.items() if config not in done]
+    if 0 < len(missing) < len(wanted):
+        said = "; ".join(missing[:3]) + (" and more" if len(missing) > 3 else "")
+        count = f"{len(missing)} of its {len(wanted)} runs"
+        found.notes.append(f"{name_of(record)}: {count} aren't there ({said}): not finished, or deleted.")
 
 
 def _config_table(runs: list[RawRun]) -> pd.DataFrame:
@@ -168,24 +247,29 @@ def _config_table(runs: list[RawRun]) -> pd.DataFrame:
         except ConfigError:
             continue
         row = {"run_id": run.run_id, "owner": run.owner, "started": run.started, "measured": bool(run.metrics)}
-        rows.append(row | {"config": config})
-    return pd.DataFrame(rows, columns=["run_id", "owner", "started", "measured", "config"])
+        rows.append(row | {"status": run.status, "deleted": run.deleted, "config": config})
+    columns = ["run_id", "owner", "started", "measured", "status", "deleted", "config"]
+    return pd.DataFrame(rows, columns=columns).astype({"deleted": bool})
+
+
+# What there is
 
 
 def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
     """Return what happened when: predictions, blocks of runs, verdicts, readings of the test set."""
-    events = [(record.written, record.owner, f"predicted: {_claim(record)}") for record in records]
-    for record in records:
+    events: list[tuple[float, str, str]] = []
+    for number, record in enumerate(records, start=1):
+        events.append((record.written, record.owner, f"predicted ({number}): {_claim(record)}"))
         for one in record.verdicts:
-            when = int(datetime.fromisoformat(one.content["time"]).timestamp() * 1000)
-            said = f"{one.content.get('outcome')} ({one.content.get('label')})"
-            events.append((when, record.owner, f"verdict {one.number}: {said}: {record.content.get('contrast')}"))
+            if (when := _time_of(one.content)) is not None:
+                events.append((when, record.owner, f"verdict {one.number} on ({number}): {_said(one)}"))
     blocks: dict[tuple[str, str], list[RawRun]] = {}
     for run in runs:
-        if run.kind == "run":
+        if run.kind in ("run", "trial"):
             blocks.setdefault((run.owner, run.experiment), []).append(run)
         elif run.kind in ("test-reading", "vault"):
-            events.append((run.started, run.owner, f"test set: {run.params.get('reason', '')}"))
+            what = "read the test set" if run.kind == "test-reading" else "recorded what the test set gave"
+            events.append((run.started, run.owner, f"{what}: {run.params.get('reason', '')}"))
     for (owner, experiment), block in blocks.items():
         states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in block).items())
         reused = sum("reused_from" in run.tags for run in block)
@@ -199,7 +283,6 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
 def _predictions(records: list[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
-        last = record.verdicts[-1].content if record.verdicts else {}
         rows.append(
             {
                 "time": _time(record.written),
@@ -207,8 +290,9 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
                 "study": record.experiment,
                 "prediction": _claim(record),
                 "confidence": record.content.get("confidence", ""),
-                "label": last.get("label", ""),
-                "verdict": last.get("outcome", "none yet"),
+                "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
+                "verdict": _outcome(record),
+                "effect": _effect(record),
                 "seal": record.sha256[:12],
             }
         )
@@ -216,8 +300,34 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
 
 
 def _claim(record: Record) -> str:
-    content = record.content
-    return " ".join(content.get(name, "?") for name in ("metric", "direction", "contrast"))
+    """Return what was predicted, such as "loss/valid higher by 0.01 to 0.08 nats: dropout=0.5 against dropout=0.0"."""
+    get = record.content.get
+    if not record.sha256:
+        return "(cut short)"
+    size = f"by {get('low')} to {get('high')}" if get("direction") != "none" else f"within {get('sesoi')}"
+    return f"{get('metric')} {get('direction')} {size} {get('unit', '')}".rstrip() + f": {get('contrast')}"
+
+
+def _outcome(record: Record) -> str:
+    return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else "no verdict yet"
+
+
+def _said(one: VerdictRecord) -> str:
+    label = one.content.get("label", "?")
+    return f"{one.content.get('outcome', '?')} ({label})"
+
+
+def _effect(record: Record) -> str:
+    """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
+    content = record.verdicts[-1].content if record.verdicts else {}
+    metric = METRICS.get(record.content.get("metric", ""))
+    try:
+        estimate, low, high = (float(content[name]) for name in ("estimate", "low", "high"))
+    except (KeyError, ValueError):
+        return ""
+    if metric is None:
+        return ""
+    return f"{metric.say(estimate)}, 95 % interval [{metric.say(low)}, {metric.say(high)}], n = {content.get('n')}"
 
 
 def name_of(record: Record) -> str:
@@ -225,5 +335,13 @@ def name_of(record: Record) -> str:
     return f"prediction {record.sha256[:12] or record.run_id[:8]} of {record.owner or 'nobody'} in {record.experiment}"
 
 
-def _time(ms: int) -> str:
+def _time_of(content: dict[str, str]) -> float | None:
+    """Return the time that a record gives, in ms since 1970; None where it gives none."""
+    try:
+        return datetime.fromisoformat(content["time"]).timestamp() * 1000
+    except (KeyError, ValueError):
+        return None
+
+
+def _time(ms: float) -> str:
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"

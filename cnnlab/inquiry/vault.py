@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from cnnlab.config import replace
 from cnnlab.data import Batches, Split
 from cnnlab.errors import LabError
 from cnnlab.inquiry.statistics import LEVEL, Effect, contrast_effect
 from cnnlab.models import build_model
+from cnnlab.studies.contrast import in_words
 from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
@@ -36,12 +38,14 @@ class Opening:
     number: which opening of this owner it was; from the second on it is post-hoc. arms: one row each, `n`, and in
     percent or percentage points `test, test_sd, valid, optimism` (valid - test). claims: for each arm but the first,
     the difference of its test accuracy to the first, in pp, over seeds, and the interval over seeds and images.
+    differs: what each of them has other than the first.
     """
 
     number: int
     reason: str
     arms: pd.DataFrame
     claims: dict[str, tuple[Effect, tuple[float, float]]]
+    differs: dict[str, str]
 
     @property
     def is_post_hoc(self) -> bool:
@@ -58,7 +62,7 @@ class Opening:
             said.append(
                 f"{arm} - {control}: {e.estimate:+.2f} pp on the test images; 95 % interval "
                 f"[{e.low:+.2f}, {e.high:+.2f}] if trained again (n = {e.n} seeds), "
-                f"[{low:+.2f}, {high:+.2f}] if trained again and on new images."
+                f"[{low:+.2f}, {high:+.2f}] if trained again and on new images. What differs: {self.differs[arm]}."
             )
         worst = self.arms["optimism"].max()
         said.append(f"Selection optimism: validation is at most {worst:+.2f} pp above test.")
@@ -85,18 +89,20 @@ def open_vault(
     `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part.
 
     Raises:
-        LabError: no reason, an arm without at least two finished runs, or without weights in the store.
+        LabError: no reason; an arm without at least two finished runs, without two seeds in common with the first, or
+            without weights in the store. The test images are then not looked at.
     """
     store = store or connect(say)
     runs = {name: _runs_of(name, *where, store) for name, where in arms.items()}
     if not runs:
         raise LabError("name at least one arm, such as {'baseline': (baseline, 'baseline')}.")
+    pairs = {name: _common_seeds(runs, name) for name in list(runs)[1:]}
     models = {name: _load(store, some) for name, some in runs.items()}
     number = num_readings(store) + 1
     test = read_test_set(store, reason, say)
     correct = {name: np.stack([_correct(model, test) for model in some]) for name, some in models.items()}
     table = _table(runs, correct)
-    opening = Opening(number, reason, table, _claims(runs, correct))
+    opening = Opening(number, reason, table, _claims(runs, correct, pairs), _differences(runs))
     record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct)
     return opening
 
@@ -105,7 +111,7 @@ def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
     if arm not in study.arms:
         raise LabError(f"{name}: {study.name} has no arm {arm!r}: choose from {', '.join(study.arms)}.")
     runs = results(study, store)
-    runs = runs[runs["arm"] == arm].reset_index(drop=True)
+    runs = runs[runs["arm"] == arm].sort_values("seed", ignore_index=True)  # arms are compared seed by seed
     runs["trained"] = runs["reused_from"].where(runs["reused_from"] != "", runs["run_id"])  # where the weights are
     if len(runs) < 2:
         raise LabError(f"{name}: {len(runs)} finished runs of {arm} in {study.name}; a claim needs at least two seeds.")
@@ -140,15 +146,25 @@ def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _common_seeds(runs: dict[str, pd.DataFrame], name: str) -> list[int]:
+    """Return the seeds that an arm has in common with the first one."""
+    control = next(iter(runs))
+    seeds = sorted(set(runs[name]["seed"]) & set(runs[control]["seed"]))
+    if len(seeds) < 2:
+        raise LabError(f"{name} and {control} have fewer than two seeds in common: they can't be compared.")
+    return seeds
+
+
+def _differences(runs: dict[str, pd.DataFrame]) -> dict[str, str]:
+    control, *others = ((name, replace(some["config"].iloc[0], seed=0)) for name, some in runs.items())
+    return {name: in_words(control[1], config) or "the random numbers" for name, config in others}
+
+
 def _claims(
-    runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]
+    runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray], pairs: dict[str, list[int]]
 ) -> dict[str, tuple[Effect, tuple[float, float]]]:
-    control, *others = runs
-    claims = {}
-    for name in others:
-        seeds = [seed for seed in runs[name]["seed"] if seed in set(runs[control]["seed"])]
-        if len(seeds) < 2:
-            raise LabError(f"{name} and {control} have fewer than two seeds in common: they can't be compared.")
+    control, claims = next(iter(runs)), {}
+    for name, seeds in pairs.items():
         pair = {arm: correct[arm][runs[arm]["seed"].isin(seeds)] for arm in (control, name)}
         accuracy = pd.DataFrame({arm: 100 * values.mean(axis=1) for arm, values in pair.items()})
         effect = contrast_effect(accuracy, {control: -1.0, name: 1.0})

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cnnlab.config import ConfigError, replace
+from cnnlab.config import Config, ConfigError, replace
 from cnnlab.errors import LabError
 from cnnlab.inquiry.fairness import Fairness, check_fairness
 from cnnlab.inquiry.metrics import METRICS, Metric
@@ -46,6 +46,8 @@ from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 
 Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
+NAN = float("nan")
+RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
 SCALES = ("accuracy/valid", "loss/valid")  # on which an interaction is looked at
 Label = Literal["confirmatory", "exploratory"]
 
@@ -54,10 +56,10 @@ Label = Literal["confirmatory", "exploratory"]
 class Verdict:
     """What the runs of a study say about a prediction. Printed, or shown in a notebook, it is a short text.
 
-    label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, or the seeds aren't
-    the predicted ones. effect: in the metric's unit, positive where the metric is higher. others: arms that the
-    prediction isn't about, compared with its control (exploratory). other_scales: an interaction depends on the scale,
-    so it is computed for accuracy and for loss. runs: what was used, one row each.
+    label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record isn't what
+    was sealed, or the seeds aren't the predicted ones. effect: in the metric's unit, positive where the metric is
+    higher. others: arms that the prediction isn't about, compared with its control (exploratory). other_scales: an
+    interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used, one row each.
     """
 
     prediction: Prediction
@@ -97,7 +99,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """Return all there is to say, a sentence a line."""
-        said = [self.headline()]
+        said = [self.headline(), *self._difference_line()]
         said += [f"Exploratory, because {reason}." for reason in self.because]
         if self.effect:
             said += [self.meaning(), *self._size_line(), *self._power_line(), *self._wins_line(), *self._scale_lines()]
@@ -116,6 +118,10 @@ class Verdict:
         if self.outcome == "practically equivalent":
             return f"Whatever the effect is, it is smaller than what matters ({m})."
         return "So few runs can't tell: some effects in the interval agree with the prediction, and some don't."
+
+    def _difference_line(self) -> list[str]:
+        differs, caution = self.prediction.contrast.difference(), self.prediction.metric.caution
+        return [line for line in (differs, caution) if line]
 
     def _size_line(self) -> list[str]:
         if not self.prediction.sign:
@@ -216,7 +222,7 @@ def verdict(study: Study, store: Store | None = None) -> Verdicts:
     predictions = standing_predictions(study, store)
     if not predictions:
         raise LabError(f"nothing was predicted about {study.name}: there is nothing to confront the runs with.")
-    runs, everything = results(study, store), load_runs(store, deleted=True)
+    runs, everything = results(study, store), load_runs(store, deleted=True, kind=None)
     found = []
     for prediction in predictions:
         one = judge(prediction, study, runs, seen_before(prediction, everything))
@@ -238,7 +244,7 @@ def standing_predictions(study: Study, store: Store) -> list[Prediction]:
             continue  # of another version of the lab; `cnnlab review` names it
         if not prediction.contrast.unlike(study):
             fitting.append(prediction)
-    everything = load_runs(store, study.name, deleted=True) if len(fitting) > 1 else pd.DataFrame()
+    everything = load_runs(store, deleted=True, kind=None) if len(fitting) > 1 else pd.DataFrame()
     return [p for i, p in enumerate(fitting) if not _was_replaced(p, fitting[i + 1 :], everything)]
 
 
@@ -251,19 +257,24 @@ def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.
 
 def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
-    at least once, whatever became of them."""
+    at least once, whatever became of them, in whichever study or search."""
     record = prediction.record
     if record is None or runs.empty:
         return []
-    contrast = prediction.contrast
-    wanted = {
-        replace(contrast.arms[arm], seed=contrast.arms[arm].seed + seed)
-        for arm in contrast.new
-        for seed in contrast.seeds
-    }
+    wanted = runs_predicted(prediction, prediction.contrast.new)
     before = runs["started"] < int(record.time.timestamp() * 1000)
     theirs = runs[before & (runs["owner"] == record.owner) & runs["measured"]]
     return [run_id for run_id, config in zip(theirs["run_id"], theirs["config"], strict=True) if config in wanted]
+
+
+def runs_predicted(prediction: Prediction, arms: Iterable[str]) -> dict[Config, tuple[str, int]]:
+    """Return the runs that a prediction is about, of some of its arms: their configs with arm and seed."""
+    contrast = prediction.contrast
+    return {
+        replace(contrast.arms[arm], seed=contrast.arms[arm].seed + seed): (arm, seed)
+        for arm in arms
+        for seed in contrast.seeds
+    }
 
 
 def judge(prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[str]) -> Verdict:
@@ -328,6 +339,8 @@ def _adds_seeds(prediction: Prediction, study: Study) -> bool:
 
 def _why_exploratory(prediction: Prediction, study: Study, known: list[str]) -> tuple[str, ...]:
     reasons = []
+    if prediction.record and not prediction.record.is_whole:
+        reasons.append("its record was changed after it was sealed")
     if known:
         reasons.append(f"{len(known)} of its runs existed before the prediction")
     if _adds_seeds(prediction, study):
@@ -388,9 +401,9 @@ def to_content(one: Verdict) -> dict[str, str]:
         content["in_size_range"] = str(one.in_size_range)
     column = one.prediction.metric.name
     rows = one.runs.sort_values(["arm", "seed"]) if len(one.runs) else one.runs
-    used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column)!r}" for run in rows.to_dict("records")]
-    for start in range(0, len(used), 50):
-        content[f"runs_{start // 50 + 1}"] = "; ".join(used[start : start + 50])
+    used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column, NAN)!r}" for run in rows.to_dict("records")]
+    for start in range(0, len(used), RUNS_IN_A_PARAM):
+        content[f"runs_{start // RUNS_IN_A_PARAM + 1}"] = "; ".join(used[start : start + RUNS_IN_A_PARAM])
     return content
 
 

@@ -18,7 +18,9 @@ from cnnlab.tracking.ledger import VerdictRecord
 from cnnlab.tracking.store import Store
 
 FIELDS = {"why": "Why did it come out so? (your own words)", "next": "What next?"}
-_FIELD = re.compile(r"<!-- (?P<name>why|next) (?P<entry>[0-9a-f]+-\d+) -->(?P<text>.*?)<!-- end -->", re.DOTALL)
+_FIELD = re.compile(
+    r"<!-- (?P<name>why|next) (?P<entry>[0-9a-f]+-\d+) -->(?P<text>.*?)(?=<!-- (?:end|why|next)\b|\Z)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Entry:
 
 def journal_file(study: str) -> Path:
     """Return the journal of a study."""
-    return paths.experiment_log() / f"{study}.md"
+    return paths.experiment_log() / f"{_plain(study)}.md"
 
 
 def add_entry(study: Study, one: Verdict, recorded: VerdictRecord, figure: Figure, store: Store) -> Path:
@@ -41,10 +43,10 @@ def add_entry(study: Study, one: Verdict, recorded: VerdictRecord, figure: Figur
     assert one.prediction.record is not None
     entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
     file = journal_file(study.name)
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    text = _read(file) if file.exists() else ""
     if f" {entry} -->" in text:
         return file
-    picture = paths.experiment_log() / "figures" / f"{study.name}-{entry}.png"
+    picture = paths.experiment_log() / "figures" / f"{_plain(study.name)}-{entry}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)
     with file.open("a", encoding="utf-8", newline="\n") as log:
@@ -89,8 +91,18 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for file in sorted((folder or paths.experiment_log()).glob("*.md")):
         fields: dict[str, dict[str, str]] = {}
-        for match in _FIELD.finditer(file.read_text(encoding="utf-8")):
+        for match in _FIELD.finditer(_read(file)):
             fields.setdefault(match["entry"], {})[match["name"]] = match["text"].strip()
         for entry, texts in fields.items():
             found[entry] = Entry(entry, file, texts.get("why", ""), texts.get("next", ""))
     return found
+
+
+def _read(file: Path) -> str:
+    """Return the text of a journal; what an editor saved in another encoding is no reason to stop."""
+    return file.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _plain(name: str) -> str:
+    """Return a name as that of a file, which a link in Markdown can hold as well."""
+    return re.sub(r"[^\w.-]+", "-", name)

@@ -1,15 +1,17 @@
 """Results as text: a table in the terminal, and links into the MLflow UI."""
 
 import math
+import textwrap
 
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
 from cnnlab import server
 from cnnlab.inquiry.review import Review
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.views import VIEWS, view_links
+
+_HANG = "\0"  # in a line: where its continuation begins
 
 
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
@@ -25,24 +27,56 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
     return table
 
 
-def review_tables(found: Review) -> list[Table | str]:
-    """Return what a review found, for a terminal: the chain first, then predictions, timeline and notes."""
-    intact = f"Chain intact: {len(found.predictions)} predictions, {found.runs} runs, each as it was sealed."
-    parts: list[Table | str] = [intact] if found.is_intact else ["The records do not fit together:"]
-    parts += [f"  ! {escape(problem)}" for problem in found.problems]
-    parts += [f"  last seal of {escape(owner)}: {head}" for owner, head in found.heads.items()]
-    parts += [_frame(title, table) for title, table in found.tables().items() if not table.empty]
-    parts += [f"Note: {escape(note)}" for note in found.notes]
-    return parts + [escape(line) for line in found.foreign]
+def review_text(found: Review, width: int = 80) -> str:
+    """Return what a review found, for a terminal: whether it is intact, predictions, timeline, notes."""
+    if found.is_intact:
+        first = f"Intact: {len(found.predictions)} predictions and {found.runs} runs, each as it was sealed."
+    else:
+        first = f"NOT INTACT: {len(found.problems)} things do not fit together."
+    seals = [line for owner, seal in found.heads.items() for line in (f"  {owner or 'nobody'}", f"    {seal}")]
+    sections = {
+        "Last seals (whoever noted one earlier can tell whether the chain was rewritten)": seals,
+        "Predictions": [line for number in range(len(found.predictions)) for line in _prediction_block(found, number)],
+        "Timeline (UTC)": _timeline_lines(found.timeline),
+        "Notes": [f"  - {note}" for note in found.notes],
+        "Runs that this lab did not make": [f"  {line}" for line in found.foreign],
+    }
+    lines = [first, *(f"  ! {problem}" for problem in found.problems)]
+    for title, section in sections.items():
+        lines += ["", title, "", *section] if section else []
+    return "\n".join(_wrap(line, width) for line in lines)
 
 
-def _frame(title: str, frame: pd.DataFrame) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in frame:
-        table.add_column(str(column), overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(str(value)) for value in row))
-    return table
+def _prediction_block(found: Review, number: int) -> list[str]:
+    """Return the lines of one prediction: when, who and where; the claim; the verdict."""
+    row = found.predictions.iloc[number]
+    verdict = f"{row.verdict} ({row.label})" if row.label else row.verdict
+    lines = [
+        f"  {number + 1}. {row.time}, {row.owner or 'nobody'}, {row.study} (seal {row.seal or 'missing'})",
+        f"       {row.prediction}",
+        f"       confidence {row.confidence or '?'} %",
+        f"    => {verdict}" + (f": {row.effect}" if row.effect else ""),
+    ]
+    return [*lines, ""] if number + 1 < len(found.predictions) else lines
+
+
+def _timeline_lines(timeline: pd.DataFrame) -> list[str]:
+    """Return the events under their days, with the owners in a column of their own."""
+    lines, day = list[str](), ""
+    widest = min(16, max((len(owner) for owner in timeline["owner"]), default=0)) if len(timeline) else 0
+    for row in timeline.itertuples(index=False):
+        date, time = str(row.time).split(" ")
+        lines += [f"  {date}"] if date != day else []
+        lines.append(f"  {time}  {str(row.owner)[:16]:<{widest}}  {_HANG}{row.what}")
+        day = date
+    return lines
+
+
+def _wrap(line: str, width: int) -> str:
+    """Return a line as several that fit, set in as far as `_HANG` is in it, else by two more than the first."""
+    before, hang, _ = line.partition(_HANG)
+    margin = len(before) if hang else len(line) - len(line.lstrip(" ")) + 2
+    return textwrap.fill(line.replace(_HANG, ""), width, subsequent_indent=" " * margin, break_on_hyphens=False)
 
 
 def _number(value: float, digits: int) -> str:

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from cnnlab.studies.study import Study
 
 
+def in_words(a: Config, b: Config) -> str:
+    """Return in which fields two configs differ, such as "dropout 0.0 -> 0.5, epochs 3 -> 8"."""
+    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in differences(a, b).items())
+
+
 @dataclass(frozen=True)
 class Contrast:
     """What is compared: the effect is the sum of weight x mean over the arms, and the weights add up to zero.
@@ -28,6 +33,20 @@ class Contrast:
     seeds: tuple[int, ...]
     factors: tuple[str, ...]
     nuisances: tuple[str, ...]
+
+    def difference(self) -> str:
+        """Return in a sentence what differs between two arms, where their names don't say it, or where it is more than
+        one thing; else ""."""
+        if self.kind != "arm":
+            return ""  # a trend and an interaction are found by the configs of their arms
+        (arm,) = (name for name in self.weights if name != self.control)
+        pairs = differences(self.arms[self.control], self.arms[arm])
+        if len(pairs) == 1 and all(f"{name}={after}" in arm for name, (_, after) in pairs.items()):
+            return ""
+        said, settings = in_words(self.arms[self.control], self.arms[arm]), set(pairs) - {"seed"}
+        if len(settings) > 1:
+            return f"{len(settings)} settings differ at once ({said}): the effect is that of all of them together."
+        return f"What differs: {said}" + (", nothing else." if settings else ", that is, chance alone.")
 
     def to_json(self) -> str:
         """Return the text of the record: the control's config whole, the others as what differs from it."""
@@ -48,6 +67,8 @@ class Contrast:
             base = whole.pop("base")
             arms = {arm: from_params(base | changes) for arm, changes in whole.pop("arms").items()}
             lists = {name: tuple(whole[name]) for name in ("new", "seeds", "factors", "nuisances")}
+            if unknown := {whole["control"], *whole["weights"], *lists["new"]} - set(arms):
+                raise KeyError(*unknown)
             return cls(**(whole | lists | {"arms": arms}))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(
@@ -59,7 +80,6 @@ class Contrast:
         for arm, config in self.arms.items():
             if arm not in study.arms:
                 return f"it has no arm {arm}"
-            if changed := differences(config, study.arms[arm]):
-                pairs = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
-                return f"its arm {arm} was changed ({pairs})"
+            if changed := in_words(config, study.arms[arm]):
+                return f"its arm {arm} was changed ({changed})"
         return ""

@@ -57,6 +57,7 @@ class Study:
         if self.control not in self.arms:
             raise LabError(f"control={self.control!r} is no arm of {self.name}: choose from {', '.join(self.arms)}.")
         object.__setattr__(self, "roles", self._all_roles())
+        self._check_no_run_is_in_two_arms()
 
     def _check_seeds(self) -> None:
         whole = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
@@ -64,6 +65,15 @@ class Study:
             raise LabError(
                 f"seeds={self.seeds} is not possible: a study needs at least one seed, each a whole number, each once."
             )
+
+    def _check_no_run_is_in_two_arms(self) -> None:
+        owners: dict[Config, tuple[str, int]] = {}
+        for arm, seed, config in self.runs():
+            if (twin := owners.setdefault(config, (arm, seed))) != (arm, seed):
+                raise LabError(
+                    f"{self.name}: {arm!r} with seed {seed} is the same run as {twin[0]!r} with seed {twin[1]}. Give "
+                    "one of the two arms a seed further away, such as replace(BASE, seed=1000)."
+                )
 
     def _all_arms(self) -> dict[str, Config]:
         if self.vary:

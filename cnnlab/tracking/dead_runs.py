@@ -31,23 +31,24 @@ def is_gone(process: str) -> bool:
 
 def close_dead_runs(store: Store, experiment: str, owner: str, say: Callable[[str], None]) -> None:
     """End as KILLED every run of `owner` that is RUNNING in the record, though its process on this machine is gone."""
-    for run in _running(store, experiment, f"tags.owner = '{owner}'"):
-        if is_gone(run.data.tags.get("lab.process", "")):
+    for run in _running(store, experiment):
+        if run.data.tags.get("owner") == owner and is_gone(run.data.tags.get("lab.process", "")):
             _close(store, run, GONE)
             say(f"The run {run.info.run_name} was left behind by a process that is gone; it is KILLED in the record.")
 
 
 def close_job(store: Store, experiment: str, job: str, reason: str) -> None:
     """End as KILLED the run with the tag `lab.job`, if it is RUNNING still."""
-    for run in _running(store, experiment, f"tags.`lab.job` = '{job}'"):
-        _close(store, run, reason)
+    for run in _running(store, experiment):
+        if run.data.tags.get("lab.job") == job:
+            _close(store, run, reason)
 
 
-def _running(store: Store, experiment: str, which: str) -> list[Run]:
+def _running(store: Store, experiment: str) -> list[Run]:
     known = store.client.get_experiment_by_name(experiment)
     if known is None:
         return []
-    return list(store.client.search_runs([known.experiment_id], f"attributes.status = 'RUNNING' and {which}"))
+    return list(store.client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'"))
 
 
 def _close(store: Store, run: Run, reason: str) -> None:

@@ -149,9 +149,13 @@ def load_record(store: Store, record: Record) -> Record:
 
 
 def head(records: list[Record]) -> str:
-    """Return the seal of the last record of a chain: who knows it can tell later whether the chain was rewritten."""
-    sealed = [record.sha256 for record in records if record.sha256]
-    return sealed[-1] if sealed else START
+    """Return the seal of the last record of a chain: who knows it can tell later whether the chain was rewritten.
+
+    The last is the one that no other follows: the clocks of two machines may disagree about the order.
+    """
+    followed = {record.content.get("previous") for record in records}
+    last = [record.sha256 for record in records if record.sha256 and record.sha256 not in followed]
+    return last[-1] if last else START
 
 
 def _record(run: Run, experiment: str) -> Record:
@@ -161,7 +165,8 @@ def _record(run: Run, experiment: str) -> Record:
     for name, value in params.items():
         if name.startswith(VERDICT):
             number, _, rest = name.removeprefix(VERDICT).partition("_")
-            verdicts.setdefault(int(number), {})[rest] = value
+            if number.isdecimal():
+                verdicts.setdefault(int(number), {})[rest] = value
     in_order = tuple(VerdictRecord(number, verdicts[number]) for number in sorted(verdicts))
     deleted = run.info.lifecycle_stage == "deleted"
     return Record(run.info.run_id, experiment, content, run.info.start_time, deleted, in_order)

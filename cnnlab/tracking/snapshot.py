@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mlflow
 from sqlalchemy import create_engine
 
 from cnnlab.errors import LabError
@@ -38,19 +39,27 @@ def snapshot(where: str) -> Iterator[Store]:
                 tables = {name for (name,) in source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "runs" not in tables:
                 raise LabError(f"{file} is no MLflow store: it has no table of runs.")
-            _bring_up_to_date(copy)
-        except sqlite3.DatabaseError as error:
+            _bring_up_to_date(copy, file)
+        except sqlite3.Error as error:
             raise LabError(f"{file} can't be read as an MLflow store ({first_line(error)}).") from None
         yield Store(f"sqlite:///{copy.as_posix()}")
 
 
-def _bring_up_to_date(file: Path) -> None:
-    """Upgrade the tables of a database that an older MLflow made."""
+def _bring_up_to_date(copy: Path, file: Path) -> None:
+    """Upgrade the tables of the copy of a database that an older MLflow made.
+
+    Raises:
+        LabError: they aren't MLflow's, or those of a newer MLflow.
+    """
     from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version, _upgrade_db
 
-    engine = create_engine(f"sqlite:///{file.as_posix()}")
+    engine = create_engine(f"sqlite:///{copy.as_posix()}")
     try:
         if _get_schema_version(engine) != _get_latest_schema_revision():
             _upgrade_db(engine)
+    except Exception as error:  # MLflow raises whatever the libraries below it raise
+        raise LabError(
+            f"{file} can't be read: its tables are none that MLflow {mlflow.__version__} knows ({first_line(error)})."
+        ) from None
     finally:
         engine.dispose()

@@ -14,10 +14,13 @@ from cnnlab.tracking.store import Store, first_line
 COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "started", "measured", "seal", "config"]
 
 
-def load_runs(store: Store, experiment: str | None = None, deleted: bool = False) -> pd.DataFrame:
+def load_runs(
+    store: Store, experiment: str | None = None, deleted: bool = False, kind: str | None = "run"
+) -> pd.DataFrame:
     """Return the runs of an experiment (of all, without a name) that this lab made, one row each, oldest first.
 
-    With `deleted`, those are among them that were deleted in the MLflow UI.
+    With `deleted`, those are among them that were deleted in the MLflow UI. `kind` is what they are: a run of a study,
+    a "trial" of a search, or whatever has the params of a `Config` (None).
 
     Columns: `run_id, name, status, owner, reused_from`; `started`, in ms since 1970; `measured`, whether any metric was
     logged; `seal`, see `cnnlab.tracking.seal`; `config` (a `Config`); the final metrics by their names
@@ -27,7 +30,7 @@ def load_runs(store: Store, experiment: str | None = None, deleted: bool = False
         LabError: the store doesn't answer.
     """
     try:
-        runs = search_runs(store, "tags.kind = 'run'", experiment, deleted)
+        runs = search_runs(store, f"tags.kind = '{kind}'" if kind else "", experiment, deleted)
     except Exception as error:  # MLflow raises whatever the library below it raises
         raise LabError(
             f"the runs can't be read now, {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: "
@@ -40,8 +43,8 @@ def load_runs(store: Store, experiment: str | None = None, deleted: bool = False
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:
     """Return the runs of an experiment (of all, without a name) that pass MLflow's filter `rule`, oldest first."""
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    wanted = f"name = '{experiment}'" if experiment else None
-    experiments = store.client.search_experiments(view, filter_string=wanted)
+    # MLflow's filter can't hold a name with a quote in it
+    experiments = [e for e in store.client.search_experiments(view) if experiment in (None, e.name)]
     runs: list[Run] = []
     token = None
     while experiments:
@@ -136,7 +139,7 @@ def _row(run: Run) -> dict[str, Any] | None:
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "status": run.info.status,
-        "owner": run.data.tags.get("owner", ""),
+        "owner": run.data.tags.get("owner") or run.data.tags.get("mlflow.user", ""),
         "reused_from": run.data.tags.get("reused_from", ""),
         "started": run.info.start_time,
         "measured": bool(run.data.metrics),

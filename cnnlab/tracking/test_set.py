@@ -10,6 +10,7 @@ import pandas as pd
 
 from cnnlab.data import Split, read_test
 from cnnlab.tracking.environment import environment_facts, owner
+from cnnlab.tracking.ledger import LONGEST
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import search_runs
 
@@ -52,7 +53,7 @@ def record_test_result(
     stamp = {"stamp": "post-hoc" if opening > 1 else "first opening"}
     run_id = _create(store, "vault", f"test vault, opening {opening}", stamp)
     for name, value in {"reason": reason, "opening": str(opening), "arms": ", ".join(arms.index), "said": said}.items():
-        store.client.log_param(run_id, name, value)
+        store.client.log_param(run_id, name, value[:LONGEST])
     for arm, row in arms.iterrows():
         for column, value in row.items():
             store.client.log_metric(run_id, f"{column}/{_plain(str(arm))}", float(value))

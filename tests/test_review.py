@@ -1,0 +1,537 @@
+"""A review names what was changed, taken away or tried before, in any store, which it only reads."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from cnnlab.config import BASE, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.inquiry.prediction import predict
+from cnnlab.inquiry.review import Review, review
+from cnnlab.inquiry.verdict import verdict
+from cnnlab.reporting.text import review_text
+from cnnlab.studies.runner import run_study
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.seal import seal_record
+from cnnlab.tracking.snapshot import snapshot
+from tests.helpers import free_port, quiet
+
+ROOT = Path(__file__).parents[1]
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+DROPOUT = Study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
+NORM = Study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
+WORDS = {"metric": "accuracy/valid", "because": "this is a mechanism", "if_refuted": "it is not so"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[Path]:
+    """A folder with a store in which a scout looked first; then a student predicted three times, ran and confronted."""
+    folder = tmp_path_factory.mktemp("my lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        store = connect(quiet)
+        patch.setenv("CNNLAB_OWNER", "a scout")
+        scouting = Study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
+        run_study(scouting, small_data, store, quiet, progress=False, explore=True)
+        patch.setenv("CNNLAB_OWNER", "a student")
+        predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=80, **WORDS)
+        predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
+        predict(NORM, arm="norm=batch", direction="higher", size=(1, 9), confidence=60, **WORDS)
+        for study in (DROPOUT, NORM):
+            study.run(small_data, store, quiet, progress=False)
+        verdict(DROPOUT, store)
+        yield folder
+
+
+@pytest.fixture
+def tampered(lab: Path, tmp_path: Path) -> Callable[..., Review]:
+    """Reviews a copy of the store in which these statements were run; `?` is what `chosen` selects."""
+
+    def look(*statements: str, **names: Any) -> Review:
+        file = tmp_path / "mlflow.db"
+        shutil.copyfile(lab / "mlflow.db", file)
+        with closing(sqlite3.connect(file)) as database, database:
+            for statement in statements:
+                assert database.execute(statement, names).rowcount > 0
+        with snapshot(str(file)) as opened:
+            return review(opened)
+
+    return look
+
+
+def ids(lab: Path, kind: str) -> list[str]:
+    """The ids of the student's runs of a kind in the order of time."""
+    query = (
+        "SELECT r.run_uuid FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = 'kind' "
+        "JOIN tags o ON o.run_uuid = r.run_uuid AND o.key = 'owner' "
+        "WHERE k.value = ? AND o.value = 'a student' ORDER BY r.start_time, r.rowid"
+    )
+    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
+        return [run_id for (run_id,) in database.execute(query, (kind,))]
+
+
+def in_study(lab: Path, kind: str, study: str) -> list[str]:
+    query = "SELECT r.run_uuid FROM runs r JOIN experiments e USING (experiment_id) WHERE e.name = ?"
+    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
+        there = {run_id for (run_id,) in database.execute(query, (study,))}
+    return [run_id for run_id in ids(lab, kind) if run_id in there]
+
+
+def param(lab: Path, run_id: str, key: str) -> str:
+    with closing(sqlite3.connect(lab / "mlflow.db")) as database:
+        found = database.execute("SELECT value FROM params WHERE run_uuid = ? AND key = ?", (run_id, key)).fetchone()
+    return str(found[0])
+
+
+def test_an_untouched_store_is_intact(lab: Path) -> None:
+    with snapshot(str(lab)) as opened:
+        found = review(opened)
+    assert found.problems == []
+    assert found.is_intact
+    assert found.runs == 9  # of the scout 1; trained 4 + 2, and 2 taken over
+    assert found.foreign == []
+    assert found.heads == {"a student": param(lab, ids(lab, "prediction")[-1], "sha256")}
+
+
+def test_what_a_scout_had_run_before_is_noted(lab: Path) -> None:
+    with snapshot(str(lab)) as opened:
+        notes = review(opened).notes
+    seen = [note for note in notes if "a scout had 1 runs of these arms before it" in note]
+    assert len(seen) == 2  # both predictions about dropout, and not that about the norm
+    assert all("of a student in 02-dropout" in note for note in seen)
+    assert "1 runs belong to no prediction: a search, or another version of the lab." in notes
+
+
+def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
+    with snapshot(str(lab)) as opened:
+        found = review(opened)
+    what = list(found.timeline["what"])
+    assert what[0].startswith("first run of scouting (in all: 1 FINISHED)")
+    assert what[1].startswith("predicted (1): accuracy/valid lower by 1 to 9 pp: dropout=0.5 against dropout=0.0")
+    assert what[3].startswith("predicted (3): accuracy/valid higher by 1 to 9 pp: norm=batch against norm=none")
+    assert what[4] == "first run of 02-dropout (in all: 4 FINISHED)"
+    assert what[5] == "first run of 03-norm (in all: 4 FINISHED, 2 of them taken over)"
+    assert what[6].startswith("verdict 1 on (2): ")  # the first was replaced before there were results
+    assert list(found.timeline["time"]) == sorted(found.timeline["time"])
+    assert list(found.predictions["verdict"])[::2] == ["no verdict yet"] * 2
+    assert "95 % interval [" in found.predictions["effect"].iloc[1]
+
+
+def named(found: Review, *parts: str) -> bool:
+    """Whether one problem has all of these in it."""
+    return any(all(part in problem for part in parts) for problem in found.problems)
+
+
+@pytest.mark.parametrize(("key", "value"), [("direction", "higher"), ("because", "hindsight is a mechanism")])
+def test_a_changed_prediction_is_named(lab: Path, tampered: Callable[..., Review], key: str, value: str) -> None:
+    run_id = ids(lab, "prediction")[0]
+    found = tampered(
+        "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run", run=run_id, key=key, value=value
+    )
+    assert found.problems == [
+        f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout: it was changed after it was sealed."
+    ]
+
+
+def test_a_prediction_sealed_anew_fits_neither_its_follower_nor_its_runs(
+    lab: Path, tampered: Callable[..., Review]
+) -> None:
+    run_id, follower, _ = ids(lab, "prediction")
+    with snapshot(str(lab)) as opened:
+        record = next(record for record in load_records(opened) if record.run_id == run_id)
+    seal = seal_record(record.content | {"direction": "higher"})
+    found = tampered(
+        "UPDATE params SET value = 'higher' WHERE key = 'direction' AND run_uuid = :run",
+        "UPDATE params SET value = :seal WHERE key = 'sha256' AND run_uuid = :run",
+        run=run_id,
+        seal=seal,
+    )
+    assert named(found, param(lab, follower, "sha256")[:12], f"the record before it ({record.sha256[:12]}) is missing")
+    assert named(found, "run dropout=0.5, seed 1 of 02-dropout", f"({record.sha256[:12]}) is missing")
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_deleted_record_leaves_a_gap(lab: Path, tampered: Callable[..., Review], position: int) -> None:
+    gone, follower = ids(lab, "prediction")[position : position + 2]
+    found = tampered(
+        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
+    )
+    seal = param(lab, gone, "sha256")[:12]
+    assert named(found, param(lab, follower, "sha256")[:12], f"the record before it ({seal}) is missing")
+
+
+def test_the_last_record_is_missed_by_its_runs(lab: Path, tampered: Callable[..., Review]) -> None:
+    gone = ids(lab, "prediction")[-1]
+    found = tampered(
+        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
+    )
+    seal = param(lab, gone, "sha256")[:12]
+    assert named(found, "run norm=batch, seed 0 of 03-norm", f"the prediction that it belongs to ({seal}) is missing")
+    assert len(found.problems) == 4  # once for each of its runs
+
+
+def test_a_prediction_hidden_from_the_lab_is_missed(lab: Path, tampered: Callable[..., Review]) -> None:
+    hidden = ids(lab, "prediction")[1]
+    found = tampered("UPDATE tags SET value = 'note' WHERE key = 'kind' AND run_uuid = :run", run=hidden)
+    assert named(found, f"the record before it ({param(lab, hidden, 'sha256')[:12]}) is missing")
+    assert found.foreign
+
+
+def test_a_prediction_deleted_in_the_ui_stays_in_the_chain_and_is_noted(
+    lab: Path, tampered: Callable[..., Review]
+) -> None:
+    run_id = ids(lab, "prediction")[0]
+    found = tampered("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run", run=run_id)
+    assert found.is_intact
+    name = f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout"
+    assert f"{name}: deleted in the MLflow UI; it stays in the chain." in found.notes
+
+
+def test_a_second_record_that_follows_the_same_one_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
+    first, second, _ = ids(lab, "prediction")
+    with snapshot(str(lab)) as opened:
+        record = next(record for record in load_records(opened) if record.run_id == second)
+    fork = record.content | {"direction": "higher"}
+    values = {f"v_{key}": value for key, value in fork.items()} | {"v_sha256": seal_record(fork)}
+    runs = "experiment_id, name, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
+    found = tampered(
+        f"INSERT INTO runs (run_uuid, {runs}) SELECT 'fork', {runs} FROM runs WHERE run_uuid = :second",
+        "INSERT INTO tags SELECT key, value, 'fork' FROM tags WHERE run_uuid = :second",
+        *(f"INSERT INTO params (key, value, run_uuid) VALUES ('{key}', :v_{key}, 'fork')" for key in fork),
+        second=second,
+        **values,
+    )
+    seals = param(lab, second, "sha256")[:12], values["v_sha256"][:12]
+    for one, other in (seals, seals[::-1]):
+        assert named(found, f"prediction {one}", f"it follows the same record as {other}")
+    assert len(found.problems) == 2
+    assert first
+
+
+def test_a_backdated_record_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = ids(lab, "prediction")[2]
+    name = f"prediction {param(lab, run_id, 'sha256')[:12]}"
+    by_its_words = tampered(
+        "UPDATE params SET value = '2020-01-01T00:00:00.000+00:00' WHERE key = 'time' AND run_uuid = :run", run=run_id
+    )
+    assert named(by_its_words, name, "was changed after it was sealed")
+    assert named(by_its_words, name, "the time it gives is not the time at which MLflow was told of it")
+    by_mlflow = tampered("UPDATE runs SET start_time = start_time - 86400000 WHERE run_uuid = :run", run=run_id)
+    assert by_mlflow.problems == [
+        f"{name} of a student in 03-norm: the time it gives is not the time at which MLflow was told of it."
+    ]
+
+
+def test_a_record_whose_clock_was_turned_back_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
+    """Sealed anew, with MLflow's time changed to match: it then is older than the record that it follows."""
+    run_id = ids(lab, "prediction")[2]
+    with snapshot(str(lab)) as opened:
+        record = next(record for record in load_records(opened) if record.run_id == run_id)
+    earlier = record.content | {"time": "2020-01-01T00:00:00.000+00:00"}
+    found = tampered(
+        "UPDATE params SET value = :time WHERE key = 'time' AND run_uuid = :run",
+        "UPDATE params SET value = :seal WHERE key = 'sha256' AND run_uuid = :run",
+        "UPDATE runs SET start_time = 1577836800000 WHERE run_uuid = :run",
+        run=run_id,
+        time=earlier["time"],
+        seal=seal_record(earlier),
+    )
+    assert named(found, seal_record(earlier)[:12], "the time it gives is before that of the record it follows")
+
+
+@pytest.mark.parametrize("what", ["no time", "a garbled time", "a garbled design", "garbled runs", "no outcome"])
+def test_a_garbled_record_is_named_and_stops_nothing(lab: Path, tampered: Callable[..., Review], what: str) -> None:
+    run_id = ids(lab, "prediction")[1]
+    statement = {
+        "no time": "DELETE FROM params WHERE key = 'time' AND run_uuid = :run",
+        "a garbled time": "UPDATE params SET value = 'yesterday' WHERE key = 'time' AND run_uuid = :run",
+        "a garbled design": "UPDATE params SET value = '[1]' WHERE key = 'design' AND run_uuid = :run",
+        "garbled runs": "UPDATE params SET value = '?' WHERE key = 'verdict_1_runs_1' AND run_uuid = :run",
+        "no outcome": "DELETE FROM params WHERE key LIKE 'verdict_1_outc%' AND run_uuid = :run",
+    }[what]
+    found = tampered(statement, run=run_id)
+    assert named(found, f"prediction {param(lab, run_id, 'sha256')[:12]}", "was changed after it was sealed")
+    assert review_text(found)
+
+
+def test_a_record_cut_short_counts_as_no_prediction(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = ids(lab, "prediction")[2]
+    found = tampered("DELETE FROM params WHERE run_uuid = :run", run=run_id)
+    assert named(found, f"prediction {run_id[:8]} of nobody in 03-norm", "its writing was cut short")
+    assert "cut short" in review_text(found)
+    partly = tampered("DELETE FROM params WHERE key = 'sha256' AND run_uuid = :run", run=run_id)
+    assert named(partly, f"prediction {run_id[:8]} of a student in 03-norm", "its writing was cut short")
+
+
+METRIC = "UPDATE {table} SET value = value + 0.01 WHERE key = 'final/accuracy/valid' AND run_uuid = :run"
+CHANGES = {
+    "a final metric": [METRIC.format(table="latest_metrics"), METRIC.format(table="metrics")],
+    "a param": ["UPDATE params SET value = '0.4' WHERE key = 'dropout' AND run_uuid = :run"],
+    "a fact": ["UPDATE tags SET value = '99' WHERE key = 'fact.steps' AND run_uuid = :run"],
+    "a fact taken away": ["DELETE FROM tags WHERE key = 'fact.steps' AND run_uuid = :run"],
+    "the owner": ["UPDATE tags SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run"],
+    "the arm": ["UPDATE tags SET value = 'dropout=0.4' WHERE key = 'arm' AND run_uuid = :run"],
+    "what it is": ["UPDATE tags SET value = 'trial' WHERE key = 'kind' AND run_uuid = :run"],
+    "whether it is one of the lab": ["DELETE FROM tags WHERE key = 'kind' AND run_uuid = :run"],
+    "its start": ["UPDATE runs SET start_time = start_time + 60000 WHERE run_uuid = :run"],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_run_is_named_with_or_without_a_verdict(
+    lab: Path, tampered: Callable[..., Review], change: str
+) -> None:
+    judged, not_judged = (in_study(lab, "run", name)[-1] for name in ("02-dropout", "03-norm"))
+    for run_id, study in ((judged, "02-dropout"), (not_judged, "03-norm")):
+        found = tampered(*CHANGES[change], run=run_id)
+        assert named(found, f"of {study} ({run_id[:8]})", "were changed after it ended")
+        by_verdict = named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
+        assert by_verdict == (run_id == judged and change == "a final metric")
+
+
+def test_a_run_sealed_anew_is_named_by_the_verdict_that_rests_on_it(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = in_study(lab, "run", "02-dropout")[-1]
+    found = tampered("UPDATE tags SET value = 'another' WHERE key = 'lab.seal' AND run_uuid = :run", run=run_id)
+    assert named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
+
+
+def test_a_change_of_the_history_that_is_no_result_is_no_problem(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = in_study(lab, "run", "02-dropout")[-1]
+    note = "INSERT INTO tags (key, value, run_uuid) VALUES ('mlflow.note.content', 'looked odd', :run)"
+    assert tampered(note, run=run_id).is_intact
+
+
+def test_a_run_deleted_in_the_ui_is_noted_and_missed(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = in_study(lab, "run", "02-dropout")[-1]
+    found = tampered("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run", run=run_id)
+    assert found.is_intact
+    assert f"run dropout=0.5, seed 1 of 02-dropout ({run_id[:8]}): deleted in the MLflow UI." in found.notes
+    assert any("1 of its 4 runs aren't there (dropout=0.5, seed 1)" in note for note in found.notes)
+
+
+def test_a_run_deleted_for_good_is_missed(lab: Path, tampered: Callable[..., Review]) -> None:
+    def without(run_id: str) -> Review:
+        tables = ("params", "tags", "metrics", "latest_metrics", "runs")
+        return tampered(*(f"DELETE FROM {table} WHERE run_uuid = :run" for table in tables), run=run_id)
+
+    judged, not_judged = (in_study(lab, "run", name)[-1] for name in ("02-dropout", "03-norm"))
+    assert named(without(judged), "verdict 1", f"the run {judged} that it rests on is gone")
+    assert any("1 of its 4 runs aren't there (norm=batch, seed 1)" in note for note in without(not_judged).notes)
+
+
+@pytest.mark.parametrize(("key", "value"), [("outcome", "supported!"), ("label", "exploratory"), ("estimate", "9.9")])
+def test_a_changed_verdict_is_named(lab: Path, tampered: Callable[..., Review], key: str, value: str) -> None:
+    run_id = ids(lab, "prediction")[1]
+    found = tampered(
+        "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run",
+        run=run_id,
+        key=f"verdict_1_{key}",
+        value=value,
+    )
+    assert named(found, param(lab, run_id, "sha256")[:12], "verdict 1: it was changed after it was sealed")
+
+
+def test_a_swapped_owner_is_named(lab: Path, tampered: Callable[..., Review]) -> None:
+    run_id = ids(lab, "prediction")[1]
+    name = f"prediction {param(lab, run_id, 'sha256')[:12]}"
+    shown = tampered("UPDATE tags SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run", run=run_id)
+    assert shown.problems == [f"{name} of a student in 02-dropout: in the MLflow UI its owner is somebody."]
+    said = tampered("UPDATE params SET value = 'somebody' WHERE key = 'owner' AND run_uuid = :run", run=run_id)
+    assert named(said, f"{name} of somebody", "was changed after it was sealed")
+
+
+def test_clocks_that_disagree_a_little_are_no_problem(home: Path) -> None:
+    """Two machines write to one store, and the clock of the second is a minute behind."""
+    store = connect(quiet)
+    told = {"arm": "dropout=0.5", "direction": "lower", "size": (1, 9)} | WORDS
+    predict(DROPOUT, **told, confidence=60)
+    (first,) = load_records(store)
+    second = first.content | {"confidence": "70", "previous": first.sha256}
+    shifted = first.time - timedelta(minutes=1)
+    second["time"] = shifted.isoformat(timespec="milliseconds")
+    second["sha256"] = seal_record(second)
+    tags = {"kind": "prediction", "owner": "a student"}
+    run = store.client.create_run(store.experiment_id("02-dropout"), int(shifted.timestamp() * 1000), tags)
+    for name, value in second.items():
+        store.client.log_param(run.info.run_id, name, value)
+    third = predict(DROPOUT, **told, confidence=80)
+    assert third.record and third.record.content["previous"] == second["sha256"]
+    with snapshot(str(home)) as opened:
+        found = review(opened)
+    assert found.problems == []
+    assert found.heads == {"a student": third.record.sha256}
+
+
+# The command
+
+
+def cnnlab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cnnlab", *arguments]
+    wanted = os.environ | {"COLUMNS": "80"} | environment
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=wanted, timeout=120)
+
+
+def test_the_command_only_reads_and_says_by_its_exit_code_whether_all_fits(lab: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "handed in"
+    folder.mkdir()
+    shutil.copyfile(lab / "mlflow.db", folder / "mlflow.db")
+    before = (folder / "mlflow.db").read_bytes()
+    good = cnnlab("review", str(folder))
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.startswith("Intact: 3 predictions and 9 runs, each as it was sealed.")
+    assert max(map(len, good.stdout.splitlines())) <= 80
+    assert (folder / "mlflow.db").read_bytes() == before
+    assert [file.name for file in folder.iterdir()] == ["mlflow.db"]
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE params SET value = 'higher' WHERE key = 'direction' AND value = 'lower'")
+    bad = cnnlab("review", str(folder / "mlflow.db"))
+    assert bad.returncode == 1
+    assert bad.stdout.startswith("NOT INTACT: 2 things do not fit together.")
+    assert bad.stderr == ""
+
+
+def test_a_file_that_is_read_only_can_be_reviewed(lab: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    shutil.copyfile(lab / "mlflow.db", file)
+    file.chmod(0o444)
+    with snapshot(str(file)) as opened:
+        assert review(opened).is_intact
+
+
+def test_a_store_that_a_server_writes_to_is_read_as_it_is(home: Path, running_server: str) -> None:
+    predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
+    before = (home / "mlflow.db").read_bytes()
+    for where in (running_server, str(home)):
+        with snapshot(where) as opened:
+            found = review(opened)
+        assert found.is_intact
+        assert len(found.predictions) == 1
+    assert (home / "mlflow.db").read_bytes() == before
+
+
+def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path) -> None:
+    text, other, strange = (tmp_path / name for name in ("notes.db", "other.db", "strange.db"))
+    text.write_text("these are my notes, and no database\n" * 50, encoding="utf-8")
+    for file, table in ((other, "books (title TEXT)"), (strange, "runs (title TEXT)")):
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute(f"CREATE TABLE {table}")
+    (tmp_path / "empty.db").touch()
+    hints = {
+        text: "can't be read as an MLflow store (file is not a database)",
+        other: "is no MLflow store: it has no table of runs",
+        tmp_path / "empty.db": "is no MLflow store: it has no table of runs",
+        strange: "its tables are none that MLflow",
+        tmp_path / "nowhere": "there is no MLflow store",
+    }
+    for file, hint in hints.items():
+        with pytest.raises(LabError) as error, snapshot(str(file)):
+            pass
+        assert hint in str(error.value)
+        assert file.name in str(error.value)
+    with pytest.raises(LabError, match="http://127.0.0.1:9"), snapshot("http://127.0.0.1:9") as opened:
+        review(opened)
+
+
+def test_a_store_of_a_newer_mlflow_is_refused_and_of_an_older_one_is_read(home: Path, tmp_path: Path) -> None:
+    connect(quiet)
+    file = home / "mlflow.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        (now,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(file)):
+        pass
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (now,))
+    with snapshot(str(file)) as opened:
+        assert review(opened).is_intact
+
+
+# Stores that this lab did not make
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Review]:
+    """Reviews a store into which runs with these params were logged by plain MLflow calls."""
+
+    def look(params: list[dict[str, Any]], **tags: str) -> Review:
+        file = tmp_path / "theirs.db"
+        client = MlflowClient(f"sqlite:///{file.as_posix()}")
+        experiment = client.create_experiment("cnn tuning", artifact_location=tmp_path.as_uri())
+        for values in params:
+            run = client.create_run(experiment, tags=tags)
+            for name, value in values.items():
+                client.log_param(run.info.run_id, name, value)
+            client.log_metric(run.info.run_id, "val_acc", 0.9)
+            client.set_terminated(run.info.run_id)
+        with snapshot(str(file)) as opened:
+            return review(opened)
+
+    return look
+
+
+def test_of_single_runs_no_difference_can_be_told_from_chance(foreign: Callable[..., Review]) -> None:
+    found = foreign([{"lr": 0.1, "epochs": 3}, {"lr": 0.2, "epochs": 3}, {"lr": 0.1, "epochs": 10, "dropout": 0.5}])
+    text = "\n".join(found.foreign)
+    assert found.is_intact
+    assert found.runs == 0
+    assert "cnn tuning: 3 runs that this lab did not make." in text
+    assert "Typed params that vary: lr, epochs, dropout. Whether they are those of the networks that ran can't" in text
+    assert "3 configurations. Each of them was run once: no difference can be told from chance." in text
+    assert "No seed was logged" in text
+    unfair = "no other run differs from dropout=0.5, epochs=10, lr=0.1 in one param only; the nearest differs in 2: "
+    assert unfair + "epochs: 3 -> 10, dropout: - -> 0.5." in text
+    assert "from epochs=3, lr=0.2" not in text  # that differs in lr alone
+    assert "Can't know: the networks themselves" in text
+
+
+def test_repeated_runs_with_seeds_can_be_compared_and_equal_ones_are_no_repetition(
+    foreign: Callable[..., Review],
+) -> None:
+    runs = [{"dropout": p, "torch_seed": seed} for p in (0.0, 0.5) for seed in (1, 2, 3)]
+    text = "\n".join(foreign([*runs, runs[0]]).foreign)
+    assert "2 configurations, each run 3 to 4 times" in text
+    assert "Typed params that vary: dropout." in text
+    assert "No seed" not in text
+    assert "Params and seed of 1 run are those of another one: that is no repetition." in text
+    assert "Unfair" not in text
+
+
+def test_a_single_run_and_runs_without_params_are_described(foreign: Callable[..., Review]) -> None:
+    text = "\n".join(foreign([{"lr": 0.1}, {}]).foreign)
+    assert "cnn tuning: 2 runs that this lab did not make." in text
+    assert "1 of them have no params" in text
+    assert "1 configuration. It was run once" in text
+
+
+def test_runs_without_any_params_say_nothing(foreign: Callable[..., Review]) -> None:
+    assert "They have no params: what differs between them can't be known." in "\n".join(foreign([{}, {}]).foreign)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "run", "prediction"])
+def test_a_tag_of_theirs_named_like_one_of_ours_stops_nothing(foreign: Callable[..., Review], kind: str) -> None:
+    found = foreign([{"lr": 0.1, "verdict_of_me": "good"}], kind=kind)
+    assert review_text(found)
+    assert (found.foreign != []) == (kind == "baseline")
+
+
+def test_an_empty_store_is_empty(home: Path) -> None:
+    connect(quiet)
+    with snapshot(str(home)) as opened:
+        found = review(opened)
+    assert review_text(found) == "Intact: 0 predictions and 0 runs, each as it was sealed."
