@@ -145,7 +145,7 @@ def test_a_changed_prediction_is_named(lab: Path, tampered: Callable[..., Review
         "UPDATE params SET value = :value WHERE key = :key AND run_uuid = :run", run=run_id, key=key, value=value
     )
     assert found.problems == [
-        f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout: it was changed after it was sealed."
+        f"prediction {param(lab, run_id, 'sha256')[:12]} of a student in 02-dropout: it was changed after it was sealed."  # noqa: E501
     ]
 
 
@@ -169,18 +169,14 @@ def test_a_prediction_sealed_anew_fits_neither_its_follower_nor_its_runs(
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_deleted_record_leaves_a_gap(lab: Path, tampered: Callable[..., Review], position: int) -> None:
     gone, follower = ids(lab, "prediction")[position : position + 2]
-    found = tampered(
-        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
-    )
+    found = tampered(*(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone)
     seal = param(lab, gone, "sha256")[:12]
     assert named(found, param(lab, follower, "sha256")[:12], f"the record before it ({seal}) is missing")
 
 
 def test_the_last_record_is_missed_by_its_runs(lab: Path, tampered: Callable[..., Review]) -> None:
     gone = ids(lab, "prediction")[-1]
-    found = tampered(
-        *(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone
-    )
+    found = tampered(*(f"DELETE FROM {table} WHERE run_uuid = :run" for table in ("params", "tags", "runs")), run=gone)
     seal = param(lab, gone, "sha256")[:12]
     assert named(found, "run norm=batch, seed 0 of 03-norm", f"the prediction that it belongs to ({seal}) is missing")
     assert len(found.problems) == 4  # once for each of its runs
@@ -444,7 +440,7 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
             pass
         assert hint in str(error.value)
         assert file.name in str(error.value)
-    with pytest.raises(LabError, match="http://127.0.0.1:9"), snapshot("http://127.0.0.1:9") as opened:
+    with pytest.raises(LabError, match=r"http://127.0.0.1:9"), snapshot("http://127.0.0.1:9") as opened:
         review(opened)
 
 

@@ -164,7 +164,9 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
     if without_seal:
         found.notes.append(f"{without_seal} finished runs have no seal: another version of the lab made them.")
     if without_prediction:
-        found.notes.append(f"{without_prediction} runs belong to no prediction: a search, or another version of the lab.")
+        found.notes.append(
+            f"{without_prediction} runs belong to no prediction: a search, or another version of the lab."
+        )
     if changed_code:
         found.notes.append(f"{changed_code} runs were made with changed code (fact.git_commit); how can't be known.")
 
