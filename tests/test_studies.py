@@ -10,12 +10,14 @@ import pytest
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
+from cnnlab.inquiry.verdict import verdict
 from cnnlab.reporting.figures import mean_interval, plot_arms, plot_curves
 from cnnlab.reporting.text import arms_table
 from cnnlab.studies import plan as planning
 from cnnlab.studies.lab import lab_studies, pick
 from cnnlab.studies.profiles import find_profile
 from cnnlab.studies.results import summary
+from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from tests.helpers import predicted, quiet
@@ -239,3 +241,13 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
     assert math.isnan(table.loc["dropout=0.5", "loss"])
     assert table.loc["dropout=0.5", "accuracy"] > 0
     assert not math.isnan(table.loc["dropout=0.0", "loss"])
+
+
+def test_a_search_explores_without_a_prediction(home: Path, study: Study, small_data: Data) -> None:
+    """And what it found is known to whoever predicts the same arms later."""
+    store = connect(quiet)
+    runs = run_study(study, small_data, store, quiet, progress=False, explore=True)
+    assert "prediction" not in store.client.get_run(runs["run_id"][0]).data.tags
+    predicted(study)
+    (found,) = verdict(study, store)
+    assert found.label == "exploratory"

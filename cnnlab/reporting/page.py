@@ -36,15 +36,16 @@ table { width: 100%; margin: 1mm 0 3mm; border-collapse: collapse; font-size: 9p
         font-variant-numeric: tabular-nums; border-top: 0.8pt solid #333; border-bottom: 0.8pt solid #333; }
 th { text-align: left; vertical-align: bottom; border-bottom: 0.4pt solid #333; }
 td { vertical-align: top; border-bottom: 0.3pt solid #ddd; }
-th, td { padding: 0.8mm 2mm 0.8mm 0; }
+th, td { padding: 0.8mm 3mm 0.8mm 0; }
+:is(th, td):last-child { padding-right: 0; }
 tr, img, blockquote { break-inside: avoid; }
 img { display: block; max-width: 100%; max-height: 110mm; margin: 2mm auto; }
 blockquote { margin: 1mm 0 2.5mm; padding: 0.5mm 0 0.5mm 3mm; border-left: 1.5pt solid #0072B2; }
 blockquote > :last-child { margin-bottom: 0; }
-pre, code { font: 8.5pt/1.35 ui-monospace, Consolas, Menlo, monospace; }
+pre, code { font: 9pt/1.35 ui-monospace, Consolas, Menlo, monospace; }
 pre { padding: 1.5mm 2mm; background: #f4f4f4; white-space: pre-wrap; }
 a { color: inherit; }
-@media screen { body { max-width: 178mm; margin: 16mm auto; padding: 0 4mm; } }
+@media screen { body { max-width: 186mm; margin: 16mm auto; padding: 0 4mm; } }
 """
 # What a browser may load for the page: what is in it already.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -92,6 +93,8 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
     Raises:
         LabError: there is no such browser, or it printed nothing; the HTML can be printed from any other.
     """
+    if not html_file.is_file():  # a browser would print its own words about that
+        raise LabError(f"no PDF: {html_file} is not there; write the page first.")
     way_out = f"Open {html_file} in any browser and print it from there (A4)."
     browser = find_browser()
     if browser is None:
@@ -103,11 +106,13 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
         try:
             command = [browser, *_options(printed), html_file.resolve().as_uri()]
             done = subprocess.run(command, capture_output=True, timeout=PDF_TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise LabError(f"no PDF: {browser} failed ({type(error).__name__}). {way_out}") from None
-        if not printed.exists():
-            raise LabError(f"no PDF: {browser} ended with code {done.returncode} and printed nothing. {way_out}")
-        printed.replace(pdf_file)  # at once: a PDF is whole or isn't there
+            if not printed.exists():
+                raise LabError(f"no PDF: {browser} ended with code {done.returncode} and printed nothing. {way_out}")
+            printed.replace(pdf_file)  # at once: a PDF is whole or isn't there
+        except subprocess.TimeoutExpired:
+            raise LabError(f"no PDF: {browser} took more than {PDF_TIMEOUT_S} s. {way_out}") from None
+        except OSError as error:  # not a program, or the PDF is open in a viewer that locks it
+            raise LabError(f"no PDF: {error}. {way_out}") from None
 
 
 def _options(printed: Path) -> list[str]:

@@ -71,7 +71,7 @@ def run_study(
         if done:
             say(f"{len(done)} of its runs are finished already and are not trained again.")
         _publish(study, store, say)
-        tags = {"prediction": ",".join(record.sha256 for record in predictions)}
+        tags = {"prediction": ",".join(record.sha256 for record in predictions)} if predictions else {}
         missing = [(arm, seed, config) for arm, seed, config in study.runs() if config not in done]
         jobs = [_job(study, arm, seed, config, device, tags) for arm, seed, config in missing]
         jobs = _take_over(jobs, store, say) if jobs else []
