@@ -178,6 +178,15 @@ def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Predict
     assert "in 3 of 3 seeds a run ended early (diverged at step 7), so steps and images differ" in str(found)
 
 
+def test_a_run_that_diverged_excuses_its_own_seed_only(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    runs = changed(runs, DROPOUT, "fact.steps", "7")
+    first = runs.index[(runs["arm"] == DROPOUT) & (runs["seed"] == 0)]
+    runs.loc[first, "fact.outcome"] = "diverged at step 7"
+    found = judge(arm_prediction, GRID, runs, [])
+    assert found.outcome == "withheld"
+    assert "steps differs in 2 of 3 seeds (20 -> 7)" in str(found)
+
+
 def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     found = judge(arm_prediction, GRID, runs, [])
     assert found.fairness.tree_diff.strip() == "+     (dropout): Dropout(p=0.5, inplace=False)"

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cnnlab.inquiry.verdict import Verdict
+from cnnlab.inquiry.verdict import DECIDED, Verdict
 from cnnlab.tracking.environment import owner
 from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.store import Store
-
-DECIDED = ("supported", "refuted", "practically equivalent")
 
 
 @dataclass(frozen=True, repr=False)

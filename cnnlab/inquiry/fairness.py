@@ -35,8 +35,8 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "precision": ("precision",),
     "seed": ("train_sha256",),
 }
-# Kinds of modules that a field adds, removes or changes; "*" is any.
 ORDER = "the order of their layers"
+# Kinds of modules that a field adds, removes or changes; "*" is any.
 MODULES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("norm", "norm_groups"), ("Identity", "BatchNorm2d", "GroupNorm", "InstanceNorm2d")),
     "head_norm": ("BatchNorm1d", "LayerNorm"),
@@ -144,13 +144,13 @@ def _check_facts(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Seri
     facts = [column.removeprefix("fact.") for column in pairs[0][0].index if str(column).startswith("fact.")]
     for name in facts:
         values = [(_text(a.get(f"fact.{name}")), _text(b.get(f"fact.{name}"))) for a, b in pairs]
-        differing = [(a, b, pair) for (a, b), pair in zip(values, pairs, strict=True) if a and b and a != b]
+        if name in CONSEQUENCES:  # of the seeds in which both runs came to their end
+            values = [value for value, pair in zip(values, pairs, strict=True) if not _ended_early(pair)]
+        differing = [(a, b) for a, b in values if a and b and a != b]
         if not differing or name in explained or name == "module_tree_sha256":
             continue
-        before, after, pair = differing[0]
+        before, after = differing[0]
         line = f"{arm}: {name} differs in {len(differing)} of {len(pairs)} seeds ({_short(before)} -> {_short(after)})."
-        if name in CONSEQUENCES and _ended_early(pair):
-            continue
         if name in HARMLESS or (name.startswith("version.") and name not in DECISIVE):
             found.notes.append(line)
         elif name != "module_tree":  # the trees are looked at line by line

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from cnnlab.studies.study import count
 from cnnlab.tracking.table import RawRun
 
 SEEDS = ("seed", "random_state")  # part of the usual names: seed, random_seed, torch_seed, random_state
@@ -16,7 +17,7 @@ def describe_foreign(runs: list[RawRun]) -> list[str]:
         some = [run for run in runs if run.experiment == experiment]
         deleted = sum(run.deleted for run in some)
         also = f", {deleted} of them deleted in the MLflow UI" if deleted else ""
-        lines.append(f"{experiment}: {_count(len(some), 'run')} that this lab did not make{also}.")
+        lines.append(f"{experiment}: {count(len(some), 'run')} that this lab did not make{also}.")
         lines += [f"  {line}" for line in _describe(some)]
     return lines
 
@@ -39,7 +40,7 @@ def _describe(runs: list[RawRun]) -> Iterable[str]:
 
 def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
     """Say how often each configuration was run, and whether with other random numbers."""
-    configurations = _count(len(repeats), "configuration")
+    configurations = count(len(repeats), "configuration")
     if repeats[-1] == 1:
         each = "Each of them" if len(repeats) > 1 else "It"
         yield f"{configurations}. {each} was run once: no difference can be told from chance."
@@ -49,7 +50,7 @@ def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
     if not any(_is_seed(name) for name in _names(runs)):
         yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
     elif again := len(runs) - len({tuple(sorted(run.params.items())) for run in runs}):
-        yield f"Params and seed of {_count(again, 'run')} are those of another one: that is no repetition."
+        yield f"Params and seed of {count(again, 'run')} are those of another one: that is no repetition."
 
 
 def _nearest(runs: list[RawRun]) -> Iterable[str]:
@@ -64,7 +65,7 @@ def _nearest(runs: list[RawRun]) -> Iterable[str]:
                 f"{len(closest)}: {', '.join(closest)}."
             )
     if len(configurations) > SHOWN:
-        yield f"({_count(len(configurations) - SHOWN, 'configuration')} more, not looked at.)"
+        yield f"({count(len(configurations) - SHOWN, 'configuration')} more, not looked at.)"
 
 
 def compare_settings(a: dict[str, str], b: dict[str, str]) -> list[str]:
@@ -88,7 +89,3 @@ def _names(runs: list[RawRun]) -> list[str]:
 def _short(settings: tuple[tuple[str, str], ...]) -> str:
     text = ", ".join(f"{name}={value}" for name, value in settings)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

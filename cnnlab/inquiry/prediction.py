@@ -19,7 +19,6 @@ from cnnlab.tracking.store import Store
 Direction = Literal["higher", "lower", "none"]
 # What one says of an interaction: more, or less, than the two effects added up; the better side depends on the metric.
 INTERACTION_WORDS = ("synergy", "antagonism", "additive")
-LEVEL = 0.95  # of every interval
 FEWEST_WORDS = 3  # of a reason
 
 

@@ -292,7 +292,7 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
                 "confidence": record.content.get("confidence", ""),
                 "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
                 "verdict": _outcome(record),
-                "effect": _effect(record),
+                "effect": effect_of(record),
                 "seal": record.sha256[:12],
             }
         )
@@ -318,7 +318,7 @@ def _said(one: VerdictRecord) -> str:
     return f"{one.content.get('outcome', '?')} ({label})"
 
 
-def _effect(record: Record) -> str:
+def effect_of(record: Record) -> str:
     """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
     content = record.verdicts[-1].content if record.verdicts else {}
     metric = METRICS.get(record.content.get("metric", ""))

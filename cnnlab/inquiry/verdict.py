@@ -15,6 +15,7 @@ positive, and the smallest effect of interest m (Lakens 2017, Equivalence Tests,
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
 from html import escape
 from typing import Literal
@@ -41,7 +42,7 @@ from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.ledger import load_records, record_verdict
+from cnnlab.tracking.ledger import VerdictRecord, load_records, record_verdict
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 
@@ -51,6 +52,7 @@ SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add u
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
 SCALES = ("accuracy/valid", "loss/valid")  # on which an interaction is looked at
 Label = Literal["confirmatory", "exploratory"]
+DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that settle a question
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,11 +76,12 @@ class Verdict:
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recorded: VerdictRecord | None = None  # what stands in MLflow
 
     @property
     def is_decided(self) -> bool:
         """Whether the runs settled the question, one way or the other."""
-        return self.outcome in ("supported", "refuted", "practically equivalent")
+        return self.outcome in DECIDED
 
     @property
     def in_size_range(self) -> bool | None:
@@ -220,20 +223,20 @@ def verdict(study: Study, store: Store | None = None) -> Verdicts:
         LabError: nothing was predicted, or the store doesn't answer.
     """
     store = store or connect(say=lambda line: None)
-    predictions = standing_predictions(study, store)
+    everything = load_runs(store, deleted=True, kind=None)
+    predictions = _standing_predictions(study, store, everything)
     if not predictions:
         raise LabError(f"nothing was predicted about {study.name}: there is nothing to confront the runs with.")
-    runs, everything = results(study, store), load_runs(store, deleted=True, kind=None)
-    found = []
+    runs, found = results(study, store), []
     for prediction in predictions:
         one = judge(prediction, study, runs, seen_before(prediction, everything))
         if one.outcome != "waiting" and prediction.record:
-            record_verdict(store, prediction.record, to_content(one), note(one))
+            one = replace_fields(one, recorded=record_verdict(store, prediction.record, to_content(one), note(one)))
         found.append(one)
     return Verdicts(study.name, tuple(found))
 
 
-def standing_predictions(study: Study, store: Store) -> list[Prediction]:
+def _standing_predictions(study: Study, store: Store, runs: pd.DataFrame) -> list[Prediction]:
     """Return the predictions of this owner that are about the arms of `study`, without those that were replaced
     before there were any results."""
     records = [record for record in load_records(store, study.name, owner()) if not record.deleted]
@@ -245,8 +248,7 @@ def standing_predictions(study: Study, store: Store) -> list[Prediction]:
             continue  # of another version of the lab; `cnnlab review` names it
         if not prediction.contrast.unlike(study):
             fitting.append(prediction)
-    everything = load_runs(store, deleted=True, kind=None) if len(fitting) > 1 else pd.DataFrame()
-    return [p for i, p in enumerate(fitting) if not _was_replaced(p, fitting[i + 1 :], everything)]
+    return [p for i, p in enumerate(fitting) if not _was_replaced(p, fitting[i + 1 :], runs)]
 
 
 def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.DataFrame) -> bool:

@@ -11,7 +11,6 @@ from cnnlab.reporting.effects import plot_effects, plot_interaction
 from cnnlab.reporting.journal import add_entry, journal_file
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_record
 from cnnlab.tracking.run_logger import log_figures
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.views import publish_verdicts
@@ -72,10 +71,9 @@ def confront(study: Study, store: Store | None = None, number: str = "") -> Conf
 
 def _keep(study: Study, one: Verdict, store: Store) -> None:
     """Keep the figures of a verdict at the prediction in MLflow, and write it into the journal."""
-    assert one.prediction.record is not None
-    record = load_record(store, one.prediction.record)
+    assert one.prediction.record is not None and one.recorded is not None
     figures = {"effect": plot_effects([one])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)
-    log_figures(store, record.run_id, figures)
-    add_entry(study, one, record.verdicts[-1], figures["effect"], store)
+    log_figures(store, one.prediction.record.run_id, figures)
+    add_entry(study, one, one.recorded, figures["effect"], store)

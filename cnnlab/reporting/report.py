@@ -8,7 +8,7 @@ from pathlib import Path
 from cnnlab import paths
 from cnnlab.errors import LabError
 from cnnlab.inquiry.calibration import calibrate_records
-from cnnlab.inquiry.metrics import METRICS
+from cnnlab.inquiry.review import effect_of
 from cnnlab.reporting.effects import plot_calibration
 from cnnlab.reporting.journal import Entry, entries
 from cnnlab.reporting.page import render_html, write_pdf
@@ -81,7 +81,7 @@ def _markdown(judged: list[Record], words: dict[str, Entry], seal: str, picture:
     return (
         f"# Experiments with CNNs: report of {owner()}\n\n"
         f"{now} · {len(judged)} predictions with a verdict · last seal {seal[:16]}\n\n"
-        f"| study | predicted (confidence) | verdict | effect, 95 % interval, seeds |\n|---|---|---|---|\n{rows}\n\n"
+        f"| study | predicted (confidence) | verdict | effect |\n|---|---|---|---|\n{rows}\n\n"
         f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({picture})\n\n"
         f"## Why, and what next\n\n{told}\n"
     )
@@ -90,16 +90,7 @@ def _markdown(judged: list[Record], words: dict[str, Entry], seal: str, picture:
 def _row(record: Record) -> str:
     content, last = record.content, record.verdicts[-1].content
     claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
-    return f"| {record.experiment} | {claim} | {last['outcome']} ({last['label']}) | {_effect(record)} |"
-
-
-def _effect(record: Record) -> str:
-    last = record.verdicts[-1].content
-    if "estimate" not in last:
-        return ""
-    metric = METRICS[record.content["metric"]]
-    estimate, low, high = (metric.say(float(last[name])) for name in ("estimate", "low", "high"))
-    return f"{estimate} [{low}, {high}], {last['n']}"
+    return f"| {record.experiment} | {claim} | {last['outcome']} ({last['label']}) | {effect_of(record)} |"
 
 
 def _reflection(record: Record, entry: Entry) -> str:

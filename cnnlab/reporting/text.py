@@ -88,9 +88,7 @@ def links(store: Store) -> str:
         address, first = server.address(), "Start the MLflow UI with ./start_server.sh, then open:\n"
     else:
         address, first = store.uri, "In the MLflow UI (click 'Model training' at its first start):\n"
-    lines = [
-        f"  {name}, {VIEWS[key]}:\n    {link}"
-        for name, views in view_links(store, address).items()
-        for key, link in views.items()
-    ]
-    return first + "\n".join(lines) if lines else f"{first}  {address}"
+    lines = [f"  {key:12}{said}" for key, said in VIEWS.items()]
+    for name, views in view_links(store, address).items():
+        lines += [f"{name}", *(f"  {key:12}{link}" for key, link in views.items())]
+    return first + "\n".join(lines)

@@ -147,9 +147,9 @@ class Study:
 
     def describe(self) -> str:
         """Return what will be run, in one sentence."""
-        arms, seeds = _count(len(self.arms), "arm"), _count(len(self.seeds), "seed")
+        arms, seeds = count(len(self.arms), "arm"), count(len(self.seeds), "seed")
         sizes = {(config.epochs, config.train_images) for config in self.arms.values()}
-        each = " or ".join(f"{_count(epochs, 'epoch')} of {images:,} images" for epochs, images in sorted(sizes))
+        each = " or ".join(f"{count(epochs, 'epoch')} of {images:,} images" for epochs, images in sorted(sizes))
         return f"{self.name}: {arms} x {seeds}, each {each}. {self.question}"
 
     def plan(self, store: "Store | None" = None, engine: "str | Engine" = "auto") -> "Plan":
@@ -187,5 +187,6 @@ def arm_name(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in changes.items())
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """Return a number with what it counts, such as "1 seed" or "3 seeds"."""
     return f"{number} {thing}" + ("" if number == 1 else "s")

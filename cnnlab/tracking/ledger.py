@@ -136,18 +136,6 @@ def load_records(store: Store, experiment: str | None = None, owner: str | None 
     return sorted(records, key=lambda record: (record.content.get("time", ""), record.written))
 
 
-def load_record(store: Store, record: Record) -> Record:
-    """Return a record as it stands in the store now, with the verdicts that were added since.
-
-    Raises:
-        LabError: the store doesn't answer.
-    """
-    try:
-        return _record(store.client.get_run(record.run_id), record.experiment)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(f"the prediction {record.sha256[:12]} can't be read now ({first_line(error)}).") from None
-
-
 def head(records: list[Record]) -> str:
     """Return the seal of the last record of a chain: who knows it can tell later whether the chain was rewritten.
 

@@ -1,0 +1,60 @@
+"""The report is one page from the records and the student's own words, and not before those are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cnnlab.config import Config, replace
+from cnnlab.data import Data
+from cnnlab.errors import LabError
+from cnnlab.inquiry.prediction import predict
+from cnnlab.reporting.confront import confront
+from cnnlab.reporting.journal import journal_file
+from cnnlab.reporting.page import find_browser
+from cnnlab.reporting.report import report
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from tests.helpers import quiet
+
+WORDS = {"because": "only the random numbers differ", "if_refuted": "something else differs too"}
+
+
+@pytest.fixture
+def confronted(home: Path, small: Config, small_data: Data) -> Study:
+    """A study with two verdicts in the journal, about which nothing was written yet."""
+    arms = {"A": small, "A again": replace(small, seed=1000)}
+    study = Study("tiny-01-baseline", "How much is chance?", small, (0, 1), arms=arms)
+    for metric in ("accuracy/valid", "loss/valid"):
+        predict(study, arm="A again", metric=metric, direction="none", confidence=70, **WORDS)
+    study.run(small_data, connect(quiet), quiet, progress=False)
+    confront(study)
+    return study
+
+
+def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
+    with pytest.raises(LabError, match="nothing to report yet: predict, run a study, and confront it"):
+        report(connect(quiet), quiet)
+
+
+def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(confronted: Study) -> None:
+    store, journal = connect(quiet), journal_file(confronted.name)
+    with pytest.raises(LabError, match=r"2 reflections are empty.*A again against A in tiny-01-baseline\.md"):
+        report(store, quiet)
+    written = iter(["Größer als <ich> dachte: | chance.", "Only two seeds."])
+    text = re.sub(
+        r"(<!-- why \S+ -->\n)\n", lambda field: f"{field[1]}{next(written)}\n", journal.read_text(encoding="utf-8")
+    )
+    journal.write_text(text, encoding="utf-8")
+    said: list[str] = []
+    page = report(store, said.append)
+    html = page.read_text(encoding="utf-8")
+    for words in ("report of a student", "Größer als &lt;ich&gt; dachte: | chance.", "Only two seeds."):
+        assert words in html
+    assert html.count("A again against A (70 %)") == 2
+    assert "http" not in re.sub(r"data:[^\"]*", "", html.split("<body>")[1])
+    assert page.with_suffix(".md").exists()
+    if find_browser():
+        pdf = page.with_suffix(".pdf").read_bytes()
+        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+        assert any(line.endswith(".pdf") for line in said)
