@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -200,12 +201,15 @@ def review(store: str | None) -> None:
     """
 
     from cnnlab.inquiry.review import review as look
+    from cnnlab.reporting.journal import empty_reflections
     from cnnlab.reporting.text import review_text
     from cnnlab.tracking.snapshot import snapshot
 
     with snapshot(store or _own_store()) as opened:
         found = look(opened)
     click.echo(review_text(found, min(100, shutil.get_terminal_size().columns)))
+    if empty := empty_reflections(_journals(store)):
+        click.echo(f"\nReflections that are empty: {', '.join(empty)}")
     if not found.is_intact:
         raise SystemExit(1)
 
@@ -247,6 +251,16 @@ def _own_store() -> str:
     from cnnlab import paths
 
     return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
+
+
+def _journals(store: str | None) -> Path:
+    """Return where the journals that belong to a store are: beside its file."""
+    from cnnlab import paths
+
+    if store is None:
+        return paths.experiment_log()
+    where = Path(store.removeprefix("sqlite:///")).expanduser()
+    return (where if where.is_dir() else where.parent) / "experiment_log"
 
 
 def _confront(study: "Study", store: "Store") -> "Confrontation":

@@ -11,7 +11,7 @@ from cnnlab.errors import LabError
 from cnnlab.inquiry.prediction import predict
 from cnnlab.reporting.confront import confront
 from cnnlab.reporting.journal import journal_file
-from cnnlab.reporting.page import find_browser
+from cnnlab.reporting.page import count_pages, find_browser
 from cnnlab.reporting.report import report
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
@@ -55,6 +55,10 @@ def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(conf
     assert "http" not in re.sub(r"data:[^\"]*", "", html.split("<body>")[1])
     assert page.with_suffix(".md").exists()
     if find_browser():
-        pdf = page.with_suffix(".pdf").read_bytes()
-        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+        assert count_pages(page.with_suffix(".pdf")) == 1
         assert any(line.endswith(".pdf") for line in said)
+        journal.write_text(
+            journal.read_text(encoding="utf-8").replace("Only two", "Only two " * 2000), encoding="utf-8"
+        )
+        report(store, said.append)
+        assert "pages, and one is asked for" in said[-1]

@@ -6,6 +6,7 @@ student writes into its fields stays.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,12 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
         for entry, texts in fields.items():
             found[entry] = Entry(entry, file, texts.get("why", ""), texts.get("next", ""))
     return found
+
+
+def empty_reflections(folder: Path) -> list[str]:
+    """Return where the journals in a folder lack a "why": "<file> (<how many>)"."""
+    empty = Counter(entry.file.name for entry in entries(folder).values() if not entry.why)
+    return [f"{name} ({number})" for name, number in empty.items()]
 
 
 def _read(file: Path) -> str:

@@ -4,6 +4,7 @@ import base64
 import html
 import mimetypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ td { vertical-align: top; border-bottom: 0.3pt solid #ddd; }
 th, td { padding: 0.8mm 3mm 0.8mm 0; }
 :is(th, td):last-child { padding-right: 0; }
 tr, img, blockquote { break-inside: avoid; }
-img { display: block; max-width: 100%; max-height: 110mm; margin: 2mm auto; }
+img { display: block; max-width: 100%; max-height: 60mm; margin: 2mm auto; }
 blockquote { margin: 1mm 0 2.5mm; padding: 0.5mm 0 0.5mm 3mm; border-left: 1.5pt solid #0072B2; }
 blockquote > :last-child { margin-bottom: 0; }
 pre, code { font: 9pt/1.35 ui-monospace, Consolas, Menlo, monospace; }
@@ -113,6 +114,11 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
             raise LabError(f"no PDF: {browser} took more than {PDF_TIMEOUT_S} s. {way_out}") from None
         except OSError as error:  # not a program, or the PDF is open in a viewer that locks it
             raise LabError(f"no PDF: {error}. {way_out}") from None
+
+
+def count_pages(pdf_file: Path) -> int:
+    """Return how many pages a PDF has that a browser printed: it names each of them as an object of its own."""
+    return len(re.findall(rb"/Type\s*/Page\b", pdf_file.read_bytes()))
 
 
 def _options(printed: Path) -> list[str]:

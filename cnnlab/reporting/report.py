@@ -11,7 +11,7 @@ from cnnlab.inquiry.calibration import calibrate_records
 from cnnlab.inquiry.review import effect_of
 from cnnlab.reporting.effects import plot_calibration
 from cnnlab.reporting.journal import Entry, entries
-from cnnlab.reporting.page import render_html, write_pdf
+from cnnlab.reporting.page import count_pages, render_html, write_pdf
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.environment import owner
 from cnnlab.tracking.ledger import Record, head, load_records
@@ -44,7 +44,9 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     say(f"Report: {folder.name}/{page.name} and .md")
     try:
         write_pdf(page, page.with_suffix(".pdf"))
-        say(f"Report: {folder.name}/{name}.pdf")
+        pages = count_pages(page.with_suffix(".pdf"))
+        asked = "" if pages == 1 else f" has {pages} pages, and one is asked for: say it shorter in the journals"
+        say(f"Report: {folder.name}/{name}.pdf{asked}")
     except LabError as error:  # the page can be printed from any browser
         say(str(error))
     return page
