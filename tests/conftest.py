@@ -50,3 +50,10 @@ def small_data() -> Data:
 def small() -> Config:
     """A config that trains in a fraction of a second on `small_data`."""
     return replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: two processes share them, and neither shall wait for the other at the end."""
+    longest = ["test_notebook.py", "test_engines.py", "test_ray.py", "test_cli.py", "test_tracking.py"]
+    places = {name: place for place, name in enumerate(longest)}
+    items.sort(key=lambda item: places.get(item.path.name, len(longest)))
