@@ -1,7 +1,10 @@
 """What several test files need."""
 
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -19,6 +22,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
+    """Return as soon as it happened; fail after so many seconds."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
+        time.sleep(0.05)
+
+
+def epochs_in(journal: Path) -> int:
+    """How many epochs a run's journal holds; 0 if it is gone."""
+    try:
+        return journal.read_text(encoding="utf-8").count('"event": "metrics"')
+    except FileNotFoundError:
+        return 0
 
 
 def stripes(n: int, seed: int) -> Split:

@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.journal import spool_folder
-from tests.helpers import quiet
+from tests.helpers import epochs_in, quiet, wait_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,11 +96,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     command += ["--examples", "--engine", "process"]  # test_engines.py has worker processes
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(900):
-            journals = list(spool_folder().glob("*/journal.jsonl"))
-            if journals and journals[0].read_text().count('"event": "metrics"') >= 2:
-                break
-            time.sleep(0.1)
+        wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 2)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     finally:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.dead_runs import is_gone, this_process
 from cnnlab.tracking.journal import spool_folder
 from cnnlab.tracking.store import Store
-from tests.helpers import predicted, quiet
+from tests.helpers import epochs_in, predicted, quiet, wait_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,15 +38,6 @@ def runs_of(store: Store, experiment: str) -> list[Run]:
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if "spawn_main" in str(child.cmdline())]
-
-
-def wait_for(happened: object, seconds: float = 120) -> None:
-    assert callable(happened)
-    for _ in range(int(seconds * 20)):
-        if happened():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def test_workers_give_the_same_numbers_as_one_process(
@@ -149,13 +139,6 @@ def interrupted() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]
     finally:
         process.kill()
         process.communicate()
-
-
-def epochs_in(journal: Path) -> int:
-    try:
-        return journal.read_text(encoding="utf-8").count('"event": "metrics"')
-    except FileNotFoundError:  # delivered in the meantime
-        return 0
 
 
 def test_a_killed_study_resumes_and_ends_with_each_run_once(

@@ -20,7 +20,7 @@ from cnnlab.errors import LabError
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, predicted, quiet
+from tests.helpers import free_port, predicted, quiet, wait_for
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -142,10 +142,7 @@ def test_a_node_that_dies_costs_its_run_only(
     with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
-            for _ in range(600):
-                if engine.images_done() > 8 * 320:  # both nodes are at work
-                    break
-                time.sleep(0.1)
+            wait_for(lambda: engine.images_done() > 8 * 320)  # both nodes are at work
             stop_node(second)
 
         killer = threading.Thread(target=pull_the_plug)

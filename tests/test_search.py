@@ -15,7 +15,7 @@ from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, from_params
 from cnnlab.tracking.connection import connect
-from tests.helpers import quiet
+from tests.helpers import quiet, wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
 
@@ -67,11 +67,8 @@ def test_a_killed_search_goes_on_and_ends_with_the_winner_confirmed(home: Path) 
     command = [sys.executable, str(SCRIPT), "--profile", "tiny", "--max-evals", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(1200):
-            if list((home / ".cnnlab").glob("searches/*.trials")):  # one trial is done, and the next has begun
-                break
-            time.sleep(0.1)
-        time.sleep(1)
+        wait_for(lambda: any((home / ".cnnlab").glob("searches/*.trials")))  # one trial is done
+        time.sleep(1)  # and the next has begun
     finally:
         process.kill()
         process.wait()

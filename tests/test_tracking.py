@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields
@@ -36,7 +35,7 @@ from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.test_set import read_test_set
 from cnnlab.training import Result, fit
-from tests.helpers import free_port, quiet
+from tests.helpers import epochs_in, free_port, quiet, wait_for
 
 EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval", "accuracy/train_eval"}
 EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "gap/train_mode", "lr", "time/epoch_s", "time/images_per_s"}
@@ -189,9 +188,13 @@ def _everything_opens(runs: list[tuple[str, Result]], data: Data) -> None:
 
 
 class KillServer:
-    """A reporter that kills or stops the server under way, as the system would, and may start it again."""
+    """A reporter that kills or stops the server under way, as the system would.
 
-    def __init__(self, restart: bool, how: str = "kill") -> None:
+    It may start it again, once the courier has told (in `said`) that it was gone.
+    """
+
+    def __init__(self, said: list[str], restart: bool = False, how: str = "kill") -> None:
+        self.said = said
         self.restart = restart
         self.how = how
 
@@ -202,6 +205,7 @@ class KillServer:
             if self.how == "kill":
                 psutil.wait_procs(server.processes(), timeout=5)
         if epoch == 4 and self.restart:
+            wait_for(lambda: any("nothing is lost" in line for line in self.said))
             server.start(quiet)
 
 
@@ -218,7 +222,7 @@ def test_a_lost_server_costs_no_metric_and_no_run(
     with courier(said.append) as carrier:
         assert carrier.store.kind == "server"
         with RunLogger(carrier, "quick-02-dropout", config, "survivor", {"owner": "a student"}) as log:
-            result = fit(config, small_data, [log, KillServer(restart, how)], progress=False)
+            result = fit(config, small_data, [log, KillServer(said, restart, how)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1  # told once
@@ -247,7 +251,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
     with courier(said.append) as carrier:
         assert carrier.store.kind == "environment"
         with RunLogger(carrier, "dropout", small, "waits", {"owner": "a student"}) as log:
-            result = fit(small, small_data, [log, KillServer(restart=False)], progress=False)
+            result = fit(small, small_data, [log, KillServer(said)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1
@@ -295,7 +299,8 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
     root = Path(__file__).parents[1]
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(ENDLESS)], cwd=root, stderr=subprocess.PIPE)
     try:
-        journal = _wait_for_epochs(3)
+        wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 3)
+        (journal,) = spool_folder().glob("*/journal.jsonl")
         if how == signal.SIGKILL:
             connect(quiet)  # another command must not take the journal of a living process
             assert journal.exists()
@@ -304,7 +309,7 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
     finally:
         process.kill()
         process.communicate()
-    written = journal.read_text().count('"event": "metrics"') if journal.exists() else None
+    written = epochs_in(journal) if journal.exists() else None
     store = connect(quiet)
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.status == "KILLED"
@@ -315,15 +320,6 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
     assert len(epochs) >= 3
     assert written is None or len(epochs) == written
     assert not list(spool_folder().glob("*"))
-
-
-def _wait_for_epochs(n: int) -> Path:
-    for _ in range(600):
-        for journal in spool_folder().glob("*/journal.jsonl"):
-            if journal.read_text().count('"event": "metrics"') >= n:
-                return journal
-        time.sleep(0.1)
-    raise AssertionError("the process wrote no epochs within a minute")
 
 
 def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: Data) -> None:

@@ -50,7 +50,7 @@ PROFILES = {
     "quick": Profile(  # minutes: in the classroom
         "quick",
         train_images=10_000,
-        epochs=3,
+        epochs=2,
         seeds=3,
         baseline_seeds=3,
         few_images=1_000,
@@ -58,7 +58,7 @@ PROFILES = {
         long_dropouts=(0.0, 0.5),
         norms=("none", "batch", "layer"),
         lrs=(0.003, 0.03, 0.3),
-        lr_epochs=2,
+        lr_epochs=1,
         tiny_batch_images=2_000,
     ),
     "full": Profile(  # hours: the results that count

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cnnlab.errors import LabError
 from cnnlab.studies.profiles import Profile
@@ -21,12 +22,17 @@ def run_search(profile: Profile, trials: int = 8, fresh_seeds: int = 3, say: Cal
         raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
     command = [sys.executable, str(SCRIPT), "--profile", profile.name, "--max-evals", str(trials)]
     command += ["--fresh-seeds", str(fresh_seeds)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
-    ) as process:
-        assert process.stdout and process.stderr
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,  # a pipe that nobody reads would fill up
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8", errors="replace"
+        ) as process,
+    ):
+        assert process.stdout
         for line in process.stdout:
             say(line.rstrip("\n"))
-        errors = process.stderr.read().strip().splitlines()
+        process.wait()
+        stderr.seek(0)
+        errors = stderr.read().strip().splitlines()
     if process.returncode:
         raise LabError(f"the search failed: {errors[-1] if errors else f'exit code {process.returncode}'}")
