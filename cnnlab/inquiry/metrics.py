@@ -28,6 +28,12 @@ class Metric:
         """Return a number in the metric's unit, such as "+0.31 pp"."""
         return f"{value:{'+' if sign else ''}.{self.digits}f} {self.unit}".rstrip()
 
+    def say_detectable(self, value: float) -> str:
+        """Return the smallest effect that is found in words; an accuracy can't differ by more than 100 pp."""
+        if self.unit == "pp" and value > 100:
+            return "not even an effect of 100 pp is found 4 times in 5"
+        return f"an effect of {self.say(value, sign=False)} is found 4 times in 5"
+
 
 TRAIN_MODE = (
     "This gap doesn't show overfitting: dropout and label smoothing raise the training loss in train mode, and "

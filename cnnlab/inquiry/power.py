@@ -50,8 +50,8 @@ class Power:
         about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
         return (
             f"Noise floor: equal runs differ in {m.label}, SD {m.say(self.sd, sign=False)} (n = {self.n} runs "
-            f"of {whose}). With {seeds} seeds this study finds a difference of {m.say(self.detectable, sign=False)} 4 "
-            f"times in 5; for {m.say(m.sesoi, sign=False)} it takes {about}."
+            f"of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
+            f"for {m.say(m.sesoi, sign=False)} it takes {about}."
         )
 
     __str__ = sentence

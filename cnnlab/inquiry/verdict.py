@@ -146,9 +146,8 @@ class Verdict:
             needed = seeds_to_exclude(p.sesoi, e.sd)
             aim = f"to show that there is less than {p.metric.say(p.sesoi, sign=False)}"
         about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
-        smallest = p.metric.say(detectable(e.sd, e.n), sign=False)
         return [
-            f"With {e.n} seeds, an effect of {smallest} is found 4 times in 5; {aim} takes {about} "
+            f"With {e.n} seeds, {p.metric.say_detectable(detectable(e.sd, e.n))}; {aim} takes {about} "
             f"(both guess the spread from these {e.n})."
         ]
 

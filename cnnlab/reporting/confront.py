@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 
 from matplotlib.figure import Figure
 
@@ -50,7 +51,7 @@ class Confrontation:
 def confront(study: Study, store: Store | None = None, number: str = "") -> Confrontation:
     """Confront the predictions about a study with its runs; record and journal every verdict that isn't waiting.
 
-    `number` is that of the figure, such as "2.1".
+    `number` is that of the figure, such as "8"; the plots of interactions are "8b", "8c", ...
 
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
@@ -58,9 +59,9 @@ def confront(study: Study, store: Store | None = None, number: str = "") -> Conf
     store = store or connect(say=lambda line: None)
     verdicts = tuple(verdict(study, store))
     figures = {"effects": plot_effects(verdicts, number)}
-    for one in verdicts:
-        if one.effect and one.prediction.contrast.kind == "interaction":
-            figures[one.prediction.contrast.text] = plot_interaction(one)
+    interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
+    for letter, one in zip(ascii_lowercase[1:], interactions, strict=False):
+        figures[one.prediction.contrast.text] = plot_interaction(one, f"{number}{letter}" if number else "")
     kept = [one for one in verdicts if one.outcome != "waiting"]
     for one in kept:
         _keep(study, one, store)

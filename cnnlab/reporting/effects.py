@@ -90,12 +90,13 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
     axes = figure.subplots()
     axes.plot([50, 100], [50, 100], ":", color=GREY, label="perfectly calibrated")
     confidence, supported = (found.decided[name].to_numpy(float) for name in ("confidence", "supported"))
-    jitter = 1.5 * (np.arange(len(confidence)) % 3 - 1)  # equal ones would hide each other
-    axes.plot(confidence + jitter, 100 * supported, "o", color=BLUE, alpha=0.5, ms=6)
+    height = found.decided.groupby(["confidence", "supported"]).cumcount()  # equal ones would hide each other
+    stacked = 100 * supported + np.where(supported, -5, 5) * height
+    axes.plot(confidence, stacked, "o", color=BLUE, alpha=0.7, ms=6, label="one prediction (equal ones: stacked)")
     if len(found.decided):
         mean, share = confidence.mean(), 100 * supported.mean()
         axes.plot(mean, share, "D", color=ORANGE, ms=8, label=f"mean of all (n = {len(found.decided)})")
     axes.set(xlabel="confidence (%)", ylabel="supported (%)", xlim=(47, 102), ylim=(-5, 105))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.3))  # below the line
+    axes.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.25))  # below the line
     return titled(figure, "Calibration: decided predictions", number)

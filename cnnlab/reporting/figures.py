@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cnnlab.figures import BLUE, GREY, ORANGE
 from cnnlab.inquiry.metrics import METRICS, Metric
@@ -192,17 +192,22 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "lo
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
         values, scores = trials[name], metric.scale * trials[score]
-        if pd.api.types.is_float_dtype(values) and values.nunique() > 6:
-            axes.plot(values, scores, "o", color=GREY, alpha=0.6, ms=4)
+        numeric = pd.api.types.is_numeric_dtype(values)
+        if numeric and values.is_unique and values.min() > 0:  # drawn from a range
+            axes.plot(values, scores, "D", color=BLUE, ms=6)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+            axes.margins(x=0.15)
         else:
             levels = sorted(values.unique())
             places = values.map(levels.index)
             best = scores.groupby(places).min() if metric.better == "lower" else scores.groupby(places).max()
             axes.plot(places, scores, "o", color=GREY, alpha=0.6, ms=4)
             axes.plot(best.index, best, "D", color=BLUE, ms=6)
-            slanted = {"rotation": 45, "ha": "right"} if values.dtype == object or len(levels) > 4 else {}
+            slanted = {} if numeric and len(levels) <= 4 else {"rotation": 45, "ha": "right"}
             axes.set_xticks(range(len(levels)), [str(level) for level in levels], fontsize=8, **slanted)
             axes.set_xlim(-0.5, len(levels) - 0.5)
         axes.set_xlabel(name)
