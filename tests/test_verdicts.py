@@ -189,7 +189,7 @@ def test_a_run_that_diverged_excuses_its_own_seed_only(arm_prediction: Predictio
 
 def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     found = judge(arm_prediction, GRID, runs, [])
-    assert found.fairness.tree_diff.strip() == "+     (dropout): Dropout(p=0.5, inplace=False)"
+    assert found.fairness.tree_diff.splitlines() == [f"{DROPOUT}:", "+     (dropout): Dropout(p=0.5, inplace=False)"]
     tree = runs.loc[runs["arm"] == BOTH, "fact.module_tree"].iloc[0]
     other = judge(arm_prediction, GRID, changed(runs, DROPOUT, "fact.module_tree", tree), [])
     assert other.outcome == "withheld"
@@ -271,5 +271,5 @@ def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction
     found: Verdict = judge(arm_prediction, GRID, runs, [])
     html = found._repr_html_()
     assert "What differs in the networks" in html
-    assert "Other arms (exploratory)" in html
+    assert "Other arms (exploratory): difference to dropout=0.0, norm=none in pp" in html
     assert arm_prediction.sentence() in str(found)

@@ -198,7 +198,7 @@ def _check_trees(found: Fairness, arm: str, pair: tuple[pd.Series, pd.Series], d
     if in_tree and not changed:
         found.unfair.append(f"{arm}: {', '.join(in_tree)} differs in the params, but the same network was built.")
     if changed:
-        found.tree_diff += _diff(*trees) + "\n"
+        found.tree_diff += f"{arm}:\n{_diff(*trees)}\n"
 
 
 def _changed_modules(before: str, after: str) -> set[str]:

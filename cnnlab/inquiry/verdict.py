@@ -179,7 +179,10 @@ class Verdict:
             summary = "<summary>What differs in the networks (- control, + arm)</summary>"
             html += f"<details>{summary}<pre>{escape(self.fairness.tree_diff)}</pre></details>"
         if not self.others.empty:
-            html += f"<p>Other arms (exploratory):</p>{self.others.round(3).to_html()}"
+            p = self.prediction
+            unit = f" in {p.metric.unit}" if p.metric.unit else ""
+            against = f"difference to {escape(p.contrast.control)}{unit}, with intervals that hold together"
+            html += f"<p>Other arms (exploratory): {against}</p>{self.others.round(3).to_html()}"
         return html
 
 
