@@ -37,6 +37,8 @@ from cnnlab.errors import LabError
 from cnnlab.models import num_parameters
 from cnnlab.paths import state_folder
 from cnnlab.reporting.figures import mean_interval
+from cnnlab.studies.engines import Engine
+from cnnlab.studies.profiles import Profile
 from cnnlab.tracking.environment import owner
 
 # What is tried: the width of the first block (doubled in each of the next two), the depth of every block, ...
@@ -161,10 +163,14 @@ def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
 
 
 def confirm(
-    winner: Config, base: Config, n: int, experiment: str, results: list[dict[str, Any]], parent_id: str
+    results: list[dict[str, Any]], base: Config, n: int, experiment: str, parent_id: str, workers: str | Engine
 ) -> None:
     """Train winner and baseline with `n` fresh seeds, and show what is left of the winner's score."""
     best = min(results, key=lambda result: result["loss"])
+    winner = from_params(best["params"])
+    size = f"{num_parameters(build_model(winner)):,} parameters"
+    click.echo(f"\nBest of {len(results)} trials: {winner.blocks}, {winner.norm}, dropout {winner.dropout}, "
+               f"lr {winner.lr} ({size})\n")  # fmt: skip
     study = Study(
         experiment,
         "Is the winner of the search better than the baseline, with seeds that the search has not seen?",
@@ -185,7 +191,7 @@ def confirm(
         builds_on=f"search {parent_id}",
     )
     click.echo(f"{prediction}\n")
-    runs = study.run(say=click.echo).set_index("seed")
+    runs = study.run(say=click.echo, engine=workers).set_index("seed")
     arms = {arm: runs[runs["arm"] == arm] for arm in study.arms}
     click.echo(f"\n{'':40}{'accuracy':>10}{'loss':>10}")
     show(f"winner, in the search (best of {len(results)})", best["accuracy"], best["loss"])
@@ -212,19 +218,16 @@ def show(what: str, accuracy: float, loss: float) -> None:
     click.echo(f"{what:40}{100 * accuracy:>8.2f} %{loss:>10.4f}")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--max-evals", type=click.IntRange(1), default=20, show_default=True, help="Trials in all.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--fresh-seeds", type=click.IntRange(2), default=5, show_default=True, help="For the confirmation.")
-@click.option("--profile", help="tiny, quick or full: how much every trial trains.  [default: quick]")
-def main(max_evals: int, seed: int, engine: str, fresh_seeds: int, profile: str | None) -> None:
-    """Search for a network with a smaller validation loss than the baseline, then confirm the winner."""
-    size = find_profile(profile)
+def search(
+    size: Profile, max_evals: int, seed: int, engine: str, fresh_seeds: int, workers: str | Engine = "auto"
+) -> None:
+    """Search for a network with a smaller validation loss than the baseline, then confirm the winner.
+
+    engine: "local" or "ray", for the trials. workers: the engine of `study.run`, for the confirmation.
+    """
     base = replace(BASE, train_images=size.train_images, epochs=size.epochs)
     experiment = size.experiment("05-search")
-    store = connect(click.echo)
-    experiment_id = store.experiment_id(experiment)
+    experiment_id = connect(click.echo).experiment_id(experiment)
     mlflow.set_experiment(experiment_id=experiment_id)
     data = load_data(click.echo)
 
@@ -239,13 +242,18 @@ def main(max_evals: int, seed: int, engine: str, fresh_seeds: int, profile: str 
         results = search_here(objective, max_evals, seed, folder / f"{key}.trials")
     else:
         results = search_on_ray(objective, max_evals, seed, folder / f"{key}-{max_evals}")
+    confirm(results, base, fresh_seeds, experiment, parent_id, workers)
 
-    best = min(results, key=lambda result: result["loss"])
-    winner = from_params(best["params"])
-    size_text = f"{num_parameters(build_model(winner)):,} parameters"
-    click.echo(f"\nBest of {len(results)} trials: {winner.blocks}, {winner.norm}, dropout {winner.dropout}, "
-               f"lr {winner.lr} ({size_text})\n")  # fmt: skip
-    confirm(winner, base, fresh_seeds, experiment, results, parent_id)
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--max-evals", type=click.IntRange(1), default=20, show_default=True, help="Trials in all.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--fresh-seeds", type=click.IntRange(2), default=5, show_default=True, help="For the confirmation.")
+@click.option("--profile", help="tiny, quick or full: how much every trial trains.  [default: quick]")
+def main(max_evals: int, seed: int, engine: str, fresh_seeds: int, profile: str | None) -> None:
+    """Search for a network with a smaller validation loss than the baseline, then confirm the winner."""
+    search(find_profile(profile), max_evals, seed, engine, fresh_seeds)
 
 
 if __name__ == "__main__":
