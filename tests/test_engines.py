@@ -1,11 +1,14 @@
 """Where runs are trained changes nothing in the record, and a worker that dies costs its run only."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -22,7 +25,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.dead_runs import is_gone, this_process
 from cnnlab.tracking.journal import spool_folder
 from cnnlab.tracking.store import Store
-from tests.helpers import epochs_in, predicted, quiet, wait_for
+from tests.helpers import epochs_in, predicted, quiet, stripes, wait_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -231,3 +234,50 @@ def test_little_work_stays_in_this_process(home: Path) -> None:
         assert little.describe() == "in this process"
     with choose_engine("auto", Store(), images=90_000, device="cpu") as much:
         assert (much.slots > 1) == (num_workers() > 1)
+
+
+SCRIPT = """
+from cnnlab.config import BASE, replace
+from cnnlab.data import Data
+from cnnlab.studies.runner import run_study
+from cnnlab.studies.study import Study
+from tests.helpers import predicted, stripes
+
+print("the script runs")
+small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=1)
+study = predicted(Study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+many = Data(stripes(55_000, seed=0), stripes(500, seed=1))  # far more than a pipe holds
+print(len(run_study(study, many, engine="local", progress=False)), "runs")
+"""
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_a_script_may_be_piped_in_and_needs_no_guard(home: Path, tmp_path: Path, piped: bool) -> None:
+    script = tmp_path / "my script.py"
+    script.write_text(SCRIPT)
+    run = subprocess.run(
+        [sys.executable, "-" if piped else str(script)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        input=SCRIPT if piped else None,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("the script runs") == 1
+    assert "4 runs" in run.stdout
+
+
+def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
+    home: Path, study: Study, small_data: Data
+) -> None:
+    many = Data(stripes(55_000, seed=0), small_data.valid)  # far more than a pipe holds
+    nothing = shutil.which("false")  # a program that ends at once, in place of Python
+    assert nothing
+    resource_tracker.ensure_running()  # this one is started in the same way
+    multiprocessing.set_executable(nothing)
+    try:
+        with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):
+            predicted(study).run(many, say=quiet, engine="local", progress=False)
+    finally:
+        multiprocessing.set_executable(sys.executable)

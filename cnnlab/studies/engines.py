@@ -8,16 +8,19 @@ ray       a Ray cluster (`cnnlab.studies.ray_cluster`)
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
-from types import TracebackType
+from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any, Protocol, Self
 
 import joblib
-import numpy as np
 import psutil
 import torch
 
@@ -26,8 +29,6 @@ from cnnlab.device import resolve_device
 from cnnlab.errors import LabError
 from cnnlab.studies.worker import Job, Trained, Worker
 from cnnlab.tracking.store import Store
-
-Arrays = tuple[np.ndarray, ...]  # images and labels of train and valid
 
 ENGINES = ("auto", "process", "local", "ray")
 WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the images and one network
@@ -102,7 +103,8 @@ class LocalWorkers:
     """Trains jobs in processes of their own on this machine.
 
     Every worker is an executor of one process, so that a process that dies costs its own job alone. It counts its
-    images in memory that it shares with this process, and looks there whether it shall stop.
+    images in memory that it shares with this process, and looks there whether it shall stop. The images to train on
+    are in a file: a worker that dies while it starts would leave this process writing them to nobody for ever.
     """
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
@@ -111,7 +113,8 @@ class LocalWorkers:
         self.on_progress: Callable[[], None] = lambda: None
         self.slots = workers
         self._store = store
-        self._arrays = to_arrays(data)
+        self._folder = tempfile.TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True)
+        self._images = data and _save(data, Path(self._folder.name) / "images.pt")
         self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
         self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [images done, shall stop]
         self._pools = [self._new_pool(slot) for slot in range(workers)]
@@ -121,10 +124,10 @@ class LocalWorkers:
         """Give a job to a worker that is free; one that died is replaced."""
         slot = next(i for i, future in enumerate(self._futures) if future is None or future.done())
         try:
-            future = self._pools[slot].submit(_train, job)
+            future = self._submit_to(slot, job)
         except BrokenProcessPool:
             self._pools[slot] = self._new_pool(slot)
-            future = self._pools[slot].submit(_train, job)
+            future = self._submit_to(slot, job)
         self._futures[slot] = future
         return future
 
@@ -136,8 +139,12 @@ class LocalWorkers:
         """Return in words where the runs are trained."""
         return f"in {self.slots} worker process{'es' if self.slots > 1 else ''}"
 
+    def _submit_to(self, slot: int, job: Job) -> Future[Trained]:
+        with _no_main_module():  # the first job of a pool starts its process
+            return self._pools[slot].submit(_train, job)
+
     def _new_pool(self, slot: int) -> ProcessPoolExecutor:
-        arguments = (self._store, self._arrays, self._shared[slot])
+        arguments = (self._store, self._images, self._shared[slot])
         return ProcessPoolExecutor(1, self._context, initializer=_start_worker, initargs=arguments)
 
     def __enter__(self) -> Self:
@@ -151,6 +158,32 @@ class LocalWorkers:
                 shared[1] = 1
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
+        self._folder.cleanup()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Start processes that don't import the program that is running.
+
+    A worker needs nothing of it, and a script without `if __name__ == "__main__"` would run again in each of them.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+def _save(data: Data, path: Path) -> Path:
+    torch.save({"train": vars(data.train), "valid": vars(data.valid)}, path)
+    return path
+
+
+def _load(path: Path) -> Data:
+    """Return what `_save` saved; its pages are in memory once, however many workers look at them."""
+    splits = torch.load(path, mmap=True)
+    return Data(Split(**splits["train"]), Split(**splits["valid"]))
 
 
 # In a worker process
@@ -158,7 +191,7 @@ class LocalWorkers:
 _worker: Worker
 
 
-def _start_worker(store: Store, arrays: Arrays | None, shared: Any) -> None:
+def _start_worker(store: Store, images: Path | None, shared: Any) -> None:
     """Make this process a worker that lives no longer than the one that started it."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
@@ -169,7 +202,7 @@ def _start_worker(store: Store, arrays: Arrays | None, shared: Any) -> None:
         if shared[1]:
             raise KeyboardInterrupt
 
-    _worker = Worker(store, from_arrays(arrays), count)
+    _worker = Worker(store, _load(images) if images else None, count)
 
 
 def _end_with_parent() -> None:
@@ -181,19 +214,6 @@ def _end_with_parent() -> None:
 
 def _train(job: Job) -> Trained:
     return _worker.train(job)
-
-
-def to_arrays(data: Data | None) -> Arrays | None:
-    """Return images and labels as NumPy arrays, which can be sent to another process."""
-    return data and tuple(part.numpy() for split in data for part in (split.x, split.y))
-
-
-def from_arrays(arrays: Arrays | None) -> Data | None:
-    """Return what `to_arrays` took apart."""
-    if arrays is None:
-        return None
-    train_x, train_y, valid_x, valid_y = map(torch.from_numpy, arrays)
-    return Data(Split(train_x, train_y), Split(valid_x, valid_y))
 
 
 # The choice

@@ -17,10 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlparse
 
+import numpy as np
+import torch
+
 from cnnlab import paths
-from cnnlab.data import Data
+from cnnlab.data import Data, Split
 from cnnlab.errors import LabError
-from cnnlab.studies.engines import Arrays, from_arrays, to_arrays
 from cnnlab.studies.worker import Job, Trained, Worker
 from cnnlab.tracking.courier import deliver_leftovers
 from cnnlab.tracking.store import Store, first_line, is_sqlite
@@ -40,6 +42,8 @@ except ImportError:
 # Else, under `uv run`, every worker would get a new environment, without the extras. There is a variable for it too
 # (RAY_ENABLE_UV_RUN_RUNTIME_ENV), but Ray reads that when it is imported, which may have been before this.
 ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+
+Arrays = tuple[np.ndarray, ...]  # images and labels of train and valid
 
 GPUS_PER_RUN = 0.25
 REPORT_EVERY_S = 1.0
@@ -82,7 +86,7 @@ class RayCluster:
             )
         self._spares_gpus = bool(resources.get("GPU")) and not gpus_per_run
         self._store = store
-        self._arrays = ray.put(to_arrays(data))
+        self._arrays = ray.put(_to_arrays(data))
         self._counts = _start_counts()
         # max_calls: a process that has used a GPU goes on too, instead of importing everything anew for the next run
         self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
@@ -171,6 +175,19 @@ def _room(resources: dict[str, float]) -> str:
     return f"{resources.get('CPU', 0):g} CPUs" + (f", {gpus:g} GPUs" if gpus else "")
 
 
+def _to_arrays(data: Data | None) -> Arrays | None:
+    """Return images and labels as NumPy arrays, which Ray keeps once on each node."""
+    return data and tuple(part.numpy() for split in data for part in (split.x, split.y))
+
+
+def _from_arrays(arrays: Arrays | None) -> Data | None:
+    """Return what `_to_arrays` took apart, in copies: Ray's arrays are read-only."""
+    if arrays is None:
+        return None
+    train_x, train_y, valid_x, valid_y = (torch.from_numpy(array.copy()) for array in arrays)
+    return Data(Split(train_x, train_y), Split(valid_x, valid_y))
+
+
 def _start_counts() -> Any:
     """Start an actor on this node that adds up the images that the workers have trained."""
 
@@ -219,9 +236,8 @@ def _train(job: Job, store: Store, arrays: Arrays | None, counts: Any, home: str
         folder = Path(home) if Path(home).exists() else Path.home() / ".cnnlab-ray"
         os.environ["CNNLAB_HOME"] = str(folder)
         deliver_leftovers(say=lambda line: None)  # of a worker that died on this node
-        copies = arrays and tuple(array.copy() for array in arrays)  # Ray's own are read-only
         _tally = _Tally(counts)
-        _worker = Worker(store, from_arrays(copies), _tally)
+        _worker = Worker(store, _from_arrays(arrays), _tally)
     try:
         return _worker.train(job)
     finally:
