@@ -2,10 +2,10 @@
 
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,17 +64,25 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
 
 
 def test_a_killed_search_goes_on_and_ends_with_the_winner_confirmed(home: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--profile", "tiny", "--max-evals", "2"]
+    command = [sys.executable, str(SCRIPT), "--profile", "tiny", "--max-evals", "50"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: any((home / ".cnnlab").glob("searches/*.trials")))  # one trial is done
-        time.sleep(1)  # and the next has begun
+        wait_for(a_trial_is_running)
     finally:
         process.kill()
         process.wait()
-    stdout = run_script("--max-evals", "2")
-    assert "1 trials are in" in stdout
-    check_the_record(stdout, "tiny-05-search", trials=2)
+    (file,) = (home / ".cnnlab").glob("searches/*.trials")
+    done = len(pickle.loads(file.read_bytes()))
+    stdout = run_script("--max-evals", str(done + 1))
+    assert f"{done} trials are in" in stdout
+    check_the_record(stdout, "tiny-05-search", trials=done + 1)
+
+
+def a_trial_is_running() -> bool:
+    store = connect(quiet)
+    running = "tags.kind = 'trial' and attributes.status = 'RUNNING'"
+    return bool(store.client.search_runs([store.experiment_id("tiny-05-search")], running))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray on this machine")
