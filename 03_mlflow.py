@@ -81,7 +81,7 @@ def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: st
     tags = {"kind": "trial", "owner": owner()}
     with mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent_id, nested=True, run_name=name, tags=tags):
         mlflow.log_params(to_params(config))
-        result = fit(config, data, [EpochsToMlflow()], title=name)
+        result = fit(config, data, [EpochsToMlflow()], title=name, probes=False)  # only the score counts here
         mlflow.log_metrics({f"final/{name}": value for name, value in result.final.items()}, step=config.epochs)
         mlflow.set_tags({f"fact.{name}": value for name, value in result.facts.items()})
     score = {"loss": result.final["loss/valid"], "accuracy": result.final["accuracy/valid"]}

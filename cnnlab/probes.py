@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnlab.models import ACTIVATIONS
 
+PROBES = ("activation_mean", "activation_sd", "dead_share", "variance_ratio", "grad_norm")
 PROBE_IMAGES = 256  # the first ones of the training sample: the same after every epoch
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d

@@ -66,7 +66,7 @@ class LabTrainer(mltrainer.Trainer):
     - The training images are scored in eval mode too (`train_sample`): the loss in train mode is
       measured with dropout on and with weights that change under way.
     - A schedule may move with every batch (`schedule_every="batch"`), and a diverging loss ends the loop.
-    - What goes on inside the network is read on `probe_images` after every epoch (`probes.py`), where they are given.
+    - What goes on inside is read on `probe_images`, where they are given, after epochs 1, 4, 16, ... and the last.
 
     Raises (from `loop`):
         Diverged: the loss is not a number or beyond `DIVERGED_LOSS`.
@@ -108,7 +108,7 @@ class LabTrainer(mltrainer.Trainer):
                 train_loss = self.trainbatches()
                 trained_s = time.perf_counter() - started
                 metrics, valid_loss = self.evalbatches()
-                metrics["gap/train_mode"] = valid_loss - train_loss
+                metrics |= self._look_inside(epoch)
                 metrics["time/epoch_s"] = time.perf_counter() - started
                 metrics["time/images_per_s"] = (self.images_seen - seen_before) / trained_s
                 self.report(epoch, train_loss, valid_loss, metrics)
@@ -167,8 +167,6 @@ class LabTrainer(mltrainer.Trainer):
             self.scheduler.step(*([valid.loss] if plateau else []))
         self.bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %")
         extra = {f"{metric}/valid": float(metric(valid.y, valid.logits)) for metric in self.settings.metrics}
-        if self.probe_images is not None:
-            extra |= read_probes(self.model, self.probe_images) | read_grad_norms(self.model)
         return scores(train, valid) | extra | {"lr": self.lr}, valid.loss
 
     def both_scores(self) -> tuple[Score, Score]:
@@ -194,6 +192,12 @@ class LabTrainer(mltrainer.Trainer):
     def _autocast(self) -> AbstractContextManager[Any]:
         kind = (self.device or "cpu").split(":")[0]
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _look_inside(self, epoch: int) -> dict[str, float]:
+        """Return what the probes read, after epochs 1, 4, 16, ... and the last."""
+        if self.probe_images is None or epoch not in (1, 4, 16, 64, 256, self.settings.epochs):
+            return {}
+        return read_probes(self.model, self.probe_images) | read_grad_norms(self.model)
 
     def _keep_if_best(self, valid_loss: float) -> None:
         if self.keep == "best" and valid_loss < self._lowest_loss:
@@ -276,13 +280,12 @@ def fit(
     device = resolve_device(device)
     keep_freed_memory()
     history = History()
-    title = title or f"seed {config.seed}"
     with (
         TemporaryDirectory(prefix="cnnlab-") as folder,
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []),
         nullcontext(bar)
         if bar is not None
-        else progress_bar(title, config.epochs * config.train_images, progress) as bar,
+        else progress_bar(title or f"seed {config.seed}", config.epochs * config.train_images, progress) as bar,
     ):
         trainer, facts = _build_trainer(config, data, build, device, metrics, Path(folder), bar, probes)
         trainer.reporters = [history, *reporters]
@@ -294,12 +297,12 @@ def fit(
         final = {"time/total_s": time.perf_counter() - started}
         train, valid = trainer.both_scores()
         final |= scores(train, valid)
-        if trainer.probe_images is not None:
-            final |= read_probes(trainer.model, trainer.probe_images)
+        if trainer.probe_images is not None:  # what is one layer's alone is no result of the run
+            final |= {n: v for n, v in read_probes(trainer.model, trainer.probe_images).items() if "/" not in n}
         if history.epochs:
             final["time/epoch_s"] = sum(epoch["time/epoch_s"] for epoch in history.epochs) / len(history.epochs)
             kept = history.epochs[trainer.kept_epoch]
-            final |= {name: kept[name] for name in ("loss/train", "gap/train_mode")}
+            final["loss/train"], final["gap/train_mode"] = kept["loss/train"], kept["loss/valid"] - kept["loss/train"]
         bar.set_postfix_str(f"valid loss {valid.loss:.3f}, accuracy {100 * valid.accuracy:.1f} %, {outcome}")
     facts = facts | {
         "steps": str(trainer.num_steps),

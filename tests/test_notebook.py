@@ -67,7 +67,8 @@ def check_the_record(home: Path) -> None:
     store = connect(quiet)
     records = [record for record in load_records(store) if "05-search" not in record.experiment]
     predicted = [(record.experiment.removeprefix("tiny-"), record.content["because"]) for record in records]
-    assert predicted == [(study, one["because"]) for study, examples in EXAMPLES.items() for one in examples]
+    in_notebook = {study: examples for study, examples in EXAMPLES.items() if study != "02-dropout-short"}
+    assert predicted == [(study, one["because"]) for study, examples in in_notebook.items() for one in examples]
     assert all(record.verdicts for record in records)
     assert {record.verdicts[-1].content["label"] for record in records} == {"confirmatory"}
     found = review(store)

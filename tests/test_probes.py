@@ -54,13 +54,13 @@ def test_activations_and_variances_are_those_of_a_forward_pass_by_hand(
     ratios = {}
     for name, (x, out) in outputs(result.model, images_of(config, small_data, PROBE_IMAGES)[0]).items():
         if "activation" in name:
-            assert result.final[f"activation_mean/{name}"] == pytest.approx(out.mean(), rel=1e-4)
-            assert result.final[f"activation_sd/{name}"] == pytest.approx(out.std(), rel=1e-4)
+            assert result.epochs[-1][f"activation_mean/{name}"] == pytest.approx(out.mean(), rel=1e-4)
+            assert result.epochs[-1][f"activation_sd/{name}"] == pytest.approx(out.std(), rel=1e-4)
         if "norm" in name:
             layer = result.model.get_submodule(name)
             now = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).var(axis=1, ddof=1)
             ratios[name] = np.median((now + layer.eps) / (layer.running_var.numpy() + layer.eps))
-            assert result.final[f"variance_ratio/{name}"] == pytest.approx(ratios[name], rel=1e-4)
+            assert result.epochs[-1][f"variance_ratio/{name}"] == pytest.approx(ratios[name], rel=1e-4)
     assert list(ratios) == ["block1.norm1", "block2.norm1", "head.norm"]
     assert result.final["variance_ratio"] == pytest.approx(np.mean(list(ratios.values())), rel=1e-4)
 
@@ -98,7 +98,7 @@ def test_the_variance_ratio_behind_dropout_is_the_share_that_is_kept(p: float) -
 def test_dropout_before_batchnorm_shifts_the_variance_and_no_dropout_does_not(small: Config, small_data: Data) -> None:
     without = replace(small, norm="batch", head_norm="batch", epochs=8)
     dropout = replace(without, conv_dropout=0.5, conv_dropout_place="before_norm")
-    plain, shifted = train(without, small_data).final, train(dropout, small_data).final
+    plain, shifted = train(without, small_data).epochs[-1], train(dropout, small_data).epochs[-1]
     for layer in ("block1.norm1", "block2.norm1", "head.norm"):
         assert 0.85 < plain[f"variance_ratio/{layer}"] < 1.15
         assert shifted[f"variance_ratio/{layer}"] < 0.9
@@ -179,22 +179,32 @@ def test_the_final_probes_are_those_of_the_kept_weights(small: Config, small_dat
     losses = [epoch["loss/valid"] for epoch in result.epochs]
     kept = losses.index(min(losses)) if keep == "best" else 5
     assert (kept < 5) == (keep == "best"), "choose a seed whose best epoch isn't the last"
-    final = probes_of(result.final)
-    assert final == {name: result.epochs[kept][name] for name in final}
-    only_per_epoch = set(probes_of(result.epochs[kept])) - set(final)
-    layers = ("block1.conv1", "block1.norm1", "block2.conv1", "block2.norm1", "head.linear")
-    assert only_per_epoch == {f"grad_norm/{layer}" for layer in layers}
+    images, _ = images_of(config, small_data, PROBE_IMAGES)
+    expected = pytest.approx(read_probes(result.model, images)["variance_ratio"], rel=1e-5)
+    assert probes_of(result.final) == {"variance_ratio": expected}
+    if keep == "last":
+        assert result.final["variance_ratio"] == result.epochs[-1]["variance_ratio"]
+
+
+def test_a_network_is_read_after_epochs_1_4_16_and_the_last(small: Config, small_data: Data) -> None:
+    result = train(replace(small, epochs=18, train_images=16, batch_size=16), small_data)
+    read = [epoch for epoch, metrics in enumerate(result.epochs, 1) if probes_of(metrics)]
+    assert read == [1, 4, 16, 18]
+    layers = ("block1.conv1", "block2.conv1", "head.linear")
+    assert {f"grad_norm/{layer}" for layer in layers} <= set(result.epochs[0])
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_a_network_of_nan_ends_as_diverged_and_its_probes_are_nan(small: Config, small_data: Data, norm: str) -> None:
     result = train(replace(small, optimizer="sgd", lr=1e30, schedule="constant", norm=norm), small_data)
     assert result.outcome.startswith("diverged")
-    assert math.isnan(result.final["activation_mean/block2.activation1"])
-    assert result.final["dead_share/block2.activation1"] == 0.0
     assert math.isnan(result.final.get("variance_ratio", math.nan))
+    images = torch.zeros(4, 1, 28, 28)
+    read = read_probes(result.model, images)
+    assert math.isnan(read["activation_mean/block2.activation1"])
+    assert read["dead_share/block2.activation1"] == 0.0
 
 
 def test_a_sample_smaller_than_the_probe_batch_is_read_whole(small: Config, small_data: Data) -> None:
     result = train(replace(small, train_images=8, batch_size=8, epochs=1, head_norm="batch"), small_data)
-    assert math.isfinite(result.final["variance_ratio/head.norm"])
+    assert math.isfinite(result.epochs[0]["variance_ratio/head.norm"])

@@ -52,6 +52,27 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "if_refuted": "a small rate helps, or the rate does not matter in this range",
         },
     ],
+    "02-dropout-short": [
+        {
+            "arm": "dropout=0.5",
+            "metric": "loss/valid",
+            "direction": "higher",
+            "size": (0.03, 0.15),
+            "confidence": 90,
+            "because": "so few steps leave the network far from overfitting, and dropout takes features away",
+            "if_refuted": "what three seeds showed in the quick profile was chance",
+            "builds_on": "02-dropout in the quick profile",
+        },
+        {
+            "trend": "dropout",
+            "metric": "accuracy/valid",
+            "direction": "lower",
+            "size": (1, 5),
+            "confidence": 85,
+            "because": "the fewer the steps, the more a network needs all of its features in each of them",
+            "if_refuted": "a small rate helps even here, or the rate does not matter in this range",
+        },
+    ],
     "02-dropout-long": [
         {
             "arm": "dropout=0.5",

@@ -24,6 +24,7 @@ from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.run_logger import load_weights
 from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import trained
 from cnnlab.tracking.test_set import num_readings, read_test_set, record_test_result
 from cnnlab.training import EVAL_BATCH
 
@@ -112,7 +113,7 @@ def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
         raise LabError(f"{name}: {study.name} has no arm {arm!r}: choose from {', '.join(study.arms)}.")
     runs = results(study, store)
     runs = runs[runs["arm"] == arm].sort_values("seed", ignore_index=True)  # arms are compared seed by seed
-    runs["trained"] = runs["reused_from"].where(runs["reused_from"] != "", runs["run_id"])  # where the weights are
+    runs["trained"] = trained(runs)  # where the weights are
     if len(runs) < 2:
         raise LabError(f"{name}: {len(runs)} finished runs of {arm} in {study.name}; a claim needs at least two seeds.")
     return runs

@@ -17,7 +17,7 @@ from cnnlab.inquiry.metrics import METRICS, Metric
 from cnnlab.inquiry.statistics import t_interval
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_curves
+from cnnlab.tracking.table import load_curves, trained
 
 ARM_STYLES = [
     ("#0072B2", "-"),
@@ -155,7 +155,7 @@ def plot_gaps(study: Study, runs: pd.DataFrame, number: str = "") -> Figure:
 
 
 def plot_probes(study: Study, runs: pd.DataFrame, store: Store, probe: str, number: str = "") -> Figure:
-    """Return what a probe read after each epoch, such as "variance_ratio", "dead_share" or "grad_norm", layer by layer.
+    """Return what a probe, such as "variance_ratio" or "dead_share", read in each layer after epochs 1, 4, 16, ...
 
     A line is the mean of an arm over its seeds, with a band from the lowest to the highest.
     """
@@ -176,7 +176,7 @@ def plot_probes(study: Study, runs: pd.DataFrame, store: Store, probe: str, numb
 def _probe_names(store: Store, runs: pd.DataFrame, probe: str) -> list[str]:
     """Return the metrics of a probe that any of the runs has, in the order of the layers."""
     names: list[str] = []
-    for run_id in runs.drop_duplicates("arm")["run_id"]:
+    for run_id in trained(runs.drop_duplicates("arm")):
         measured = store.client.get_run(run_id).data.metrics
         names += [name for name in measured if name.startswith(f"{probe}/") and name not in names]
     return sorted(names)

@@ -17,6 +17,7 @@ def lab_studies(profile: Profile) -> dict[str, Study]:
     studies = [
         _baseline(profile, base),
         _dropout(profile, base),
+        *([_dropout_short(profile, base)] if profile.short_images else []),
         _dropout_long(profile, base),
         _learning_rates(profile, base),
         _normalization(profile, base),
@@ -42,6 +43,17 @@ def _dropout(profile: Profile, base: Config) -> Study:
         profile.experiment("02-dropout"),
         "What does dropout in the head change, in a short training on many images?",
         base,
+        _seeds(profile),
+        vary={"dropout": (0.0, 0.1, 0.3, 0.5)},
+    )
+
+
+def _dropout_short(profile: Profile, base: Config) -> Study:
+    """The quick profile's question about dropout, with more seeds."""
+    return Study(
+        profile.experiment("02-dropout-short"),
+        "What does dropout in the head change, in a very short training?",
+        replace(base, train_images=profile.short_images, epochs=profile.short_epochs),
         _seeds(profile),
         vary={"dropout": (0.0, 0.1, 0.3, 0.5)},
     )

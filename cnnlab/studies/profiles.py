@@ -10,8 +10,8 @@ from cnnlab.errors import LabError
 class Profile:
     """How much is trained: images per epoch, epochs and seeds; runs of different profiles never mix.
 
-    few_images, many_epochs: of the long training that overfits. baseline_seeds: of the A/A test, whose spread every
-    later study uses.
+    few_images, many_epochs: of the long training that overfits. short_images, short_epochs: of a short one, where
+    train_images and epochs are not that already. baseline_seeds: of the A/A test, whose spread every later study uses.
     """
 
     name: str
@@ -26,6 +26,8 @@ class Profile:
     lrs: tuple[float, ...]
     lr_epochs: int
     tiny_batch_images: int
+    short_images: int = 0
+    short_epochs: int = 0
 
     def experiment(self, study: str) -> str:
         """Return the MLflow experiment of a study in this profile."""
@@ -68,12 +70,14 @@ PROFILES = {
         seeds=5,
         baseline_seeds=10,
         few_images=1_000,
-        many_epochs=50,
+        many_epochs=40,
         long_dropouts=(0.0, 0.1, 0.3, 0.5),
         norms=("none", "batch", "layer", "group", "instance"),
         lrs=(0.003, 0.01, 0.03, 0.1, 0.3),
         lr_epochs=2,
         tiny_batch_images=10_000,
+        short_images=10_000,
+        short_epochs=2,
     ),
 }
 

@@ -21,6 +21,7 @@ from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.figures import run_figures
+from cnnlab.probes import PROBES
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.dead_runs import this_process
 from cnnlab.tracking.environment import environment_facts
@@ -139,7 +140,7 @@ class RunLogger(FactReporter):
 def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
     """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
 
-    Params, facts, metrics and times are those of the run `run_id`; its figures and its model stay there.
+    Params, facts, metrics and times are those of the run `run_id`; its probes, figures and model stay there.
     """
     client = courier.store.client
     run = client.get_run(run_id)
@@ -147,6 +148,8 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
+        if metric.partition("/")[0] in PROBES:
+            continue
         for point in client.get_metric_history(run_id, metric):
             points.setdefault((point.step, point.timestamp), {})[metric] = point.value
     logger = RunLogger(

@@ -123,11 +123,16 @@ def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.Data
     """Return metrics of `runs` after every epoch, one row each: `arm, seed, metric, epoch, value`."""
     rows = [
         {"arm": arm, "seed": seed, "metric": metric, "epoch": point.step, "value": point.value}
-        for arm, seed, run_id in zip(runs["arm"], runs["seed"], runs["run_id"], strict=True)
+        for arm, seed, run_id in zip(runs["arm"], runs["seed"], trained(runs), strict=True)
         for metric in metrics
         for point in store.client.get_metric_history(run_id, metric)
     ]
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "epoch", "value"])
+
+
+def trained(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Return the id under which each run was trained: its own, or that of the run that was taken over."""
+    return runs["run_id"].where(runs["reused_from"] == "", runs["reused_from"])
 
 
 def _row(run: Run) -> dict[str, Any] | None:
