@@ -164,8 +164,8 @@ def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
 
 def confirm(
     results: list[dict[str, Any]], base: Config, n: int, experiment: str, parent_id: str, workers: str | Engine
-) -> None:
-    """Train winner and baseline with `n` fresh seeds, and show what is left of the winner's score."""
+) -> Study:
+    """Train winner and baseline with `n` fresh seeds, show what is left of the winner's score; return that study."""
     best = min(results, key=lambda result: result["loss"])
     winner = from_params(best["params"])
     size = f"{num_parameters(build_model(winner)):,} parameters"
@@ -211,6 +211,7 @@ def confirm(
         mlflow.log_metrics({"search/best_accuracy": best["accuracy"], "search/best_loss": best["loss"]})
         mlflow.log_metrics({"confirmed/curse_pp": curse, "confirmed/gain_pp": mean})
         mlflow.log_metrics({"confirmed/gain_low_pp": low, "confirmed/gain_high_pp": high})
+    return study
 
 
 def show(what: str, accuracy: float, loss: float) -> None:
@@ -220,8 +221,8 @@ def show(what: str, accuracy: float, loss: float) -> None:
 
 def search(
     size: Profile, max_evals: int, seed: int, engine: str, fresh_seeds: int, workers: str | Engine = "auto"
-) -> None:
-    """Search for a network with a smaller validation loss than the baseline, then confirm the winner.
+) -> Study:
+    """Search for a network with a smaller validation loss than the baseline, confirm the winner, return that study.
 
     engine: "local" or "ray", for the trials. workers: the engine of `study.run`, for the confirmation.
     """
@@ -242,7 +243,7 @@ def search(
         results = search_here(objective, max_evals, seed, folder / f"{key}.trials")
     else:
         results = search_on_ray(objective, max_evals, seed, folder / f"{key}-{max_evals}")
-    confirm(results, base, fresh_seeds, experiment, parent_id, workers)
+    return confirm(results, base, fresh_seeds, experiment, parent_id, workers)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

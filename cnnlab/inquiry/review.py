@@ -288,7 +288,7 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
                 "time": _time(record.written),
                 "owner": record.owner,
                 "study": record.experiment,
-                "prediction": _claim(record),
+                "prediction": claim_of(record),
                 "confidence": record.content.get("confidence", ""),
                 "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
                 "verdict": _outcome(record),
@@ -299,7 +299,7 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _claim(record: Record) -> str:
+def claim_of(record: Record) -> str:
     """Return what was predicted, such as "dropout=0.5 against dropout=0.0: loss/valid higher by 0.01 to 0.08 nats"."""
     get = record.content.get
     if not record.sha256:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from string import ascii_lowercase
 
 from matplotlib.figure import Figure
 
+from cnnlab.inquiry.reference import Reference, find_reference
 from cnnlab.inquiry.verdict import Verdict, verdict
 from cnnlab.reporting.effects import plot_effects, plot_interaction
 from cnnlab.reporting.journal import add_entry, journal_file
@@ -22,6 +24,7 @@ class Confrontation:
     """The verdicts of a study with their figures by name, and the journal that holds them."""
 
     verdicts: tuple[Verdict, ...]
+    references: tuple[Reference | None, ...]  # what the reference runs say to the same, one for each verdict
     figures: dict[str, Figure]
     journal: Path | None
 
@@ -29,7 +32,7 @@ class Confrontation:
         return iter(self.verdicts)
 
     def __str__(self) -> str:
-        parts = [str(one) for one in self.verdicts]
+        parts = ["\n".join([str(one), *lines]) for one, lines in self._with_references()]
         if self.journal:
             parts.append(f"Your reflection belongs into {self.journal.parent.name}/{self.journal.name}.")
         return "\n\n".join(parts)
@@ -39,42 +42,48 @@ class Confrontation:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        for one in self.verdicts:
-            display(HTML(one._repr_html_()))
+        for one, lines in self._with_references():
+            display(HTML(one._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in lines)))
         for figure in self.figures.values():
             display(figure)
         if self.journal:
             folder = self.journal.parent.name
             display(HTML(f"<p>Your reflection belongs into <code>{folder}/{self.journal.name}</code>.</p>"))
 
+    def _with_references(self) -> Iterator[tuple[Verdict, list[str]]]:
+        for one, reference in zip(self.verdicts, self.references, strict=True):
+            yield one, [reference.sentence(one.prediction)] if reference else []
+
 
 def confront(study: Study, store: Store | None = None, number: str = "") -> Confrontation:
     """Confront the predictions about a study with its runs; record and journal every verdict that isn't waiting.
 
-    `number` is that of the figure, such as "8"; the plots of interactions are "8b", "8c", ...
+    Beside a verdict stands what the reference runs say to the same question, where they do. `number` is that of the
+    figure, such as "8"; the plots of interactions are "8b", "8c", ...
 
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
     """
     store = store or connect(say=lambda line: None)
     verdicts = tuple(verdict(study, store))
-    figures = {"effects": plot_effects(verdicts, number)}
+    references = tuple(find_reference(one.prediction, store) if one.effect else None for one in verdicts)
+    figures = {"effects": plot_effects(verdicts, number, references)}
     interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
     for letter, one in zip(ascii_lowercase[1:], interactions, strict=False):
         figures[one.prediction.contrast.text] = plot_interaction(one, f"{number}{letter}" if number else "")
-    kept = [one for one in verdicts if one.outcome != "waiting"]
-    for one in kept:
-        _keep(study, one, store)
-    lines = [f"{one.prediction.contrast.text}: {one.headline()}" for one in kept]
+    kept = [pair for pair in zip(verdicts, references, strict=True) if pair[0].outcome != "waiting"]
+    for one, reference in kept:
+        _keep(study, one, reference, store)
+    lines = [f"{one.prediction.contrast.text}: {one.headline()}" for one, _ in kept]
     publish_verdicts(store, study.name, study.question, lines)
-    return Confrontation(verdicts, figures, journal_file(study.name) if kept else None)
+    return Confrontation(verdicts, references, figures, journal_file(study.name) if kept else None)
 
 
-def _keep(study: Study, one: Verdict, store: Store) -> None:
+def _keep(study: Study, one: Verdict, reference: Reference | None, store: Store) -> None:
     """Keep the figures of a verdict at the prediction in MLflow, and write it into the journal."""
     assert one.prediction.record is not None and one.recorded is not None
-    figures = {"effect": plot_effects([one])}
+    figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)
     log_figures(store, one.prediction.record.run_id, figures)
-    add_entry(study, one, one.recorded, figures["effect"], store)
+    add_entry(study, one, one.recorded, figures["effect"], store, reference)

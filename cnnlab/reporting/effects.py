@@ -10,6 +10,8 @@ from cnnlab.config import differences
 from cnnlab.figures import BLUE, GREEN, GREY, ORANGE
 from cnnlab.inquiry.calibration import Calibration
 from cnnlab.inquiry.metrics import METRICS
+from cnnlab.inquiry.reference import Reference
+from cnnlab.inquiry.statistics import Effect
 from cnnlab.inquiry.verdict import SCALES, Verdict
 from cnnlab.reporting.figures import WIDTH, axis_label, mean_interval, titled
 from cnnlab.studies.contrast import Contrast
@@ -17,23 +19,29 @@ from cnnlab.studies.contrast import Contrast
 OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
 
 
-def plot_effects(verdicts: Sequence[Verdict], number: str = "") -> Figure:
+def plot_effects(
+    verdicts: Sequence[Verdict], number: str = "", references: Sequence[Reference | None] | None = None
+) -> Figure:
     """Return each effect with its 95 % interval, the predicted size as a bar, and what is too small to matter in grey.
 
-    Every prediction has an axis of its own, in its metric's unit.
+    Every prediction has an axis of its own, in its metric's unit. `references`, one for each verdict, are the effects
+    in the reference runs, drawn hollow below.
     """
-    shown = [one for one in verdicts if one.effect]
+    pairs = zip(verdicts, references or [None] * len(verdicts), strict=True)
+    shown = [(one, reference) for one, reference in pairs if one.effect]
     figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * max(1, len(shown))), layout="constrained")
     panels = np.ravel(figure.subplots(max(1, len(shown)), 1))
-    for axes, one in zip(panels, shown, strict=False):
-        _draw_effect(axes, one)
+    for axes, (one, reference) in zip(panels, shown, strict=False):
+        _draw_effect(axes, one, reference.effect if reference else None)
     if not shown:
         panels[0].axis("off")
         panels[0].text(0.5, 0.5, "no effect can be shown yet", ha="center", va="center", color=GREY)
-    return titled(figure, "Effect with 95 % interval, predicted size (bar), too small to matter (grey)", number)
+    hollow = ", reference runs (hollow)" if any(reference for _, reference in shown) else ""
+    title = f"Effect with 95 % interval, predicted size (bar), too small to matter (grey){hollow}"
+    return titled(figure, title, number)
 
 
-def _draw_effect(axes: Axes, one: Verdict) -> None:
+def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     p, e = one.prediction, one.effect
     assert e is not None
     axes.axvspan(-p.sesoi, p.sesoi, color=GREY, alpha=0.2, lw=0)
@@ -43,7 +51,10 @@ def _draw_effect(axes: Axes, one: Verdict) -> None:
         axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color="#E69F00", alpha=0.6)
     error = [[e.estimate - e.low], [e.high - e.estimate]]
     axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=OUTCOME_COLOURS[one.outcome], capsize=4, ms=5)
-    axes.plot(e.by_seed, [-0.6] * e.n, "|", color=GREY, ms=7)
+    axes.plot(e.by_seed, [-0.5] * e.n, "|", color=GREY, ms=7)
+    if reference:
+        error = [[reference.estimate - reference.low], [reference.high - reference.estimate]]
+        axes.errorbar(reference.estimate, -0.8, xerr=error, fmt="D", mfc="white", color="black", capsize=3, ms=4, lw=1)
     axes.set(ylim=(-1, 1), yticks=[])
     axes.set_xlabel(f"{p.metric.name} ({p.metric.unit})" if p.metric.unit else p.metric.name, fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)

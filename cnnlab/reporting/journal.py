@@ -13,6 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cnnlab import paths, server
+from cnnlab.inquiry.reference import Reference
 from cnnlab.inquiry.verdict import Verdict
 from cnnlab.studies.study import Study
 from cnnlab.tracking.ledger import VerdictRecord
@@ -39,7 +40,14 @@ def journal_file(study: str) -> Path:
     return paths.experiment_log() / f"{_plain(study)}.md"
 
 
-def add_entry(study: Study, one: Verdict, recorded: VerdictRecord, figure: Figure, store: Store) -> Path:
+def add_entry(
+    study: Study,
+    one: Verdict,
+    recorded: VerdictRecord,
+    figure: Figure,
+    store: Store,
+    reference: Reference | None = None,
+) -> Path:
     """Add a verdict to the journal of its study, unless it is there already; return the file."""
     assert one.prediction.record is not None
     entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
@@ -53,18 +61,27 @@ def add_entry(study: Study, one: Verdict, recorded: VerdictRecord, figure: Figur
     with file.open("a", encoding="utf-8", newline="\n") as log:
         if not text:
             log.write(f"# {study.name}\n\n{study.question}\n")
-        log.write(_entry(study, one, recorded, entry, picture.name, store))
+        log.write(_entry(study, one, recorded, entry, picture.name, store, reference))
     return file
 
 
-def _entry(study: Study, one: Verdict, recorded: VerdictRecord, entry: str, picture: str, store: Store) -> str:
+def _entry(
+    study: Study,
+    one: Verdict,
+    recorded: VerdictRecord,
+    entry: str,
+    picture: str,
+    store: Store,
+    reference: Reference | None,
+) -> str:
     p, record = one.prediction, one.prediction.record
     assert record is not None
     time = recorded.content["time"][:16].replace("T", " ")
     quoted = "\n".join(f"> {line}" for line in str(p).splitlines())
     arms = {arm: study.differs(arm) or "control" for arm in p.contrast.arms}
     rows = "\n".join(f"| {arm} | {differs} | {_runs(one, arm, store)} |" for arm, differs in arms.items())
-    said = "\n".join(f"- {line}" for line in one.lines()[1:])
+    lines = one.lines()[1:] + ([reference.sentence(p)] if reference else [])
+    said = "\n".join(f"- {line}" for line in lines)
     fields = "\n".join(f"**{title}**\n\n<!-- {name} {entry} -->\n\n<!-- end -->\n" for name, title in FIELDS.items())
     return (
         f"\n## {time} UTC, {record.owner}: {p.metric.name} {p.direction}, {p.contrast.text}\n\n"

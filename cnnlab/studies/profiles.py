@@ -12,6 +12,7 @@ class Profile:
 
     few_images, many_epochs: of the long training that overfits. short_images, short_epochs: of a short one, where
     train_images and epochs are not that already. baseline_seeds: of the A/A test, whose spread every later study uses.
+    trials: of the search.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Profile:
     lrs: tuple[float, ...]
     lr_epochs: int
     tiny_batch_images: int
+    trials: int
     short_images: int = 0
     short_epochs: int = 0
 
@@ -48,6 +50,7 @@ PROFILES = {
         lrs=(0.003, 0.03, 0.3),
         lr_epochs=2,
         tiny_batch_images=128,
+        trials=6,
     ),
     "quick": Profile(  # minutes: in the classroom
         "quick",
@@ -62,6 +65,7 @@ PROFILES = {
         lrs=(0.003, 0.03, 0.3),
         lr_epochs=1,
         tiny_batch_images=2_000,
+        trials=6,
     ),
     "full": Profile(  # hours: the results that count
         "full",
@@ -76,6 +80,7 @@ PROFILES = {
         lrs=(0.003, 0.01, 0.03, 0.1, 0.3),
         lr_epochs=2,
         tiny_batch_images=10_000,
+        trials=20,
         short_images=10_000,
         short_epochs=2,
     ),

@@ -9,15 +9,15 @@ from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 
 
-def results(study: Study, store: Store | None = None) -> pd.DataFrame:
+def results(study: Study, store: Store | None = None, of: str = "") -> pd.DataFrame:
     """Return the finished runs of a study, one row each: `arm, seed`, then final metrics and facts.
 
-    Only runs of this owner count, and a config counts once, with its first finished run. The rows are in the order
-    of `study.runs()`.
+    Only runs of one owner count (`of`; without it, of this one), and a config counts once, with its first finished
+    run. The rows are in the order of `study.runs()`.
     """
     store = store or connect(say=lambda line: None)
     runs = load_runs(store, study.name)
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("config")
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == (of or owner()))].drop_duplicates("config")
     wanted = pd.DataFrame(study.runs(), columns=["arm", "seed", "config"])
     return wanted.merge(runs, on="config", how="inner", validate="one_to_one")
 

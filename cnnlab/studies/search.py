@@ -6,12 +6,15 @@ from pathlib import Path
 from cnnlab.errors import LabError
 from cnnlab.studies.engines import Engine
 from cnnlab.studies.profiles import Profile
+from cnnlab.studies.study import Study
 
 SCRIPT = Path(__file__).resolve().parents[2] / "03_mlflow.py"
 
 
-def run_search(profile: Profile, trials: int = 8, fresh_seeds: int = 3, engine: str | Engine = "auto") -> None:
-    """Run the search of `03_mlflow.py` here and print what it prints; it goes on where it was interrupted.
+def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
+    """Run the search of `03_mlflow.py` here, at the size of a profile, and return the study that confirms its winner.
+
+    It prints what the script prints, and goes on where it was interrupted. The arms are "baseline" and "winner".
 
     `engine` trains the confirmation, as in `study.run`.
 
@@ -23,4 +26,5 @@ def run_search(profile: Profile, trials: int = 8, fresh_seeds: int = 3, engine: 
         raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.search(profile, trials, 0, "local", fresh_seeds, engine)
+    study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
+    return study

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Run, ViewType
 
-from cnnlab.config import Config, ConfigError, from_params
+from cnnlab.config import Config, ConfigError, from_params, replace
 from cnnlab.errors import LabError
 from cnnlab.tracking.seal import SEAL, is_sealed_right
 from cnnlab.tracking.store import Store, first_line
@@ -128,6 +128,26 @@ def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.Data
         for point in store.client.get_metric_history(run_id, metric)
     ]
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "epoch", "value"])
+
+
+def find_run(runs: pd.DataFrame, run_id: str) -> pd.Series:
+    """Return the row of a finished run.
+
+    Raises:
+        LabError: there is none of this id.
+    """
+    found = runs[(runs["run_id"] == run_id) & (runs["status"] == "FINISHED")]
+    if found.empty:
+        raise LabError(f"the store has no finished run {run_id!r} of this lab: its id stands in the MLflow UI.")
+    return found.iloc[0]
+
+
+def other_seeds(runs: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
+    """Return the finished runs of a run's owner that differ from it in their seed alone, itself among them."""
+    arm = replace(run["config"], seed=0)
+    alike = pd.Series([replace(config, seed=0) == arm for config in runs["config"]], index=runs.index)
+    theirs: pd.DataFrame = runs[alike & (runs["owner"] == run["owner"]) & (runs["status"] == "FINISHED")]
+    return theirs.drop_duplicates("config")
 
 
 def trained(runs: pd.DataFrame) -> "pd.Series[str]":

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,30 @@ def record_test_result(
         store.client.log_artifact(run_id, str(file))
     store.client.set_terminated(run_id)
     return run_id
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a reading of the test set gave, as it was recorded: see `record_test_result`."""
+
+    reason: str
+    said: str
+    arms: pd.DataFrame
+
+
+def load_vault(store: Store, owner: str) -> list[Recorded]:
+    """Return what the readings of the test set by an owner gave, oldest first."""
+    found = []
+    for run in search_runs(store, "tags.kind = 'vault'", EXPERIMENT):
+        if run.data.tags.get("owner") == owner:
+            rows: dict[str, dict[str, float]] = {}
+            for name, value in run.data.metrics.items():
+                column, _, arm = name.partition("/")
+                rows.setdefault(arm, {})[column] = value
+            arms = [_plain(arm) for arm in run.data.params["arms"].split(", ")]
+            table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index")
+            found.append(Recorded(run.data.params["reason"], run.data.params["said"], table))
+    return found
 
 
 def _create(store: Store, kind: str, name: str, tags: Mapping[str, str]) -> str:

@@ -1,0 +1,65 @@
+"""What the reference runs that ship with the lab say to the same question, for comparison with a student's own."""
+
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+
+from cnnlab.config import differences
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.statistics import Effect
+from cnnlab.inquiry.verdict import effect_in_words, judge
+from cnnlab.studies.lab import lab_studies
+from cnnlab.studies.profiles import PROFILES
+from cnnlab.studies.results import results
+from cnnlab.studies.study import Study
+from cnnlab.tracking.store import Store
+
+OWNER = "reference"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The effect of a contrast in the reference runs; `size` says how much they trained."""
+
+    effect: Effect
+    size: str
+
+    def sentence(self, prediction: Prediction) -> str:
+        """Return the effect in words, with its interval and n."""
+        return f"For comparison, the reference runs ({self.size}): {effect_in_words(prediction.metric, self.effect)}."
+
+
+def reference_studies() -> dict[str, Study]:
+    """Return the studies of the reference runs by name: those of the full profile."""
+    return lab_studies(PROFILES["full"])
+
+
+def find_reference(prediction: Prediction, store: Store) -> Reference | None:
+    """Return what the reference runs say to the question of a prediction.
+
+    None where it is a reference prediction itself, where they asked no such question (the same study, arms of the same
+    names that change the same settings), where they aren't in this store, or where their comparison is unfair.
+    """
+    study = _same_study(prediction.study)
+    if study is None or (prediction.record and prediction.record.owner == OWNER) or not _asks(study, prediction):
+        return None
+    arms = {arm: study.arms[arm] for arm in prediction.contrast.arms}
+    contrast = replace_fields(prediction.contrast, arms=arms, seeds=study.seeds)
+    runs = results(study, store, OWNER)
+    found = judge(replace_fields(prediction, contrast=contrast, record=None), study, runs, known=[])
+    size = f"{study.base.train_images:,} images, {study.base.epochs} epoch{'s' if study.base.epochs > 1 else ''}"
+    return Reference(found.effect, size) if found.effect else None
+
+
+def _same_study(name: str) -> Study | None:
+    """Return the reference study that one of another profile is a version of: 02-dropout for quick-02-dropout."""
+    fitting = [study for known, study in reference_studies().items() if name == known or name.endswith(f"-{known}")]
+    return fitting[0] if fitting else None
+
+
+def _asks(study: Study, prediction: Prediction) -> bool:
+    """Return whether a study has all arms of a prediction, each with the same changes to the control."""
+    contrast = prediction.contrast
+    if not set(contrast.arms) <= set(study.arms):
+        return False
+    own, control = contrast.arms[contrast.control], study.arms[contrast.control]
+    return all(differences(own, config) == differences(control, study.arms[a]) for a, config in contrast.arms.items())
