@@ -14,7 +14,7 @@ from importlib.metadata import version
 import pandas as pd
 
 from cnnlab.config import Config, differences, replace
-from cnnlab.models import build_model
+from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model
 
 # Facts that a field of Config may change; whatever else differs has another cause.
 _TREE = ("module_tree", "module_tree_sha256", "num_parameters")
@@ -38,12 +38,12 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
 ORDER = "the order of their layers"
 # Kinds of modules that a field adds, removes or changes; "*" is any.
 MODULES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("norm", "norm_groups"), ("Identity", "BatchNorm2d", "GroupNorm", "InstanceNorm2d")),
-    "head_norm": ("BatchNorm1d", "LayerNorm"),
+    **dict.fromkeys(("norm", "norm_groups"), tuple(type(make(2, 1)).__name__ for make in NORMS.values())),
+    "head_norm": tuple(layer.__name__ for layer in HEAD_NORMS.values()),
     "dropout": ("Dropout",),
     **dict.fromkeys(("conv_dropout", "conv_dropout_kind"), ("Dropout", "Dropout2d")),
     "conv_dropout_place": ("Dropout", "Dropout2d", ORDER),
-    "activation": ("ReLU", "LeakyReLU", "GELU", "SiLU"),
+    "activation": tuple(layer.__name__ for layer in ACTIVATIONS.values()),
     "kernel_size": ("Conv2d",),
     **dict.fromkeys(("blocks", "residual"), ("*",)),
 }

@@ -115,8 +115,10 @@ def plot_levels(
 ) -> Figure:
     """Return dose and response: a metric over the levels of a field, one panel for each study by its title.
 
-    A dot is a run, a diamond the mean of an arm with its 95 % t-interval; the line joins the means.
+    A dot is a run, a diamond the mean of an arm with its 95 % t-interval; the line joins the means. A study without
+    runs has no panel.
     """
+    studies = {title: (study, runs) for title, (study, runs) in studies.items() if len(runs)}
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     for axes, (title, (study, runs)) in zip(np.ravel(figure.subplots(1, len(studies))), studies.items(), strict=True):
         measured = METRICS[metric]

@@ -115,7 +115,7 @@ def _combined(profile: Profile, base: Config) -> Study:
         profile.experiment("04-combined"),
         "Do dropout and batch normalisation add up, and does their order matter?",
         base,
-        _seeds(profile),
+        tuple(range(profile.interaction_seeds)),
         arms={
             "neither": base,
             "dropout": replace(base, **dropout),

@@ -1,0 +1,74 @@
+"""Make the store small enough to ship: uv run .ci/ship.py, when the reference runs are done and the vault was opened.
+
+What was measured stays for every run. Figures and model stay for the best run of each arm, weights for the champion.
+A run whose files go says so in its note, and names the run that has them.
+"""
+
+import shutil
+import sqlite3
+from itertools import groupby
+
+from cnnlab import paths
+from cnnlab.inquiry.reference import OWNER
+from cnnlab.tracking.artifacts import artifact_folder
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.registry import ALIAS, MODEL, model_of
+from cnnlab.tracking.run_logger import WEIGHTS
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import RawRun, load_raw
+
+ACCURACY = "final/accuracy/valid"
+
+
+def arm_of(run: RawRun) -> tuple[str, str]:
+    """Return the experiment and the arm of a run."""
+    return run.experiment, run.tags["arm"]
+
+
+def drop_files(store: Store, run: RawRun, best: RawRun, champion: str) -> None:
+    """Remove the files of a run that don't ship."""
+    folder = artifact_folder(store.client.get_run(run.run_id).info.artifact_uri, store.uri)
+    if run.run_id != champion:
+        (folder / WEIGHTS).unlink(missing_ok=True)
+    if run.run_id != best.run_id:
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        note = f"Its figures and its model don't ship with the lab: the best run of this arm, {best.run_id}, has them."
+        store.client.set_tag(run.run_id, "mlflow.note.content", note)
+
+
+def drop_models(models: list[str]) -> None:
+    """Remove the entries and the files of models; MLflow itself only marks them as deleted."""
+    with sqlite3.connect(paths.database()) as database:
+        database.execute("PRAGMA foreign_keys = ON")  # takes their params, metrics and tags along
+        database.executemany("DELETE FROM logged_models WHERE model_id = ?", [(model,) for model in models])
+        database.executemany("DELETE FROM inputs WHERE destination_id = ?", [(model,) for model in models])
+    for folder in paths.models_folder().glob("*/models/*"):
+        if folder.name in models:
+            shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Drop what doesn't ship, and say how large the rest is."""
+    store = connect()
+    champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
+    runs = [run for run in load_raw(store) if run.kind == "run" and run.owner == OWNER and run.status == "FINISHED"]
+    runs = sorted((run for run in runs if "reused_from" not in run.tags), key=arm_of)
+    models = []
+    for _, arm in groupby(runs, arm_of):
+        ranked = sorted(arm, key=lambda run: (run.metrics[ACCURACY], run.run_id), reverse=True)
+        for run in ranked:
+            drop_files(store, run, ranked[0], champion)
+        has_model = [run for run in ranked[1:] if store.client.get_run(run.run_id).outputs.model_outputs]
+        models += [model_of(store, run.run_id) for run in has_model]
+    drop_models(models)
+    with sqlite3.connect(paths.database()) as database:
+        database.execute("PRAGMA page_size = 1024")  # MLflow has many empty tables, and each takes a page or two
+        database.execute("VACUUM")
+        (answer,) = database.execute("PRAGMA integrity_check").fetchone()
+    files = sum(file.stat().st_size for file in paths.models_folder().rglob("*") if file.is_file())
+    print(f"integrity: {answer}; {len(models)} models dropped")
+    print(f"mlflow.db {paths.database().stat().st_size / 1e6:.1f} MB, models/ {files / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
