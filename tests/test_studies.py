@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cnnlab.config import BASE, Config, replace
-from cnnlab.data import Data
+from cnnlab.data import Data, Split
 from cnnlab.errors import LabError
 from cnnlab.inquiry.verdict import verdict
 from cnnlab.reporting.figures import mean_interval, plot_arms, plot_curves
@@ -196,6 +196,19 @@ def test_runs_of_another_owner_do_not_count(
     monkeypatch.setenv("CNNLAB_OWNER", "O'Brien")
     theirs = predicted(one).run(small_data, store, quiet, progress=False)
     assert list(theirs["owner"]) == ["O'Brien"] * 2
+
+
+def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study, small_data: Data) -> None:
+    store, valid = connect(quiet), small_data.valid
+    runs = predicted(study).run(small_data, store, quiet, progress=False)
+    other = Data(small_data.train, Split(valid.x.flip(3), valid.y))
+    with pytest.raises(LabError, match="give the study on these images a name of its own"):
+        study.run(other, store, quiet, progress=False)
+    mirrored = predicted(Study("my-mirrored", "?", study.base, study.seeds, vary=study.vary))
+    again = mirrored.run(other, store, quiet, progress=False)
+    assert (again["reused_from"] == "").all() and len(again) == len(runs)
+    assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
+    assert again["loss/train_eval"].tolist() == runs["loss/train_eval"].tolist()
 
 
 def test_an_interval_is_the_t_interval() -> None:

@@ -1,9 +1,9 @@
 """Training a run again from what stands in the store, and comparing what comes out with what was recorded.
 
 On the same kind of processor, with the same version of torch, the numbers are the same to the last bit. Elsewhere
-sums are rounded in another order, and a training carries that on: its result is then as far away as that of another
-seed may be. The criterion is the 95 % prediction interval for one more run of the arm, mean +- t(n - 1) x SD x
-sqrt(1 + 1/n) over the recorded seeds (Hahn & Meeker 1991, Statistical Intervals, section 4.7).
+sums are rounded in another order, and a training carries that on: the result may then be as far off as that of another
+seed. Two seeds of an arm lie no further apart than t(n - 1) x SD x sqrt(2) in 95 of 100 cases, with the SD of the n
+other seeds on record; the run itself has no say in how much it may be off.
 """
 
 import math
@@ -20,7 +20,7 @@ from cnnlab.inquiry.statistics import LEVEL
 from cnnlab.studies.results import results
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import find_run, load_runs, other_seeds
+from cnnlab.tracking.table import find_run, load_runs, same_arm
 from cnnlab.training import fit
 
 JUDGED = ("accuracy/valid", "loss/valid")
@@ -31,9 +31,9 @@ COMPARED = (*JUDGED, "accuracy/train_eval", "loss/train_eval", "loss/train")
 class Reproduction:
     """A run that was trained again.
 
-    table: for each metric `recorded, now`, in the unit of the store, and the ends `low, high` of the interval in which
-    one more run of the arm is expected (nan where only one seed was recorded). n: how many seeds of the arm were
-    recorded. differs: the facts of the machine that aren't those of the record, in words.
+    table: for each metric `recorded, now` and `apart`, how far two seeds may be apart (nan where fewer than two others
+    are on record), in the unit of the store. n: how many other seeds of the arm are on record. differs: the facts of
+    the machine that aren't those of the record, in words.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Reproduction:
 
     @property
     def is_within_spread(self) -> bool:
-        """Whether accuracy and loss on the validation images are as one more run of the arm may be."""
+        """Whether accuracy and loss on the validation images are no further off than another seed may be."""
         rows = self.table.loc[list(JUDGED)]
-        return bool(rows["now"].between(rows["low"], rows["high"]).all())
+        return bool(((rows["now"] - rows["recorded"]).abs() <= rows["apart"]).all())
 
     @property
     def is_reproduced(self) -> bool:
@@ -68,15 +68,15 @@ class Reproduction:
             f"this machine differs ({', '.join(self.differs)})" if self.differs else "on a machine that looks alike"
         )
         if self.n < 2:
-            return f"Not identical, {machine}; the record has no other seed of this arm that says how much may differ."
-        spread = f"{'within' if self.is_within_spread else 'OUTSIDE'} the spread of the arm's {self.n} seeds"
-        return f"{'Reproduced' if self.is_reproduced else 'NOT REPRODUCED'}, not identical: {machine}; {spread}."
+            return f"NOT identical, {machine}; no two other seeds are on record that say how much may differ."
+        far = f"{'no further' if self.is_within_spread else 'FURTHER'} off than two of its {self.n} other seeds may be"
+        return f"{'Reproduced' if self.is_reproduced else 'NOT REPRODUCED'}, not identical: {machine}; {far}."
 
     def __str__(self) -> str:
         lines = [f"{self.experiment}: {self.name} (run {self.run_id})"]
         for metric, row in self.table.iterrows():
-            room = f", expected [{row.low:.4f}, {row.high:.4f}]" if metric in JUDGED and self.n > 1 else ""
-            lines.append(f"  {metric!s:16} recorded {row.recorded:.6f}, now {row.now:.6f}{room}")
+            room = f" (two seeds may be {row.apart:.6f} apart)" if metric in JUDGED and self.n > 1 else ""
+            lines.append(f"  {metric!s:20} recorded {row.recorded:.6f}, now {row.now:.6f}{room}")
         return "\n".join([*lines, f"  {self.sentence()}"])
 
     __repr__ = __str__
@@ -101,17 +101,18 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     now = result.facts | environment_facts()
     before = {fact: str(run.get(f"fact.{fact}", "unknown")) for fact in DECISIVE}
     differs = [f"{fact} {before[fact]} -> {now[fact]}" for fact in DECISIVE if before[fact] != now[fact]]
-    seeds = other_seeds(runs, run)
-    table = pd.DataFrame({name: _compare(run[name], result.final[name], seeds[name]) for name in COMPARED}).T
+    arm = same_arm(runs, run)
+    others = arm[arm["config"] != run["config"]]
+    table = pd.DataFrame({name: _compare(run[name], result.final[name], others[name]) for name in COMPARED}).T
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
-    return Reproduction(str(run["name"]), experiment, run_id, len(seeds), table, tuple(differs))
+    return Reproduction(str(run["name"]), experiment, run_id, len(others), table, tuple(differs))
 
 
-def _compare(recorded: float, now: float, seeds: pd.Series) -> dict[str, float]:
-    """Return what was recorded and what came out, with the ends of the prediction interval for one more run."""
-    n = len(seeds)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * seeds.std() * math.sqrt(1 + 1 / n) if n > 1 else math.nan
-    return {"recorded": recorded, "now": now, "low": seeds.mean() - half, "high": seeds.mean() + half}
+def _compare(recorded: float, now: float, others: pd.Series) -> dict[str, float]:
+    """Return what was recorded and what came out, with how far two seeds may be apart."""
+    n = len(others)
+    apart = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() * math.sqrt(2) if n > 1 else math.nan
+    return {"recorded": recorded, "now": now, "apart": apart}
 
 
 def one_run_of_each(store: Store) -> list[str]:

@@ -10,7 +10,7 @@ from cnnlab.data import CLASSES, MEAN, SD, Data, load_data
 from cnnlab.inquiry.statistics import t_interval
 from cnnlab.tracking.registry import ADDRESS, model_of, register
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import find_run, load_runs, other_seeds
+from cnnlab.tracking.table import find_run, load_runs, same_arm
 
 
 def register_champion(run_id: str, store: Store, data: Data | None = None) -> str:
@@ -52,7 +52,7 @@ logits (B, 10) in the order {", ".join(CLASSES)}.
 
     model = mlflow.pytorch.load_model("{ADDRESS}")  # after cnnlab.connect()
 
-**What it was measured to do.** {_measured(run, other_seeds(runs, run))} {_classes(run_id, store, data)}
+**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
 
 **For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything.
 It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from cnnlab import paths
 from cnnlab.config import Config, ConfigError
-from cnnlab.data import Data
+from cnnlab.data import Data, load_data
 from cnnlab.errors import LabError
 from cnnlab.progress import progress_bar
 from cnnlab.studies.contrast import Contrast
@@ -32,6 +32,7 @@ from cnnlab.tracking.views import publish_views
 Say = Callable[[str], None]
 
 PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
+IMAGES = "fact.valid_sha256"
 THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
@@ -65,7 +66,7 @@ def run_study(
     with _alone(study):
         deliver_leftovers(say)
         predictions = [] if explore else _predictions(study, store)
-        done = set(results(study, store)["config"])
+        done = set(_finished(study, store, data)["config"])
         close_dead_runs(store, study.name, owner(), say)
         say(study.describe())
         if done:
@@ -74,7 +75,7 @@ def run_study(
         tags = {"prediction": ",".join(record.sha256 for record in predictions)} if predictions else {}
         missing = [(arm, seed, config) for arm, seed, config in study.runs() if config not in done]
         jobs = [_job(study, arm, seed, config, device, tags) for arm, seed, config in missing]
-        jobs = _take_over(jobs, store, say) if jobs else []
+        jobs = _take_over(jobs, store, data, say) if jobs else []
         failures = _train_all(study, jobs, store, data, say, engine, device, progress) if jobs else []
     table = results(study, store)
     if failures:
@@ -125,14 +126,30 @@ def _predictions(study: Study, store: Store) -> list[Record]:
     )
 
 
+def _finished(study: Study, store: Store, data: Data | None) -> pd.DataFrame:
+    """Return the finished runs of a study.
+
+    Raises:
+        LabError: they were made on other images.
+    """
+    runs = results(study, store)
+    if data is not None and len(runs) and (runs[IMAGES] != data.valid.sha256()).any():
+        raise LabError(
+            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
+        )
+    return runs
+
+
 def _job(study: Study, arm: str, seed: int, config: Config, device: str, tags: dict[str, str]) -> Job:
     own = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm, "lab.job": uuid.uuid4().hex}
     return Job(study.name, f"{arm}, seed {seed}", config, own | tags, device, THREADS)
 
 
-def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
-    """Take over what this owner has trained in another study, and return the jobs that are left."""
+def _take_over(jobs: list[Job], store: Store, data: Data | None, say: Say) -> list[Job]:
+    """Take over what this owner has trained in another study on the same images, and return the jobs that are left."""
     elsewhere = trained_elsewhere(store)
+    if any(job.config in elsewhere for job in jobs):
+        elsewhere = trained_elsewhere(store, images=(data or load_data(lambda line: None)).valid.sha256())
     known = [job for job in jobs if job.config in elsewhere]
     if known:
         say(f"{len(known)} of its runs were trained in another study; their results are taken over.")
@@ -145,9 +162,14 @@ def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
     return [job for job in jobs if job.config not in elsewhere]
 
 
-def trained_elsewhere(store: Store) -> dict[Config, str]:
-    """Return the id of the first finished run of every config that this owner has trained, in any study."""
+def trained_elsewhere(store: Store, images: str = "") -> dict[Config, str]:
+    """Return the id of the first finished run of every config that this owner has trained, in any study.
+
+    images: the fingerprint of the validation images; without it, runs on any images count.
+    """
     runs = load_runs(store)
+    if images and len(runs):
+        runs = runs[runs[IMAGES] == images]
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & (runs["reused_from"] == "")]
     first = runs.drop_duplicates("config")
     return dict(zip(first["config"], first["run_id"], strict=True))

@@ -142,7 +142,7 @@ def find_run(runs: pd.DataFrame, run_id: str) -> pd.Series:
     return found.iloc[0]
 
 
-def other_seeds(runs: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
+def same_arm(runs: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
     """Return the finished runs of a run's owner that differ from it in their seed alone, itself among them."""
     arm = replace(run["config"], seed=0)
     alike = pd.Series([replace(config, seed=0) == arm for config in runs["config"]], index=runs.index)

@@ -1,0 +1,148 @@
+"""The reference runs: beside a student's verdict, trained again, as a champion; on small images."""
+
+import dataclasses
+import shutil
+import sqlite3
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cnnlab.cli import cli
+from cnnlab.config import Config, replace
+from cnnlab.data import Batches, Data
+from cnnlab.errors import LabError
+from cnnlab.inquiry import reference
+from cnnlab.inquiry.examples import predict_examples
+from cnnlab.inquiry.reproduce import one_run_of_each, reproduce
+from cnnlab.inquiry.statistics import contrast_effect
+from cnnlab.reporting.confront import confront
+from cnnlab.reporting.journal import journal_file
+from cnnlab.reporting.model_card import register_champion
+from cnnlab.studies.lab import lab_studies
+from cnnlab.studies.profiles import PROFILES
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.registry import ADDRESS
+from cnnlab.tracking.store import Store
+from tests.helpers import free_port, predicted, quiet
+
+SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
+FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
+    """A project folder with the reference runs of one study."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("CNNLAB_OWNER", reference.OWNER)
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        patch.setitem(PROFILES, "full", FULL)
+        store, study = connect(quiet), lab_studies(FULL)["02-dropout"]
+        predict_examples(study, store)
+        study.run(small_data, store, quiet, progress=False)
+        assert not any(confront(study, store).references)  # a reference isn't compared with itself
+    return folder
+
+
+@pytest.fixture
+def shipped(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same in another folder, as a student has it who cloned it."""
+    monkeypatch.setitem(PROFILES, "full", FULL)
+    shutil.copytree(made, home, dirs_exist_ok=True)
+    return connect(quiet)
+
+
+def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, small_data: Data) -> None:
+    study = lab_studies(SMALL)["tiny-02-dropout"]
+    predict_examples(study, shipped)
+    waiting = confront(study, shipped)
+    assert waiting.references == (None, None, None)  # not before there is a verdict
+    assert "reference" not in str(waiting)
+
+    study.run(small_data, shipped, quiet, progress=False)
+    found = confront(study, shipped)
+    runs = lab_studies(FULL)["02-dropout"]
+    theirs = reference.results(runs, shipped, reference.OWNER)
+    values = theirs.pivot(index="seed", columns="arm", values="loss/valid")
+    expected = contrast_effect(values, {"dropout=0.5": 1.0, "dropout=0.0": -1.0})
+    beside = found.references[0]
+    assert beside and beside.effect == expected and expected.n == 3
+    assert found.verdicts[0].effect and found.verdicts[0].effect.n == 2
+    sentence = (
+        f"For comparison, the reference runs (640 images, 1 epoch): loss/valid {expected.estimate:+.3f} nats, 95 %"
+    )
+    assert sentence in str(found)
+    assert sentence in journal_file(study.name).read_text(encoding="utf-8")
+    assert found.verdicts[0].recorded and "reference runs" not in found.verdicts[0].recorded.content["said"]
+    hollow = [line for axes in found.figures["effects"].axes for line in axes.lines if line.get_mfc() == "white"]
+    assert hollow[0].get_xdata()[0] == expected.estimate
+
+
+def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
+    """Neither a study of the student's own, nor one whose arms have the names of others."""
+    for study in (
+        Study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
+        Study("my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}),
+    ):
+        predicted(study)
+        study.run(small_data, shipped, quiet, progress=False)
+        assert confront(study, shipped).references == (None,)
+
+
+def test_a_run_is_reproduced_to_the_last_bit_and_a_changed_record_is_not(
+    shipped: Store, small_data: Data, home: Path
+) -> None:
+    (run_id,) = one_run_of_each(shipped)
+    again = reproduce(run_id, shipped, small_data, progress=False)
+    assert again.is_identical and again.is_reproduced and again.n == 2 and not again.differs
+    assert "Reproduced: identical to the last bit." in str(again)
+    now, apart = again.table.loc["loss/valid", ["now", "apart"]]
+
+    change_metric(home, run_id, "final/loss/valid", now + 0.99 * apart)  # as another kind of processor may have it
+    near = reproduce(run_id, shipped, small_data, progress=False)
+    assert not near.is_identical and near.is_reproduced
+    assert "no further off than two of its 2 other seeds may be" in str(near)
+
+    change_metric(home, run_id, "final/loss/valid", now + 1.01 * apart)
+    far = reproduce(run_id, shipped, small_data, progress=False)
+    assert not far.is_reproduced and "NOT REPRODUCED" in str(far)
+    with pytest.raises(LabError, match="no finished run 'nonsense'"):
+        reproduce("nonsense", shipped, small_data)
+
+
+def change_metric(home: Path, run_id: str, name: str, value: float) -> None:
+    """Change a number past MLflow."""
+    with sqlite3.connect(home / "mlflow.db") as database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?", (value, run_id, name))
+
+
+def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, small_data: Data) -> None:
+    runs = reference.results(lab_studies(FULL)["02-dropout"], shipped, reference.OWNER)
+    for place in (0, 5):  # another one later takes the name over
+        run = runs.iloc[place]
+        card = register_champion(run["run_id"], shipped, small_data)
+        model = mlflow.pytorch.load_model(ADDRESS)
+        with torch.inference_mode():
+            correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(small_data.valid, 100)]
+        assert float(torch.cat(correct).mean()) == run["accuracy/valid"]
+        assert f"accuracy {100 * run['accuracy/valid']:.2f} %" in card
+        arm = runs[runs["arm"] == run["arm"]]
+        assert f"{100 * arm['accuracy/valid'].mean():.2f} % (95 % interval" in card
+        assert f"`{run['run_id']}`" in card
+    version = shipped.client.get_model_version_by_alias("fashion-cnn", "champion")
+    assert version.description == card and str(version.version) == "2"
+    with pytest.raises(LabError, match="no model in the store"):
+        register_champion(shipped.client.search_runs(["1"], "tags.kind = 'prediction'")[0].info.run_id, shipped)
+
+
+def test_the_command_line_says_what_is_missing(home: Path) -> None:
+    runner = CliRunner()
+    for command, sentence in ((["results"], "no reference results"), (["reproduce"], "no reference runs")):
+        found = runner.invoke(cli, command)
+        assert isinstance(found.exception, LabError) and sentence in str(found.exception)
