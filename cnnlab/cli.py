@@ -193,13 +193,14 @@ def report() -> None:
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
 @click.argument("store", required=False)
-def review(store: str | None) -> None:
+@click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
+def review(store: str | None, everything: bool) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-
+    from cnnlab.inquiry.reference import OWNER
     from cnnlab.inquiry.review import review as look
     from cnnlab.reporting.journal import empty_reflections
     from cnnlab.reporting.text import review_text
@@ -207,7 +208,8 @@ def review(store: str | None) -> None:
 
     with snapshot(store or _own_store()) as opened:
         found = look(opened)
-    click.echo(review_text(found, min(100, shutil.get_terminal_size().columns)))
+    hide = None if everything or set(found.heads) <= {OWNER} else OWNER
+    click.echo(review_text(found, min(100, shutil.get_terminal_size().columns), hide))
     if empty := empty_reflections(_journals(store)):
         click.echo(f"\nReflections that are empty: {', '.join(empty)}")
     if not found.is_intact:

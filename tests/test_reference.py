@@ -146,3 +146,18 @@ def test_the_command_line_says_what_is_missing(home: Path) -> None:
     for command, sentence in ((["results"], "no reference results"), (["reproduce"], "no reference runs")):
         found = runner.invoke(cli, command)
         assert isinstance(found.exception, LabError) and sentence in str(found.exception)
+
+
+def test_a_review_shows_a_students_predictions_and_counts_those_of_the_reference(
+    shipped: Store, small_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runner = CliRunner()
+    alone = runner.invoke(cli, ["review"]).output
+    assert "reference, 02-dropout (seal" in alone  # nobody else is there
+    study = lab_studies(SMALL)["tiny-02-dropout"]
+    predict_examples(study, shipped)
+    both = runner.invoke(cli, ["review"]).output
+    assert "4. " in both and "a student, tiny-02-dropout (seal" in both
+    assert "reference, 02-dropout (seal" not in both and "Checked, but not shown: 3 of reference" in both
+    assert "reference, 02-dropout (seal" in runner.invoke(cli, ["review", "--all"]).output

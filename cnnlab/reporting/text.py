@@ -27,8 +27,11 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
     return table
 
 
-def review_text(found: Review, width: int = 80) -> str:
-    """Return what a review found, for a terminal: whether it is intact, predictions, timeline, notes."""
+def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
+    """Return what a review found, for a terminal: whether it is intact, predictions, timeline, notes.
+
+    `hide` is an owner whose predictions and runs are only counted.
+    """
     if found.is_intact:
         first = f"Intact: {len(found.predictions)} predictions and {found.runs} runs, each as it was sealed."
     else:
@@ -36,8 +39,8 @@ def review_text(found: Review, width: int = 80) -> str:
     seals = [line for owner, seal in found.heads.items() for line in (f"  {owner or 'nobody'}", f"    {seal}")]
     sections = {
         "Last seals (whoever noted one earlier can tell whether the chain was rewritten)": seals,
-        "Predictions": [line for number in range(len(found.predictions)) for line in _prediction_block(found, number)],
-        "Timeline (UTC)": _timeline_lines(found.timeline),
+        "Predictions": _prediction_lines(found, hide),
+        "Timeline (UTC)": _timeline_lines(found.timeline[found.timeline["owner"] != hide]),
         "Notes": [f"  - {note}" for note in found.notes],
         "Runs that this lab did not make": [f"  {line}" for line in found.foreign],
     }
@@ -47,16 +50,21 @@ def review_text(found: Review, width: int = 80) -> str:
     return "\n".join(_wrap(line, width) for line in lines)
 
 
-def _prediction_block(found: Review, number: int) -> list[str]:
-    """Return the lines of one prediction: when, who and where; the claim; the verdict."""
-    row = found.predictions.iloc[number]
-    verdict = f"{row.verdict} ({row.label})" if row.label else row.verdict
-    lines = [
-        f"  {number + 1}. {row.time}, {row.owner or 'nobody'}, {row.study} (seal {row.seal or 'missing'})",
-        f"     {_HANG}{row.prediction} (confidence {row.confidence or '?'} %)",
-        f"     => {_HANG}{verdict}" + (f": {row.effect}" if row.effect else ""),
-    ]
-    return [*lines, ""] if number + 1 < len(found.predictions) else lines
+def _prediction_lines(found: Review, hide: str | None) -> list[str]:
+    """Return the lines of all predictions, each when, who and where; the claim; the verdict."""
+    lines: list[str] = []
+    for number, row in enumerate(found.predictions.to_dict("records"), start=1):
+        if row["owner"] == hide:
+            continue
+        verdict = f"{row['verdict']} ({row['label']})" if row["label"] else row["verdict"]
+        lines += [
+            f"  {number}. {row['time']}, {row['owner'] or 'nobody'}, {row['study']} (seal {row['seal'] or 'missing'})",
+            f"     {_HANG}{row['prediction']} (confidence {row['confidence'] or '?'} %)",
+            f"     => {_HANG}{verdict}" + (f": {row['effect']}" if row["effect"] else ""),
+            "",
+        ]
+    hidden = int((found.predictions["owner"] == hide).sum()) if hide else 0
+    return [*lines, f"  Checked, but not shown: {hidden} of {hide} (--all shows them)"] if hidden else lines[:-1]
 
 
 def _timeline_lines(timeline: pd.DataFrame) -> list[str]:
