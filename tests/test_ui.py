@@ -116,3 +116,15 @@ def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.Data
     expect(page.get_by_text(record.content["contrast"]).first).to_be_visible()
     expect(page.get_by_text(found.outcome).first).to_be_visible()
     expect(page.get_by_text(found.numbers()).first).to_be_attached()  # in the note above the table
+
+
+def test_the_curves_of_two_owners_are_never_mixed(
+    shown: tuple[str, pd.DataFrame], page: Page, small_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, _ = shown
+    monkeypatch.setenv("CNNLAB_OWNER", "another student")
+    predicted(STUDY).run(small_data, connect(quiet), quiet, progress=False)
+    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["curves"])
+    expect(page.locator(".js-plotly-plot").first.locator(".js-fill")).to_have_count(2 * len(ARMS))
+    for owner in ("a student", "another student"):
+        expect(page.get_by_text(f"arm: dropout=0.5, owner: {owner} (loss/valid)").first).to_be_attached()

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
+from cnnlab.tracking.environment import owner
 from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import search_runs
 
 VIEWS = {
     "table": "every run, best first",
@@ -27,7 +29,8 @@ CHARTS = {
 def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
     """Write the question above an experiment's table, and its views into its tags.
 
-    `varied` are the fields that differ between the arms; they become columns.
+    `varied` are the fields that differ between the arms; they become columns. There is a curve for each arm and, where
+    the experiment has runs of several owners, for each arm of each owner.
     """
     experiment_id = store.experiment_id(experiment)
     columns = ["tags.`arm`", *(f"params.`{name}`" for name in varied), "params.`seed`"]
@@ -42,13 +45,19 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
         "datasetsFilter": [],
         "selectedColumns": columns,
     }
-    by_arm = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
-    curves = table | {"groupBy": by_arm} | _charts()
+    keys = ("arm", "owner") if _has_several_owners(store, experiment) else ("arm",)
+    groups = [{"mode": "tag", "groupByData": key} for key in keys]
+    curves = table | {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}} | _charts()
     tags = store.client.get_experiment(experiment_id).tags
     if not tags.get(NOTE, "").startswith(question):  # else it may hold verdicts as well
         store.client.set_experiment_tag(experiment_id, NOTE, question)
     for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
         store.client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+
+
+def _has_several_owners(store: Store, experiment: str) -> bool:
+    runs = search_runs(store, "tags.kind = 'run'", experiment)
+    return len({owner(), *(run.data.tags.get("owner", "") for run in runs)}) > 1
 
 
 def publish_verdicts(store: Store, experiment: str, question: str, verdicts: Iterable[str]) -> None:
