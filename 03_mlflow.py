@@ -51,6 +51,7 @@ SPACE = {
 }
 RANDOM_TRIALS = 8  # before TPE has seen enough to suggest anything
 FIRST_FRESH_SEED = 100  # of the confirmation; no trial has used it
+SOURCE = {"mlflow.source.name": "03_mlflow.py"}  # else MLflow writes down where this file is on your machine
 
 
 def to_config(point: dict[str, Any], base: Config) -> Config:
@@ -78,7 +79,7 @@ def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: st
     """Train one network as a run below the parent; return its loss, which the search makes small."""
     config = to_config(point, base)
     name = f"width {point['width']}, depth {point['depth']}, {config.norm}, dropout {config.dropout}, lr {config.lr}"
-    tags = {"kind": "trial", "owner": owner()}
+    tags = {"kind": "trial", "owner": owner(), **SOURCE}
     with mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent_id, nested=True, run_name=name, tags=tags):
         mlflow.log_params(to_params(config))
         result = fit(config, data, [EpochsToMlflow()], title=name, probes=False)  # only the score counts here
@@ -150,7 +151,7 @@ def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
     searches = client.search_runs([experiment_id], f"tags.search = '{key}'")
     known = [run for run in searches if run.data.tags.get("owner") == owner()]
     if not known:
-        tags = {"kind": "search", "owner": owner(), "search": key}
+        tags = {"kind": "search", "owner": owner(), "search": key, **SOURCE}
         with mlflow.start_run(run_name=f"search, seed {seed}", tags=tags) as run:
             mlflow.log_params({"seed": seed, "engine": engine, "algorithm": "TPE", "random_trials": RANDOM_TRIALS})
             mlflow.log_text(str(as_apply(SPACE)), "space.txt")

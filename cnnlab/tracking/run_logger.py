@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from mlflow.models import infer_signature
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.fx import config as fx_config
 
 from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
 from cnnlab.data import Data
@@ -199,13 +200,18 @@ def save_for_mlflow(model: nn.Module, folder: str) -> None:
     Shapes: float32 (B, 1, 28, 28) -> logits float32 (B, 10), for any B.
     """
     example = np.zeros((2, 1, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)  # two images: B stays variable
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logits = model(torch.from_numpy(example)).numpy()
-        mlflow.pytorch.save_model(
-            model,
-            folder,
-            signature=infer_signature(example, logits),
-            input_example=example,
-            pip_requirements=MODEL_REQUIREMENTS,
-        )
+    traced = fx_config.do_not_emit_stack_traces
+    fx_config.do_not_emit_stack_traces = True  # they name files of this machine
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits = model(torch.from_numpy(example)).numpy()
+            mlflow.pytorch.save_model(
+                model,
+                folder,
+                signature=infer_signature(example, logits),
+                input_example=example,
+                pip_requirements=MODEL_REQUIREMENTS,
+            )
+    finally:
+        fx_config.do_not_emit_stack_traces = traced
