@@ -77,7 +77,8 @@ def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflectio
 
 
 def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
-    assert {run.status for run in load_raw(store)} == {"FINISHED"}
+    for run in load_raw(store):
+        assert run.status == "FINISHED" or (run.kind, run.status) == ("trial", "KILLED"), run.name
     for name, study in reference_studies().items():
         runs = results(study, store, OWNER)
         assert len(runs) == len(study.runs()), name

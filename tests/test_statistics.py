@@ -83,6 +83,14 @@ def test_several_arms_share_one_control_and_their_intervals_hold_together() -> N
     assert compare_with_control(values, "control").equals(table)  # the integration is seeded
 
 
+def test_an_arm_without_spread_is_compared_without_a_warning() -> None:
+    """All runs of an arm that doesn't train end at chance; pytest turns a warning into an error."""
+    values = pd.DataFrame({"control": [82.1, 82.4, 82.9], "fine": [84.0, 84.3, 84.1], "failed": [10.0, 10.0, 10.0]})
+    table = compare_with_control(values, "control")
+    assert table.loc["failed", "difference"] == pytest.approx(-72.466667)
+    assert table.loc["failed", "high"] < -70
+
+
 def test_the_detectable_effect_is_found_four_times_in_five() -> None:
     rng = np.random.default_rng(5)
     for n in (3, 5, 10):
