@@ -63,7 +63,7 @@ def plot_arms(
         metric = METRICS[name]
         for x, arm in enumerate(arms):
             _dots_and_mean(axes, x, metric.scale * runs.loc[runs["arm"] == arm, name])
-        axes.set_xticks(range(len(arms)), labels, fontsize=8)
+        axes.set_xticks(range(len(arms)), labels, fontsize=8 if len(arms) < 8 else 7)
         axes.set(ylabel=axis_label(metric))
         axes.grid(axis="y", alpha=0.3)
     return titled(figure, f"{study.name}: each run (dot), mean and 95 % interval of the mean (diamond)", number)
