@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data, Split
@@ -148,6 +149,16 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     for figure in (plot_arms(study, runs), plot_curves(study, runs, store)):
         assert len(figure.axes) == 2
     assert plot_arms(study, runs).axes[0].get_xticklabels()[1].get_text() == "dropout=0.5\nn = 2"
+
+
+def test_a_long_name_of_an_arm_cuts_no_number(capsys: pytest.CaptureFixture) -> None:
+    row = {"n": 5, "accuracy": 83.308, "accuracy_sd": 0.29, "loss": 0.4741, "loss_sd": 0.004, "gap_loss": -0.0328}
+    arm = "batch norm in the convolutions and nowhere else"
+    table = arms_table("03-tiny-batches", pd.DataFrame([row | {"epoch_s": 12.94}], index=[arm]))
+    Console(width=80).print(table)
+    shown = capsys.readouterr().out
+    assert all(number in shown for number in (" 83.31 ", " 0.29 ", " 0.474 ", " 0.004 ", " -0.033 ", " 12.9 "))
+    assert "…" not in shown
 
 
 def test_a_plan_says_what_is_there_and_what_is_missing(

@@ -17,9 +17,9 @@ _HANG = "\0"  # in a line: where its continuation begins
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
     """Return the table of `summary` for a terminal: one row for each arm, with n and SD beside every mean."""
     table = Table(title=title, title_justify="left")
-    table.add_column("arm", no_wrap=True)
+    table.add_column("arm")
     for heading in ("n", "acc. %", "SD pp", "loss", "SD", "gap", "s/epoch"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)  # a long name breaks into lines, a number never
     for arm, row in arms.iterrows():
         numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
         digits = (2, 2, 3, 3, 3, 1)
