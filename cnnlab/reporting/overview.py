@@ -61,7 +61,10 @@ def _vault_lines(store: Store) -> list[str]:
 
 
 def plot_overview(store: Store) -> Figure:
-    """Return the validation accuracy of every arm that was trained in full: each run, mean and 95 % interval."""
+    """Return the validation accuracy of every arm that was trained in full: each run, mean and 95 % interval.
+
+    The axis is logarithmic in the error, so that one arm far below leaves room for the differences among the others.
+    """
     rows = [
         (f"{study.name.removeprefix(f'{study.name[:2]}-')}: {arm}", 100 * some["accuracy/valid"])
         for study in _full_studies(store)
@@ -74,7 +77,10 @@ def plot_overview(store: Store) -> Figure:
         axes.plot(values, np.full(len(values), y), "o", color=GREY, alpha=0.5, ms=3)
         axes.errorbar(mean, y + 0.25, xerr=[[mean - low], [high - mean]], fmt="D", color=BLUE, capsize=3, ms=4)
     axes.set_yticks(range(len(rows)), [f"{name} (n = {len(values)})" for name, values in rows], fontsize=8)
-    axes.set(xlabel="validation accuracy (%)", ylim=(len(rows) - 0.4, -0.6))
+    axes.set_xscale("function", functions=(lambda x: -np.log(np.maximum(100 - x, 0.01)), lambda y: 100 - np.exp(-y)))
+    low, high = axes.get_xlim()
+    axes.set_xticks([x for x in (*range(10, 90, 5), *range(90, 100)) if low <= x <= high])
+    axes.set(xlabel="validation accuracy (%), logarithmic in the error", ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3)
     profile = PROFILES["full"]
     figure.suptitle(
