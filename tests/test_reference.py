@@ -21,6 +21,7 @@ from cnnlab.inquiry.statistics import contrast_effect
 from cnnlab.reporting.confront import confront
 from cnnlab.reporting.journal import journal_file
 from cnnlab.reporting.model_card import register_champion
+from cnnlab.reporting.overview import BEGIN, END, plot_overview, results_text, write_results
 from cnnlab.studies.lab import lab_studies
 from cnnlab.studies.profiles import PROFILES
 from cnnlab.studies.study import Study
@@ -161,3 +162,20 @@ def test_a_review_shows_a_students_predictions_and_counts_those_of_the_reference
     assert "4. " in both and "a student, tiny-02-dropout (seal" in both
     assert "reference, 02-dropout (seal" not in both and "Checked, but not shown: 3 of reference" in both
     assert "reference, 02-dropout (seal" in runner.invoke(cli, ["review", "--all"]).output
+
+
+def test_the_results_are_written_between_their_marks(shipped: Store, home: Path) -> None:
+    readme = home / "README.md"
+    readme.write_text("# A lab\n\nno place\n", encoding="utf-8")
+    with pytest.raises(LabError, match="has no place for the results"):
+        write_results(shipped, readme)
+    readme.write_text(f"# A lab\n\n{BEGIN}\n\nold\n\n{END}\n\nthe rest\n", encoding="utf-8")
+    for _ in range(2):  # again changes nothing
+        write_results(shipped, readme)
+        text = readme.read_text(encoding="utf-8")
+        assert text == f"# A lab\n\n{BEGIN}\n\n{results_text(shipped)}\n\n{END}\n\nthe rest\n"
+    assert text.count("| 02-dropout |") == 3 and "n = 3 seeds |" in text and "old" not in text
+    (axes,) = plot_overview(shipped).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [f"dropout: dropout={rate} (n = 3)" for rate in (0.0, 0.1, 0.3, 0.5)]
+    assert (home / "experiment_log" / "figures" / "results.png").is_file()
