@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from cnnlab.config import ConfigError, differences, from_params
+from cnnlab.inquiry import examples, reference
 from cnnlab.inquiry.foreign import describe_foreign
 from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.prediction import Prediction
@@ -22,7 +23,7 @@ from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import RawRun, load_raw
 
 CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
-SHIPPED = ("reference", "example")  # owners whose results come with the lab
+SHIPPED = (reference.OWNER, examples.OWNER)  # owners whose results come with the lab
 KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 
 
