@@ -1,0 +1,124 @@
+"""What ships: the reference runs, their models and journals open in any folder, and hold what the README says."""
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+from cnnlab import server
+from cnnlab.data import Batches, Data
+from cnnlab.inquiry.reference import OWNER, reference_studies
+from cnnlab.inquiry.reproduce import reproduce
+from cnnlab.inquiry.review import review
+from cnnlab.reporting.journal import entries
+from cnnlab.reporting.overview import results_text
+from cnnlab.studies.results import results
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.registry import ADDRESS, ALIAS, MODEL
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_raw
+from cnnlab.training import EVAL_BATCH
+from tests.helpers import free_port, quiet
+
+PROJECT = Path(__file__).parents[1]
+ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
+MB = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The shipped store in another folder, whose path has a space."""
+    folder = tmp_path_factory.mktemp("my lab")
+    shutil.copy(PROJECT / "mlflow.db", folder)
+    for name in ("models", "experiment_log"):
+        shutil.copytree(PROJECT / name, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        yield folder
+
+
+@pytest.fixture
+def store(clone: Path) -> Store:
+    return connect(quiet)
+
+
+def test_it_is_small_whole_and_names_no_folder_of_a_machine(clone: Path) -> None:
+    database, models = clone / "mlflow.db", clone / "models"
+    assert database.stat().st_size < 15 * MB
+    assert sum(file.stat().st_size for file in models.rglob("*") if file.is_file()) < 25 * MB
+    with sqlite3.connect(f"file:{database.as_posix()}?mode=ro", uri=True) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert opened.execute("PRAGMA foreign_key_check").fetchall() == []
+    files = [
+        database,
+        *(file for file in [*models.rglob("*"), *(clone / "experiment_log").rglob("*")] if file.is_file()),
+    ]
+    assert {file.name: found.group() for file in files if (found := ABSOLUTE.search(file.read_bytes()))} == {}
+
+
+def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflection(store: Store) -> None:
+    records, found, written = load_records(store), review(store), entries()
+    assert found.is_intact, found.problems
+    assert {record.owner for record in records} == {OWNER}
+    assert {record.experiment for record in records} == {*reference_studies(), "05-search"}
+    for record in records:
+        assert record.verdicts[-1].content["label"] == "confirmatory"
+        entry = written[f"{record.sha256[:12]}-{record.verdicts[-1].number}"]
+        assert entry.why and entry.next, f"{entry.file.name}: a reflection is empty"
+
+
+def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
+    for run in load_raw(store):
+        assert run.status == "FINISHED" or (run.kind, run.status) == ("trial", "KILLED"), run.name
+    for name, study in reference_studies().items():
+        runs = results(study, store, OWNER)
+        assert len(runs) == len(study.runs()), name
+        assert runs.groupby("arm").size().min() >= (10 if name == "01-baseline" else 5)
+        assert runs["fact.device"].nunique() == runs["fact.precision"].nunique() == 1
+        assert not runs["fact.git_commit"].str.endswith("+changes").any()
+
+
+def test_the_readme_says_what_the_store_holds(store: Store) -> None:
+    assert results_text(store) in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_has_a_line_for_every_module() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    modules = [file.name for file in (PROJECT / "cnnlab").rglob("*.py") if not file.name.startswith("__")]
+    assert [name for name in modules if not re.search(rf"^ +(\w+\.py, )*{re.escape(name)}  ", text, re.MULTILINE)] == []
+
+
+def champion_accuracy(store: Store, data: Data) -> tuple[float, float]:
+    """The accuracy of the champion on the validation images, now and as its run logged it."""
+    model = mlflow.pytorch.load_model(ADDRESS)
+    with torch.inference_mode():
+        correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(data.valid, EVAL_BATCH)]
+    run_id = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
+    return float(torch.cat(correct).mean()), store.client.get_run(run_id).data.metrics["final/accuracy/valid"]
+
+
+def test_the_champion_reproduces_its_accuracy_without_a_server_and_with_one(store: Store, real_data: Data) -> None:
+    now, logged = champion_accuracy(store, real_data)
+    assert now == pytest.approx(logged, abs=1e-12)
+    server.start(quiet)
+    try:
+        served = connect(quiet)
+        assert served.kind == "server"
+        assert champion_accuracy(served, real_data) == (now, logged)
+    finally:
+        server.stop(quiet)
+
+
+def test_a_short_run_is_reproduced(store: Store, real_data: Data) -> None:
+    runs = results(reference_studies()["02-dropout-short"], store, OWNER)
+    found = reproduce(str(runs["run_id"].iloc[0]), store, real_data, progress=False)
+    assert found.is_reproduced, str(found)
