@@ -30,7 +30,7 @@ from hyperopt import STATUS_OK, Trials, fmin, hp, tpe
 from hyperopt.pyll import as_apply
 from mltrainer.trainer import Reporter
 
-from cnnlab import Study, build_model, connect, find_profile, fit, load_data, predict, replace, verdict
+from cnnlab import Study, build_model, confront, connect, find_profile, fit, load_data, predict, replace
 from cnnlab.config import BASE, Config, from_params, to_params
 from cnnlab.data import Data
 from cnnlab.errors import LabError
@@ -207,7 +207,7 @@ def confirm(
         f"\nThe winner's curse: with fresh seeds its accuracy is {abs(curse):.2f} pp {less_or_more} than in the search."
     )
     click.echo(f"Winner - baseline: {mean:+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] over {n} pairs of runs.")
-    click.echo(f"\n{verdict(study)}")
+    click.echo(f"\n{confront(study)}")
     with mlflow.start_run(run_id=parent_id):
         mlflow.log_metrics({"search/best_accuracy": best["accuracy"], "search/best_loss": best["loss"]})
         mlflow.log_metrics({"confirmed/curse_pp": curse, "confirmed/gain_pp": mean})

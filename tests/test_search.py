@@ -14,6 +14,7 @@ import pytest
 from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, from_params
+from cnnlab.reporting.journal import entries
 from cnnlab.tracking.connection import connect
 from tests.helpers import quiet, wait_for
 
@@ -61,6 +62,8 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     assert gain
     logged = [parent.data.metrics[f"confirmed/gain_{part}"] for part in ("pp", "low_pp", "high_pp")]
     assert [float(number) for number in gain.groups()] == pytest.approx(logged, abs=0.006)
+    (entry,) = entries().values()
+    assert entry.file.name == f"{experiment}.md" and not entry.why
 
 
 def test_a_killed_search_goes_on_and_ends_with_the_winner_confirmed(home: Path) -> None:
