@@ -10,10 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, from_params
+from cnnlab.inquiry.metrics import METRICS
+from cnnlab.reporting.figures import plot_isolation
 from cnnlab.reporting.journal import entries
 from cnnlab.tracking.connection import connect
 from tests.helpers import quiet, wait_for
@@ -125,3 +128,26 @@ def test_the_script_explains_itself() -> None:
     assert done.returncode == 0
     for flag in ("--max-evals", "--seed", "--engine", "local", "ray", "--profile"):
         assert flag in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("score", "worst"), [("loss/valid", 2.3), ("loss/valid", float("nan")), ("accuracy/valid", 0.1)]
+)
+def test_a_trial_that_lies_far_off_does_not_hide_the_others(score: str, worst: float) -> None:
+    good = [0.20, 0.21, 0.22, 0.23, 0.25]
+    trials = pd.DataFrame({"norm": list("aabbab"), "lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], score: [*good, worst]})
+    if score == "accuracy/valid":
+        trials[score] += 0.6 * (trials[score] > 0.1)
+    figure = plot_isolation(trials, ["norm", "lr"], score)
+    assert "n = 6, 1 far off: triangle" in figure.get_suptitle()
+    near = METRICS[score].scale * trials[score][:5]
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert high - low < 2 * (near.max() - near.min())
+        dots, off, _ = axes.get_lines()
+        assert sorted(dots.get_ydata()) == pytest.approx(sorted(near))
+        assert len(off.get_ydata()) == 1
+    assert set(figure.axes[0].get_lines()[2].get_ydata()) == (
+        {near[0], near[2]} if score == "loss/valid" else {near[4], near[3]}
+    )
+    assert "far off" not in plot_isolation(trials[:5], ["norm"], score).get_suptitle()

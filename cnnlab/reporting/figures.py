@@ -5,6 +5,7 @@ colour-blind readers tell apart, and a line style each, so that a figure also re
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,13 +58,15 @@ def plot_arms(
     """Return every run as a dot and, beside it, the mean of its arm with its 95 % t-interval; a panel a metric."""
     arms = [arm for arm in study.arms if (runs["arm"] == arm).any()]
     counts = [int((runs["arm"] == arm).sum()) for arm in arms]
-    labels = [f"{wrapped(arm)}\nn = {n}" for arm, n in zip(arms, counts, strict=True)]
+    size = 8 if len(arms) < 8 else 7
+    letters = 780 // (size * len(metrics) * max(len(arms), 1))  # below a tick; 780 of one point fill the figure
+    labels = [f"{wrapped(arm, letters)}\nn = {n}" for arm, n in zip(arms, counts, strict=True)]
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
         metric = METRICS[name]
         for x, arm in enumerate(arms):
             _dots_and_mean(axes, x, metric.scale * runs.loc[runs["arm"] == arm, name])
-        axes.set_xticks(range(len(arms)), labels, fontsize=8 if len(arms) < 8 else 7)
+        axes.set_xticks(range(len(arms)), labels, fontsize=size)
         axes.set(ylabel=axis_label(metric))
         axes.grid(axis="y", alpha=0.3)
     return titled(figure, f"{study.name}: each run (dot), mean and 95 % interval of the mean (diamond)", number)
@@ -76,10 +79,10 @@ def _dots_and_mean(axes: Axes, x: float, values: pd.Series, colour: str = BLUE, 
     axes.errorbar(x + 2 * width, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
 
 
-def wrapped(name: str) -> str:
-    """Return the name of an arm on several short lines."""
+def wrapped(name: str, letters: int = 11) -> str:
+    """Return the name of an arm on several short lines, if it can be of so many letters."""
     lines = name.replace(", ", ",\n").replace(" in the ", "\nin the\n").split("\n")
-    return "\n".join(line.replace("=", "=\n") if len(line) > 11 else line for line in lines)
+    return "\n".join(line.replace("=", "=\n") if len(line) > letters else line for line in lines)
 
 
 def plot_curves(
@@ -188,33 +191,57 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "lo
     """Return, for each field of a search, the score of its trials over the field's values, the best of each in front.
 
     `trials` has one row a trial: the fields and the score. The line of the best is what a field is worth when all
-    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots).
+    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots). A trial so bad
+    that the others could not be told apart, or without a score, is a triangle at the edge.
     """
     names, metric = list(fields), METRICS[score]
+    scores, is_off = _without_far_off(metric.scale * trials[score], metric.better)
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
-        values, scores = trials[name], metric.scale * trials[score]
-        numeric = pd.api.types.is_numeric_dtype(values)
-        if numeric and values.is_unique and values.min() > 0:  # drawn from a range
-            axes.plot(values, scores, "D", color=BLUE, ms=6)
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(axis="x", labelrotation=45, labelsize=8)
-            axes.margins(x=0.15)
+        values = trials[name]
+        if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
+            places, best = values, scores.where(~is_off)
+            _logarithmic(axes)
         else:
             levels = sorted(values.unique())
             places = values.map(levels.index)
-            best = scores.groupby(places).min() if metric.better == "lower" else scores.groupby(places).max()
-            axes.plot(places, scores, "o", color=GREY, alpha=0.6, ms=4)
-            axes.plot(best.index, best, "D", color=BLUE, ms=6)
-            slanted = {} if numeric and len(levels) <= 4 else {"rotation": 45, "ha": "right"}
-            axes.set_xticks(range(len(levels)), [str(level) for level in levels], fontsize=8, **slanted)
-            axes.set_xlim(-0.5, len(levels) - 0.5)
+            by_level = scores.where(~is_off).groupby(places)
+            best = by_level.transform("min" if metric.better == "lower" else "max")
+            _name_levels(axes, levels)
+        axes.plot(places[~is_off], scores[~is_off], "o", color=GREY, alpha=0.6, ms=4)
+        axes.plot(places[is_off], scores[is_off], "^" if metric.better == "lower" else "v", color=ORANGE, ms=6)
+        axes.plot(places, best, "D", color=BLUE, ms=6)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(axis_label(metric))
-    return titled(
-        figure, f"Isolation plots of a search: every trial, and the best of each value (n = {len(trials)})", number
+    far_off = f", {is_off.sum()} far off: triangle" if is_off.any() else ""
+    title = f"Isolation plots of a search: every trial, and the best of each value (n = {len(trials)}{far_off})"
+    return titled(figure, title, number)
+
+
+def _without_far_off(scores: pd.Series, better: str) -> tuple[pd.Series, pd.Series]:
+    """Return scores of which those beyond the outer fence (Tukey 1977) are moved to the edge, and which these are."""
+    sign = 1 if better == "lower" else -1
+    badness = sign * scores
+    low, high = badness.quantile([0.25, 0.75])
+    is_off = ~(badness <= high + 3 * (high - low))  # nan as well
+    near = badness[~is_off]
+    edge = near.max() + 0.2 * (near.max() - near.min())
+    return sign * badness.where(~is_off, edge), is_off
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+    axes.margins(x=0.15)
+
+
+def _name_levels(axes: Axes, levels: list[Any]) -> None:
+    slanted: dict[str, Any] = (
+        {} if len(levels) <= 4 and not isinstance(levels[0], str) else {"rotation": 45, "ha": "right"}
     )
+    axes.set_xticks(range(len(levels)), [str(level) for level in levels], fontsize=8, **slanted)
+    axes.set_xlim(-0.5, len(levels) - 0.5)
