@@ -13,7 +13,7 @@ import torch
 from cnnlab import server
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry.reference import OWNER, reference_studies
-from cnnlab.inquiry.reproduce import reproduce
+from cnnlab.inquiry.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.review import review
 from cnnlab.reporting.journal import entries
 from cnnlab.reporting.overview import results_text
@@ -22,7 +22,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.registry import ADDRESS, ALIAS, MODEL
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_raw
+from cnnlab.tracking.table import load_raw, load_runs
 from cnnlab.training import EVAL_BATCH
 from tests.helpers import free_port, quiet
 
@@ -116,6 +116,14 @@ def test_the_champion_reproduces_its_accuracy_without_a_server_and_with_one(stor
         assert champion_accuracy(served, real_data) == (now, logged)
     finally:
         server.stop(quiet)
+
+
+def test_the_runs_to_reproduce_are_one_of_each_study(store: Store) -> None:
+    runs = load_runs(store).set_index("run_id").loc[one_run_of_each(store)]
+    experiments = [store.client.get_run(run_id).info.experiment_id for run_id in runs.index]
+    names = [store.client.get_experiment(experiment).name for experiment in experiments]
+    assert names == [*sorted(reference_studies()), "05-search"]
+    assert set(runs["owner"]) == {OWNER}
 
 
 def test_a_short_run_is_reproduced(store: Store, real_data: Data) -> None:

@@ -15,12 +15,11 @@ from scipy import stats
 
 from cnnlab.data import Data, load_data
 from cnnlab.inquiry.fairness import DECISIVE
-from cnnlab.inquiry.reference import OWNER, reference_studies
+from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.statistics import LEVEL
-from cnnlab.studies.results import results
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import find_run, load_runs, same_arm
+from cnnlab.tracking.table import find_run, load_raw, load_runs, same_arm
 from cnnlab.training import fit
 
 JUDGED = ("accuracy/valid", "loss/valid")
@@ -117,5 +116,8 @@ def _compare(recorded: float, now: float, others: pd.Series) -> dict[str, float]
 
 def one_run_of_each(store: Store) -> list[str]:
     """Return the id of one reference run of every study that the store has: the first that was trained for it."""
-    found = [results(study, store, OWNER) for study in reference_studies().values()]
-    return [str(runs["run_id"].iloc[0]) for all_runs in found if len(runs := all_runs[all_runs["reused_from"] == ""])]
+    first: dict[str, str] = {}
+    for run in load_raw(store):
+        if (run.kind, run.owner, run.status) == ("run", OWNER, "FINISHED") and "reused_from" not in run.tags:
+            first.setdefault(run.experiment, run.run_id)
+    return [first[experiment] for experiment in sorted(first)]
