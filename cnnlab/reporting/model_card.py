@@ -28,6 +28,8 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
 def model_card(run_id: str, store: Store, data: Data) -> str:
     """Return the card of a run's model as Markdown: what it is, what it is for, what it was measured to do, its limits.
 
+    A paragraph is one line, since the MLflow UI breaks lines where the text does.
+
     Raises:
         LabError: the store has no such finished run of this lab.
     """
@@ -41,20 +43,20 @@ def model_card(run_id: str, store: Store, data: Data) -> str:
 
 A convolutional network that tells ten kinds of clothing apart in grey images of 28 x 28 pixels.
 
-**Origin.** Run `{run_id}` ("{run["name"]}" of {experiment}, owner {run["owner"]}),
-{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. Trained {config.epochs} epochs
-on {config.train_images:,} images of Fashion-MNIST's training set (Xiao, Rasul & Vollgraf 2017, MIT licence), seed
-{config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. Nothing is done to the images but to shift and scale
+**Origin.** Run `{run_id}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
+{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. Trained {config.epochs} epochs \
+on {config.train_images:,} images of Fashion-MNIST's training set (Xiao, Rasul & Vollgraf 2017, MIT licence), seed \
+{config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. Nothing is done to the images but to shift and scale \
 them.
 
-**What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to
+**What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
 
     model = mlflow.pytorch.load_model("{ADDRESS}")  # after cnnlab.connect()
 
 **What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
 
-**For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything.
+**For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
 It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
 """
 
