@@ -44,10 +44,10 @@ def model_card(run_id: str, store: Store, data: Data) -> str:
 A convolutional network that tells ten kinds of clothing apart in grey images of 28 x 28 pixels.
 
 **Origin.** Run `{run_id}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
-{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. Trained {config.epochs} epochs \
-on {config.train_images:,} images of Fashion-MNIST's training set (Xiao, Rasul & Vollgraf 2017, MIT licence), seed \
-{config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. Nothing is done to the images but to shift and scale \
-them.
+{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. \
+Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
+(Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
+Nothing is done to the images but to shift and scale them.
 
 **What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
