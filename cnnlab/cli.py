@@ -157,7 +157,7 @@ def run(
             runs = study.run(None, store, click.echo, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
             click.echo(f"\n{_confront(study, store)}")
-    click.echo(f"\n{links(store)}")
+    click.echo(f"\n{links(store, [study.name for study in chosen])}")
 
 
 @cli.command(short_help="Confront predictions with the runs.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnlab.reporting.text import links
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.journal import spool_folder
 from tests.helpers import epochs_in, quiet, wait_for
@@ -34,7 +35,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
     assert done.stdout.count("95 % interval [") == 4
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
     assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
-    assert "viewStateShareKey=table" in done.stdout
+    assert done.stdout.count("viewStateShareKey=table") == 2
     bars = done.stderr.splitlines()  # one line for each study: the bar's last state
     assert [bar.split("%")[0] for bar in bars] == ["tiny-01-baseline 100", "tiny-02-dropout 100"]
     runs = runs_in_store()
@@ -44,6 +45,8 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
     assert "8 of its runs are finished already" in again.stdout
     assert again.stderr == ""
     assert runs_in_store() == runs
+    one = links(connect(quiet), ["tiny-01-baseline"])
+    assert "tiny-01-baseline\n" in one and "tiny-02-dropout" not in one
 
 
 def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home: Path) -> None:

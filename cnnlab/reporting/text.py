@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Collection
 
 import pandas as pd
 from rich.table import Table
@@ -90,13 +91,14 @@ def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def links(store: Store) -> str:
-    """Return the links of all shared views, or how to start the server that shows them."""
+def links(store: Store, experiments: Collection[str] = ()) -> str:
+    """Return the links of the shared views of some experiments (of all, without names), or how to open them."""
     if store.kind == "embedded":
         address, first = server.address(), "Start the MLflow UI with ./start_server.sh, then open:\n"
     else:
         address, first = store.uri, "In the MLflow UI (click 'Model training' at its first start):\n"
     lines = [f"  {key:12}{said}" for key, said in VIEWS.items()]
     for name, views in view_links(store, address).items():
-        lines += [f"{name}", *(f"  {key:12}{link}" for key, link in views.items())]
+        if not experiments or name in experiments:
+            lines += [f"{name}", *(f"  {key:12}{link}" for key, link in views.items())]
     return first + "\n".join(lines)
