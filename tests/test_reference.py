@@ -115,6 +115,10 @@ def test_a_run_is_reproduced_to_the_last_bit_and_a_changed_record_is_not(
     with pytest.raises(LabError, match="no finished run 'nonsense'"):
         reproduce("nonsense", shipped, small_data)
 
+    shipped.client.delete_run(run_id)
+    (another,) = one_run_of_each(shipped)  # a run that was deleted in the UI is no longer one to train again
+    assert another != run_id
+
 
 def change_metric(home: Path, run_id: str, name: str, value: float) -> None:
     """Change a number past MLflow."""

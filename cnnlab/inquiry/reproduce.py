@@ -118,6 +118,7 @@ def one_run_of_each(store: Store) -> list[str]:
     """Return the id of one reference run of every study that the store has: the first that was trained for it."""
     first: dict[str, str] = {}
     for run in load_raw(store):
-        if (run.kind, run.owner, run.status) == ("run", OWNER, "FINISHED") and "reused_from" not in run.tags:
+        is_finished = run.kind == "run" and run.status == "FINISHED" and not run.deleted
+        if is_finished and run.owner == OWNER and "reused_from" not in run.tags:
             first.setdefault(run.experiment, run.run_id)
     return [first[experiment] for experiment in sorted(first)]

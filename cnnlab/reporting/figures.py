@@ -196,19 +196,19 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "lo
     """
     names, metric = list(fields), METRICS[score]
     scores, is_off = _without_far_off(metric.scale * trials[score], metric.better)
+    near = scores.where(~is_off)
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
         values = trials[name]
         if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
-            places, best = values, scores.where(~is_off)
+            places, best = values, near
             _logarithmic(axes)
         else:
             levels = sorted(values.unique())
             places = values.map(levels.index)
-            by_level = scores.where(~is_off).groupby(places)
-            best = by_level.transform("min" if metric.better == "lower" else "max")
+            best = near.groupby(places).transform("min" if metric.better == "lower" else "max")
             _name_levels(axes, levels)
-        axes.plot(places[~is_off], scores[~is_off], "o", color=GREY, alpha=0.6, ms=4)
+        axes.plot(places[~is_off], near[~is_off], "o", color=GREY, alpha=0.6, ms=4)
         axes.plot(places[is_off], scores[is_off], "^" if metric.better == "lower" else "v", color=ORANGE, ms=6)
         axes.plot(places, best, "D", color=BLUE, ms=6)
         axes.set_xlabel(name)
