@@ -1,8 +1,11 @@
 """What ships: the reference runs, their models and journals open in any folder, and hold what the README says."""
 
+import io
 import re
 import shutil
 import sqlite3
+import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,13 +34,27 @@ ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\
 MB = 1_000_000
 
 
+SHIPPED = ("mlflow.db", "models", "experiment_log")
+
+
+def copy_what_ships(folder: Path) -> None:
+    """Copy store, models and journals as they are committed: the project's own may hold a student's runs by now."""
+    if (PROJECT / ".git").exists():
+        command = ["git", "-C", str(PROJECT), "archive", "--format=zip", "HEAD", *SHIPPED]
+        archive = subprocess.run(command, capture_output=True, check=True).stdout
+        with zipfile.ZipFile(io.BytesIO(archive)) as files:
+            files.extractall(folder)
+    else:  # not a clone, such as an unpacked download
+        shutil.copy(PROJECT / "mlflow.db", folder)
+        for name in SHIPPED[1:]:
+            shutil.copytree(PROJECT / name, folder / name)
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The shipped store in another folder, whose path has a space."""
     folder = tmp_path_factory.mktemp("my lab")
-    shutil.copy(PROJECT / "mlflow.db", folder)
-    for name in ("models", "experiment_log"):
-        shutil.copytree(PROJECT / name, folder / name)
+    copy_what_ships(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(folder))
