@@ -32,8 +32,6 @@ from tests.helpers import free_port, quiet
 PROJECT = Path(__file__).parents[1]
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
 MB = 1_000_000
-
-
 SHIPPED = ("mlflow.db", "models", "experiment_log")
 
 
