@@ -1,11 +1,7 @@
 """What ships: the reference runs, their models and journals open in any folder, and hold what the README says."""
 
-import io
 import re
-import shutil
 import sqlite3
-import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,25 +23,11 @@ from cnnlab.tracking.registry import ADDRESS, ALIAS, MODEL
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_raw, load_runs
 from cnnlab.training import EVAL_BATCH
+from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import free_port, quiet
 
-PROJECT = Path(__file__).parents[1]
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
 MB = 1_000_000
-SHIPPED = ("mlflow.db", "models", "experiment_log")
-
-
-def copy_what_ships(folder: Path) -> None:
-    """Copy store, models and journals as they are committed: the project's own may hold a student's runs by now."""
-    if (PROJECT / ".git").exists():
-        command = ["git", "-C", str(PROJECT), "archive", "--format=zip", "HEAD", *SHIPPED]
-        archive = subprocess.run(command, capture_output=True, check=True).stdout
-        with zipfile.ZipFile(io.BytesIO(archive)) as files:
-            files.extractall(folder)
-    else:  # not a clone, such as an unpacked download
-        shutil.copy(PROJECT / "mlflow.db", folder)
-        for name in SHIPPED[1:]:
-            shutil.copytree(PROJECT / name, folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +60,11 @@ def test_it_is_small_whole_and_names_no_folder_of_a_machine(clone: Path) -> None
         *(file for file in [*models.rglob("*"), *(clone / "experiment_log").rglob("*")] if file.is_file()),
     ]
     assert {file.name: found.group() for file in files if (found := ABSOLUTE.search(file.read_bytes()))} == {}
+
+
+def test_what_ships_reads_as_before(store: Store, clone: Path) -> None:
+    for name, text in golden_files(store, clone).items():
+        assert text == (FOLDER / name).read_text(encoding="utf-8"), f"{name}: see tests/golden.py"
 
 
 def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflection(store: Store) -> None:

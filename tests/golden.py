@@ -1,0 +1,101 @@
+"""What ships, as it reads today: predictions, verdicts, the review, and the runs that `cnnlab reproduce` trains again.
+
+    uv run python -m tests.golden
+
+writes `tests/golden/` anew. A difference from what is committed is a decision, and the commit says why.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cnnlab.config import to_params
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.reference import OWNER, reference_studies
+from cnnlab.inquiry.reproduce import one_run_of_each
+from cnnlab.inquiry.review import review
+from cnnlab.inquiry.verdict import judge, seen_before
+from cnnlab.reporting.text import review_text
+from cnnlab.studies.results import results
+from cnnlab.studies.study import Study
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import Record, load_records
+from cnnlab.tracking.snapshot import snapshot
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
+from tests.helpers import quiet
+
+PROJECT = Path(__file__).parents[1]
+SHIPPED = ("mlflow.db", "models", "experiment_log")
+FOLDER = Path(__file__).parent / "golden"
+
+
+def copy_what_ships(folder: Path) -> None:
+    """Copy store, models and journals as they are committed: the project's own may hold a student's runs by now."""
+    if (PROJECT / ".git").exists():
+        command = ["git", "-C", str(PROJECT), "archive", "--format=zip", "HEAD", *SHIPPED]
+        archive = subprocess.run(command, capture_output=True, check=True).stdout
+        with zipfile.ZipFile(io.BytesIO(archive)) as files:
+            files.extractall(folder)
+    else:  # not a clone, such as an unpacked download
+        shutil.copy(PROJECT / "mlflow.db", folder)
+        for name in SHIPPED[1:]:
+            shutil.copytree(PROJECT / name, folder / name)
+
+
+def golden_files(store: Store, folder: Path) -> dict[str, str]:
+    """Return the golden files by name, made from a copy of what ships."""
+    with snapshot(str(folder)) as opened:
+        found = review_text(review(opened), width=120)
+    return {
+        "records.json": _json([record.content | _verdicts(record) for record in load_records(store)]),
+        "verdicts.txt": "\n\n".join(_verdict_texts(store)) + "\n",
+        "review.txt": found + "\n",
+        "runs.json": _json(_runs(store)),
+    }
+
+
+def _verdicts(record: Record) -> dict[str, Any]:
+    return {"verdicts": [one.content for one in record.verdicts]}
+
+
+def _verdict_texts(store: Store) -> Iterator[str]:
+    """Yield the verdict on every shipped prediction, computed anew."""
+    everything = load_runs(store, deleted=True, kind=None)
+    for record in load_records(store):
+        prediction = Prediction.from_record(record)
+        contrast = prediction.contrast
+        own = Study(record.experiment, "?", contrast.arms[contrast.control], contrast.seeds, arms=contrast.arms)
+        study = reference_studies().get(record.experiment, own)
+        known = seen_before(prediction, everything)
+        yield f"{record.experiment}\n{judge(prediction, study, results(study, store, OWNER), known)}"
+
+
+def _runs(store: Store) -> dict[str, Any]:
+    """Return params, finals and facts of the runs that are trained again by `cnnlab reproduce`."""
+    runs = load_runs(store, kind=None).set_index("run_id").loc[one_run_of_each(store)]
+    return {
+        run_id: to_params(row["config"])
+        | {name: value for name, value in row.items() if "/" in str(name) or str(name).startswith("fact.")}
+        for run_id, row in runs.iterrows()
+    }
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as name:
+        os.environ |= {"CNNLAB_HOME": name, "CNNLAB_OWNER": "a student"}
+        copy_what_ships(Path(name))
+        FOLDER.mkdir(exist_ok=True)
+        for file, text in golden_files(connect(quiet), Path(name)).items():
+            (FOLDER / file).write_text(text, encoding="utf-8", newline="\n")
