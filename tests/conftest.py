@@ -11,7 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than
 from cnnlab import server
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data, load_data
-from tests.helpers import free_port, quiet, stripes
+from tests.helpers import SMALL_DATA, free_port, quiet
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def real_data() -> Data:
 @pytest.fixture(scope="session")
 def small_data() -> Data:
     """640 training and 203 validation images of ten easy classes."""
-    return Data(stripes(640, seed=1), stripes(203, seed=2))
+    return SMALL_DATA
 
 
 @pytest.fixture

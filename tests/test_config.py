@@ -5,7 +5,8 @@ import pickle
 
 import pytest
 
-from cnnlab.config import BASE, Config, ConfigError, differences, from_params, replace, to_params
+from cnnlab.config import BASE, Config
+from cnnlab.params import ConfigError, differences, from_params, replace, to_params
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_equal_values_are_the_same_run() -> None:
 
 def test_a_config_survives_mlflow_and_another_process() -> None:
     config = replace(BASE, blocks=((2, 16), (1, 24)), norm="group", patience=3, lr=1e-05, optimizer="sgd")
-    assert from_params(to_params(config)) == config
+    assert from_params(Config, to_params(config)) == config
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -76,4 +77,4 @@ def test_params_are_exactly_the_fields() -> None:
 
 def test_params_of_a_foreign_run_are_refused() -> None:
     with pytest.raises(ConfigError, match="not the parameters of a run of this lab"):
-        from_params({"lr": "0.1", "units": "128"})
+        from_params(Config, {"lr": "0.1", "units": "128"})

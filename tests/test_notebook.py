@@ -10,8 +10,8 @@ from nbclient import NotebookClient
 
 from cnnlab.inquiry.examples import EXAMPLES
 from cnnlab.inquiry.review import review
-from cnnlab.reporting.journal import entries
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from cnnlab.tracking.ledger import load_records
 from tests.helpers import quiet
 

@@ -24,11 +24,10 @@ from cnnlab.reporting.model_card import register_champion
 from cnnlab.reporting.overview import BEGIN, END, plot_overview, results_text, write_results
 from cnnlab.studies.lab import lab_studies
 from cnnlab.studies.profiles import PROFILES
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.registry import ADDRESS
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, predicted, quiet
+from tests.helpers import free_port, predicted, quiet, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
 FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
@@ -45,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
         patch.setitem(PROFILES, "full", FULL)
         store, study = connect(quiet), lab_studies(FULL)["02-dropout"]
         predict_examples(study, store)
-        study.run(small_data, store, quiet, progress=False)
+        study.run(store, quiet, progress=False)
         assert not any(confront(study, store).references)  # a reference isn't compared with itself
     return folder
 
@@ -65,7 +64,7 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
     assert waiting.references == (None, None, None)  # not before there is a verdict
     assert "reference" not in str(waiting)
 
-    study.run(small_data, shipped, quiet, progress=False)
+    study.run(shipped, quiet, progress=False)
     found = confront(study, shipped)
     runs = lab_studies(FULL)["02-dropout"]
     theirs = reference.results(runs, shipped, reference.OWNER)
@@ -87,11 +86,13 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
 def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
     """Neither a study of the student's own, nor one whose arms have the names of others."""
     for study in (
-        Study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
-        Study("my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}),
+        small_study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
+        small_study(
+            "my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}
+        ),
     ):
         predicted(study)
-        study.run(small_data, shipped, quiet, progress=False)
+        study.run(shipped, quiet, progress=False)
         assert confront(study, shipped).references == (None,)
 
 

@@ -26,18 +26,17 @@ from cnnlab.inquiry.review import Review, name_of, review
 from cnnlab.inquiry.verdict import verdict
 from cnnlab.reporting.text import review_text
 from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.seal import seal_record
 from cnnlab.tracking.snapshot import snapshot
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-DROPOUT = Study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
-NORM = Study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
+DROPOUT = small_study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
+NORM = small_study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
 WORDS = {"metric": "accuracy/valid", "because": "this is a mechanism", "if_refuted": "it is not so"}
 
 
@@ -51,14 +50,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         patch.setenv("MLFLOW_PORT", str(free_port()))
         store = connect(quiet)
         patch.setenv("CNNLAB_OWNER", "a scout")
-        scouting = Study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
-        run_study(scouting, small_data, store, quiet, progress=False, explore=True)
+        scouting = small_study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
+        run_study(scouting, store, quiet, progress=False, explore=True)
         patch.setenv("CNNLAB_OWNER", "a student")
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=80, **WORDS)
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
         predict(NORM, arm="norm=batch", direction="higher", size=(1, 9), confidence=60, **WORDS)
         for study in (DROPOUT, NORM):
-            study.run(small_data, store, quiet, progress=False)
+            study.run(store, quiet, progress=False)
         verdict(DROPOUT, store)
         yield folder
 

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 from hyperopt import STATUS_OK
 
-from cnnlab.config import BASE, from_params
+from cnnlab.config import BASE, Config
 from cnnlab.inquiry.metrics import METRICS
+from cnnlab.params import from_params
 from cnnlab.reporting.figures import plot_isolation
-from cnnlab.reporting.journal import entries
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from tests.helpers import quiet, wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
@@ -53,7 +54,7 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     below = [run for run in below if run.info.status == "FINISHED"]
     assert len(below) == trials
     for trial in below:
-        assert from_params(trial.data.params).train_images == 640
+        assert from_params(Config, trial.data.params).train_images == 640
         assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
         assert trial.data.tags["fact.images_seen"] == "1280"
     best = min(below, key=lambda run: run.data.metrics["final/loss/valid"]).data.metrics

@@ -21,19 +21,18 @@ from cnnlab.inquiry.review import review
 from cnnlab.inquiry.verdict import Verdicts, verdict
 from cnnlab.models import build_model
 from cnnlab.reporting.confront import confront
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.run_logger import RunLogger, load_weights
 from cnnlab.tracking.snapshot import snapshot
 from cnnlab.tracking.store import Store
 from cnnlab.training import fit
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 OTHER = replace(SMALL, lr=0.02)
 NORM = replace(SMALL, norm="batch")
-DROPOUT = Study("dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
+DROPOUT = small_study("dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
 COPY = dataclasses.replace(DROPOUT, name="dropout, once more")
 WORDS = {"confidence": 70, "because": "this is a mechanism", "if_refuted": "it is not so"}
 UP, DOWN = ({"direction": way, "size": (0.01, 9)} | WORDS for way in ("higher", "lower"))
@@ -60,11 +59,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **UP)
         predict(DROPOUT, arm="dropout=0.5", metric="gap/train_mode", **DOWN)
         predict(COPY, arm="dropout=0.5", metric="accuracy/valid", **UP)
-        DROPOUT.run(small_data, store, quiet, progress=False)
+        DROPOUT.run(store, quiet, progress=False)
         predict(DROPOUT, arm="dropout=0.5", metric="accuracy/valid", **DOWN)
         predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **DOWN)
         predict(COPY, arm="dropout=0.5", metric="accuracy/valid", **DOWN)
-        COPY.run(small_data, store, quiet, progress=False)
+        COPY.run(store, quiet, progress=False)
         yield Lab(home, store, verdict(DROPOUT, store), verdict(COPY, store))
 
 
@@ -73,28 +72,28 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
 
 def test_1_two_arms_of_the_same_config_are_refused() -> None:
     with pytest.raises(LabError, match=r"'norm' and 'norm \+ dropout' are the same config"):
-        Study("x", "?", SMALL, (0, 1), arms={"none": SMALL, "norm": NORM, "norm + dropout": NORM})
+        small_study("x", "?", SMALL, (0, 1), arms={"none": SMALL, "norm": NORM, "norm + dropout": NORM})
 
 
 def test_1_a_longer_training_is_refused_unless_it_is_the_question_and_then_it_is_said(lab: Lab) -> None:
     arms = {"norm": NORM, "norm + dropout": replace(NORM, epochs=4)}
     with pytest.raises(LabError, match=r"the arms differ in epochs\. If that is the question"):
-        Study("x", "?", SMALL, (0, 1), arms=arms, control="norm")
-    asked = Study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "scientific"})
+        small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm")
+    asked = small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "scientific"})
     said = str(predict(asked, arm="norm + dropout", metric="accuracy/valid", **UP))
     assert "What differs: epochs 2 -> 4, nothing else." in said
     assert "What differs: epochs 2 -> 4, nothing else." in str(verdict(asked, lab.store))
-    hidden = Study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "nuisance"})
+    hidden = small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "nuisance"})
     with pytest.raises(LabError, match="differ only in epochs, which x calls a nuisance"):
         predict(hidden, arm="norm + dropout", metric="accuracy/valid", **UP)
 
 
 def test_1_a_setting_without_effect_is_no_treatment(lab: Lab, small_data: Data) -> None:
     """AdamW has no momentum: three configs, one training."""
-    study = Study("momentum", "?", SMALL, (0, 1), {"momentum": (0.9, 0.5, 0.0)})
+    study = small_study("momentum", "?", SMALL, (0, 1), {"momentum": (0.9, 0.5, 0.0)})
     predict(study, arm="momentum=0.0", metric="accuracy/valid", **DOWN)
     predict(study, trend="momentum", metric="accuracy/valid", **(WORDS | {"direction": "none"}))
-    study.run(small_data, lab.store, quiet, progress=False)
+    study.run(lab.store, quiet, progress=False)
     arm, trend = verdict(study, lab.store)
     for one in (arm, trend):
         assert one.outcome == "withheld"
@@ -108,7 +107,7 @@ def test_1_an_interaction_takes_the_arm_that_is_both_changes_and_nothing_else() 
         "norm": NORM,
         "both": replace(NORM, dropout=0.5, lr=0.02),
     }
-    study = Study("x", "?", SMALL, (0, 1), arms=arms)
+    study = small_study("x", "?", SMALL, (0, 1), arms=arms)
     with pytest.raises(LabError, match=r"no arm that is the control with norm=batch, dropout=0\.5 and"):
         predict(study, interaction={"dropout": 0.5, "norm": "batch"}, metric="accuracy/valid", **UP)
 
@@ -119,7 +118,7 @@ def test_1_an_interaction_takes_the_arm_that_is_both_changes_and_nothing_else() 
 def test_2_a_network_that_is_not_what_its_params_say_has_no_verdict(lab: Lab, small_data: Data) -> None:
     """A "no normalisation" arm with batch normalisation in it, logged by hand."""
     arms = {"layer": replace(OTHER, norm="layer"), "none": OTHER}
-    study = Study("typed", "?", arms["layer"], (0, 1), arms=arms)
+    study = small_study("typed", "?", arms["layer"], (0, 1), arms=arms)
     predict(study, arm="none", metric="accuracy/valid", **DOWN)
     courier = Courier(lab.store, quiet)
     for arm, seed, config in study.runs():
@@ -152,7 +151,7 @@ def test_2_of_params_typed_elsewhere_it_is_said_that_nobody_can_know(home: Path)
 
 def test_3_a_control_that_differs_in_more_than_the_question_is_named(lab: Lab) -> None:
     smaller = replace(SMALL, blocks=((1, 4),))
-    study = Study("x3", "?", smaller, (0, 1), arms={"baseline": smaller, "dropout": replace(SMALL, dropout=0.5)})
+    study = small_study("x3", "?", smaller, (0, 1), arms={"baseline": smaller, "dropout": replace(SMALL, dropout=0.5)})
     prediction = predict(study, arm="dropout", metric="accuracy/valid", **UP)
     named = (
         "2 settings differ at once (blocks ((1, 4),) -> ((1, 8), (1, 8)), dropout 0.0 -> 0.5): the effect is that of "
@@ -165,7 +164,7 @@ def test_3_a_control_that_differs_in_more_than_the_question_is_named(lab: Lab) -
 def test_3_a_control_of_another_size_that_is_declared_fixed_is_refused() -> None:
     smaller = replace(SMALL, blocks=((1, 4),))
     with pytest.raises(LabError, match="blocks is said to be fixed, but it differs between the arms"):
-        Study(
+        small_study(
             "x", "?", smaller, (0, 1), arms={"a": smaller, "b": replace(SMALL, dropout=0.5)}, roles={"blocks": "fixed"}
         )
 
@@ -185,7 +184,7 @@ def test_4_a_metric_that_was_chosen_after_the_results_is_exploratory(lab: Lab) -
 def test_4_weights_chosen_by_loss_are_a_declared_choice_and_a_fact(small_data: Data) -> None:
     arms = {"last": SMALL, "best": replace(SMALL, keep="best")}
     with pytest.raises(LabError, match="the arms differ in keep"):
-        Study("x", "?", SMALL, (0, 1), arms=arms)
+        small_study("x", "?", SMALL, (0, 1), arms=arms)
     assert fit(arms["best"], small_data, progress=False).facts["kept"].startswith("best (step")
 
 
@@ -265,10 +264,10 @@ def test_7_the_same_question_with_more_epochs_is_noted_beside_the_first_try(lab:
 def test_7_longer_in_one_arm_only_is_refused_and_in_all_it_is_another_prediction(lab: Lab) -> None:
     arms = {"none": SMALL, "dropout": replace(SMALL, dropout=0.5, epochs=4)}
     with pytest.raises(LabError, match="the arms differ in epochs"):
-        Study("dropout", "?", SMALL, (0, 1), arms=arms)
+        small_study("dropout", "?", SMALL, (0, 1), arms=arms)
     longer = dataclasses.replace(DROPOUT, base=replace(SMALL, epochs=4), arms={}, control="")
     with pytest.raises(LabError, match=r"dropout doesn't fit what you predicted: .*epochs 2 -> 4"):
-        longer.run(None, lab.store, quiet, progress=False)
+        longer.run(lab.store, quiet, progress=False)
 
 
 def test_7_runs_that_were_deleted_do_not_become_unseen(lab: Lab, home: Path) -> None:
@@ -285,10 +284,10 @@ def test_7_runs_that_were_deleted_do_not_become_unseen(lab: Lab, home: Path) -> 
 
 def test_8_a_claim_below_the_noise_is_not_supported_and_the_noise_is_known(lab: Lab, small_data: Data) -> None:
     arms = {"baseline": SMALL, "my trick": replace(SMALL, seed=1000)}  # the trick: other random numbers
-    study = Study("tricks", "?", SMALL, (0, 1), arms=arms)
+    study = small_study("tricks", "?", SMALL, (0, 1), arms=arms)
     prediction = predict(study, arm="my trick", metric="accuracy/valid", **(UP | {"size": (0.1, 0.5)}))
     assert "What differs: seed 0 -> 1000, that is, chance alone." in str(prediction)
-    study.run(small_data, lab.store, quiet, progress=False)
+    study.run(lab.store, quiet, progress=False)
     (one,) = verdict(study, lab.store)
     assert one.outcome == "inconclusive"
     assert one.effect and one.effect.low < 0 < one.effect.high
@@ -319,7 +318,7 @@ def test_9_a_run_depends_on_nothing_that_happened_before_in_the_notebook(lab: La
 
 def test_9_a_run_with_more_steps_than_its_params_say_is_named(lab: Lab, small_data: Data) -> None:
     """The arm was trained on for twice as long, and is on record with the params of the first half."""
-    study = Study("further", "?", OTHER, (2, 3), {"dropout": (0.0, 0.5)})
+    study = small_study("further", "?", OTHER, (2, 3), {"dropout": (0.0, 0.5)})
     predict(study, arm="dropout=0.5", metric="loss/valid", **DOWN)
     courier = Courier(lab.store, quiet)
     for arm, _, config in study.runs():

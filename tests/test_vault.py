@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator
         patch.setenv("MLFLOW_PORT", str(free_port()))
         opened = connect(quiet)
         for study in (NORM, LATER):
-            run_study(study, real_data, opened, quiet, progress=False, explore=True)
+            run_study(study, opened, quiet, progress=False, explore=True)
         yield opened
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, 
 
 def test_arms_without_two_seeds_in_common_leave_it_shut(store: Store, real_data: Data) -> None:
     other = Study("other seeds", "?", TINY, (1, 2), arms={"plain": TINY})
-    run_study(other, real_data, store, quiet, progress=False, explore=True)
+    run_study(other, store, quiet, progress=False, explore=True)
     before = num_readings(store)
     with pytest.raises(LabError, match="other and plain have fewer than two seeds in common"):
         open_vault({"plain": (NORM, "norm=none"), "other": (other, "plain")}, "why not", store, quiet)

@@ -14,14 +14,13 @@ from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.verdict import Verdict, judge, seen_before, to_content, verdict
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.table import load_runs
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-GRID = Study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
+GRID = small_study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
 CONTROL, NORM, DROPOUT, BOTH = GRID.arms
 WORDS = {"confidence": 70, "because": "this is a mechanism", "if_refuted": "it is not so"}
 
@@ -51,7 +50,7 @@ def interaction(module_home: Path) -> Prediction:
 @pytest.fixture(scope="module")
 def runs(arm_prediction: Prediction, interaction: Prediction, small_data: Data) -> pd.DataFrame:
     """Twelve real runs, whose numbers the tests replace."""
-    return GRID.run(small_data, connect(quiet), quiet, progress=False)
+    return GRID.run(connect(quiet), quiet, progress=False)
 
 
 def with_values(runs: pd.DataFrame, column: str, values: dict[str, list[float]]) -> pd.DataFrame:
@@ -264,7 +263,7 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
     with pytest.raises(LabError, match="nothing was predicted about x"):
-        verdict(Study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+        verdict(small_study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 
 
 def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

@@ -114,7 +114,7 @@ class LocalWorkers:
         self.slots = workers
         self._store = store
         self._folder = tempfile.TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True)
-        self._images = data and _save(data, Path(self._folder.name) / "images.pt")
+        self._images = _save(data, Path(self._folder.name) / "images.pt") if data else None
         self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
         self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [images done, shall stop]
         self._pools = [self._new_pool(slot) for slot in range(workers)]

@@ -2,15 +2,19 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 
 from cnnlab import paths, server
+from cnnlab.errors import LabError
 
 # MLflow would wait four minutes for a server that is gone; the journal keeps the points, so seconds will do.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -71,20 +75,70 @@ class Store:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment of this name; it is made where it doesn't exist yet."""
-    found = client.get_experiment_by_name(name)
+    """Return the id of the experiment of this name; it is made where it doesn't exist yet.
+
+    Raises:
+        LabError: it was deleted or renamed in the MLflow UI.
+    """
+    found = find_experiment(client, name)
     if found is None:
         # A server gives its experiments an address without a folder of this machine in it; a file does not.
         location = f"mlflow-artifacts:/{name}" if is_sqlite(client.tracking_uri) else None
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # somebody else made it just now
+            found = find_experiment(client, name)  # somebody else made it just now
             if found is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """Return the experiment of this name, None where there never was one.
+
+    Raises:
+        LabError: it was deleted or renamed in the MLflow UI; the sentence says how to bring it back.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise LabError(
+            f"the experiment {name} was deleted in the MLflow UI. To bring it back with all of its runs, call "
+            f"cnnlab.connect().client.restore_experiment({found.experiment_id!r}) in Python; else give the study "
+            "another name."
+        )
+    if found is None and (renamed := _find_by_records(client, name)):
+        raise LabError(
+            f"the experiment {name} was renamed to {renamed.name!r} in the MLflow UI: rename it back to {name} there; "
+            "else give the study another name."
+        )
+    return found
+
+
+def _find_by_records(client: MlflowClient, study: str) -> Experiment | None:
+    """Return the experiment that holds runs or predictions of a study, whatever it is called now."""
+    ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
+    for rule in (f"tags.study = '{study}'", f"params.study = '{study}'"):
+        for run in client.search_runs(ids, rule, ViewType.ALL, max_results=1):
+            return client.get_experiment(run.info.experiment_id)
+    return None
+
+
+@contextmanager
+def answering(store: Store, what: str) -> Iterator[None]:
+    """Say in one sentence what can't be done where a store doesn't answer: MLflow raises whatever lies below it raises.
+
+    Raises:
+        LabError: `what`, with the address and the reason.
+    """
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        raise LabError(
+            f"{what}: {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: run `cnnlab doctor`, and then "
+            "this again."
+        ) from None
 
 
 def find_store() -> Store:
