@@ -84,6 +84,8 @@ class Config(Params):
         """
         if self.norm == "group" and self.norm_groups == 1:  # this is how layer normalisation is built
             return replace(self, norm="layer").canonical()
+        if self.optimizer == "adam" and not self.weight_decay:  # in which alone it differs from AdamW
+            return replace(self, optimizer="adamw").canonical()
         idle = {
             "norm_groups": self.norm != "group",
             "residual": not any(a == b for a, b in _channels(self)),

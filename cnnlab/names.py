@@ -2,7 +2,7 @@
 
 from cnnlab.errors import LabError
 
-MARKS = "-_.,=+()@ "  # beside letters and digits
+MARKS = "-_.,=+()@' "  # beside letters and digits
 LONGEST = {"study": 64, "owner": 64, "arm": 200}  # characters
 
 

@@ -28,7 +28,7 @@ ARMS = {
     "norm": replace(SMALL, norm="batch"),
     "both": replace(SMALL, dropout=0.5, norm="batch"),
 }
-STUDY = small_study("it's my study / übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
+STUDY = small_study("it's my study, übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
 WORDS = {"confidence": 70, "because": "a mechanism,\nin two lines", "if_refuted": "it is not so"}
 WHY = "Größere Schritte | *weniger* Rauschen.\n\n- Punkt eins\n- `code`, and <b>HTML</b>\n\n![x](y.png)"
 NEXT = "Mehr Seeds: 10 → 20."

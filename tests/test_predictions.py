@@ -48,7 +48,7 @@ def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, gri
     assert "differs by less than 0.020 nats, over 2 seeds" in none.sentence()
     both = {"dropout": 0.5, "norm": "batch"}
     synergy = predict(grid, interaction=both, **(CLAIM | {"direction": "synergy"}))
-    assert synergy.direction == "lower"  # of a loss, less is better
+    assert synergy.claim.direction == "lower"  # of a loss, less is better
     assert "is lower than the two effects add up to, which is synergy" in synergy.sentence()
     assert synergy.contrast.weights == {
         "dropout=0.0, norm=none": 1.0,
@@ -63,7 +63,7 @@ def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -
     written = predict(study, arm="dropout=0.5", at_least_sesoi=True, builds_on="01-baseline", **CLAIM)
     (record,) = load_records(connect(quiet))
     assert Prediction.from_record(record) == written
-    assert written.because == CLAIM["because"]
+    assert written.claim.because == CLAIM["because"]
     assert record.is_whole
     assert record.content["previous"] == START
     params = connect(quiet).client.get_run(record.run_id).data.params
@@ -164,7 +164,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"direction": "better"}, "choose higher, lower, none"),
         ({"direction": "synergy"}, "choose higher, lower, none"),
         ({"size": None}, "size is missing"),
-        ({"size": 3}, "give two numbers"),
+        ({"size": 3}, "size=3 is not possible: it should be two numbers"),
         ({"size": (-3, -1)}, "both positive"),
         ({"size": (3, 1)}, "smallest and largest"),
         ({"direction": "none"}, "no difference has no size"),

@@ -82,12 +82,12 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [
-        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": ()}, "a study has 1 to 1,000 seeds"),
         ({"seeds": (1, 1)}, "each once"),
         ({"vary": {"dropout": (0.1, 0.3)}}, "no control"),
         ({"vary": {"norm": "batch"}}, "give a tuple of values"),
         ({"vary": {"dropout": (0.0, 0.5)}, "arms": {"a": BASE}}, "not both"),
-        ({"arms": {"a": BASE, "b": BASE}}, "are the same config"),
+        ({"arms": {"a": BASE, "b": BASE}}, "they have the same config"),
         (
             {"base": BASE, "seeds": (0, 1), "arms": {"a": BASE, "b": replace(BASE, seed=1)}},
             "'a' with seed 1 is the same run as 'b' with seed 0. Give one of the two arms a seed further away",
@@ -212,16 +212,30 @@ def test_runs_of_another_owner_do_not_count(
 
 
 def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study, small_data: Data) -> None:
-    store, valid = connect(quiet), small_data.valid
+    store, (train, valid) = connect(quiet), (small_data.train, small_data.valid)
     runs = predicted(study).run(store, quiet, progress=False)
-    other = Data(small_data.train, Split(valid.x.flip(3), valid.y))
-    with pytest.raises(LabError, match="give the study on these images a name of its own"):
-        study.run(other, store, quiet, progress=False)
-    mirrored = predicted(small_study("my-mirrored", "?", study.base, study.seeds, vary=study.vary))
-    again = mirrored.run(other, store, quiet, progress=False)
-    assert (again["reused_from"] == "").all() and len(again) == len(runs)
-    assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
-    assert again["loss/train_eval"].tolist() == runs["loss/train_eval"].tolist()
+    others = {
+        "mirrored": Data(train, Split(valid.x.flip(3), valid.y)),
+        "augmented": Data(Split(train.x.flip(3), train.y), valid),
+        "label-noise": Data(Split(train.x, train.y.roll(1)), valid),
+    }
+    for name, other in others.items():
+        changed = dataclasses.replace(study, data=other)
+        with pytest.raises(LabError, match="give the study on these images a name of its own"):
+            changed.run(store, quiet, progress=False)
+        named = predicted(dataclasses.replace(changed, name=f"my-{name}"))
+        again = named.run(store, quiet, progress=False)
+        assert (again["reused_from"] == "").all() and len(again) == len(runs)
+        assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
+        assert (again["fact.data_sha256"] == other.sha256()).all()
+        assert verdict(named, store)[0].outcome not in ("waiting", "withheld")
+
+
+def test_what_was_predicted_of_other_images_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
+    fashion = dataclasses.replace(study, data=None)
+    predicted(fashion)
+    with pytest.raises(LabError, match="its images are others"):
+        study.run(connect(quiet), quiet, progress=False)
 
 
 def test_an_interval_is_the_t_interval() -> None:

@@ -224,7 +224,7 @@ def test_6_nor_one_that_knew_it_from_a_trial_of_a_search(home: Path, small_data:
     for seed in (0, 1):
         config = replace(SMALL, dropout=0.5, seed=seed)
         run = client.create_run(connect(quiet).experiment_id("search"), tags={"kind": "trial", "owner": "a student"})
-        for name, value in dataclasses.asdict(config).items():
+        for name, value in config:
             client.log_param(run.info.run_id, name, value)
         client.log_metric(run.info.run_id, "final/loss/valid", 1.0)
     predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **UP)

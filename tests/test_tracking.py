@@ -10,7 +10,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import mlflow
@@ -75,7 +74,7 @@ def recorded(home: Path, small: Config, small_data: Data) -> tuple[str, Result]:
 
 def test_params_are_the_config_and_nothing_else(recorded: tuple[str, Result]) -> None:
     run = MlflowClient().get_run(recorded[0])
-    assert set(run.data.params) == {field.name for field in fields(Config)}
+    assert set(run.data.params) == set(Config.model_fields)
     assert from_params(Config, run.data.params) == recorded[1].config
     assert run.info.status == "FINISHED"
 

@@ -58,14 +58,15 @@ def run_study(
     A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
 
     Raises:
-        LabError: nothing was predicted; another command is running this study; finished runs have another network than
-            the code builds now; or some runs failed (all others are finished by then).
+        LabError: nothing was predicted; another command is running this study; it has runs on other images, or of
+            another network than the code builds now; or some runs failed (all others are finished by then).
         Stopped: it was interrupted; what was measured is kept.
     """
     store = store or connect(say)
     with _alone(study), stopping("study.run()"):
         deliver_leftovers(say)
         finished = results(study, store)
+        _refuse_other_images(study, store)
         predictions = {} if explore else _predictions(study, store)
         _refuse_another_network(study, finished)
         close_dead_runs(store, study.name, owner(), say)
@@ -98,6 +99,20 @@ def _alone(study: Study) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_other_images(study: Study, store: Store) -> None:
+    """Keep runs on different images in different experiments, where nobody takes their means together.
+
+    Raises:
+        LabError: this owner has runs of the study on other images.
+    """
+    runs = load_runs(store, study.name)
+    images = study.images
+    if any(identity.images != images for identity in runs.loc[runs["owner"] == owner(), "identity"]):
+        raise LabError(
+            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
+        )
 
 
 def _predictions(study: Study, store: Store) -> dict[str, Contrast]:

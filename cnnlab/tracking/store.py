@@ -117,7 +117,7 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
 def _find_by_records(client: MlflowClient, study: str) -> Experiment | None:
     """Return the experiment that holds runs or predictions of a study, whatever it is called now."""
     ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
-    for rule in (f"tags.study = '{study}'", f"params.study = '{study}'"):
+    for rule in (f'tags.study = "{study}"', f'params.study = "{study}"'):
         for run in client.search_runs(ids, rule, ViewType.ALL, max_results=1):
             return client.get_experiment(run.info.experiment_id)
     return None
