@@ -61,6 +61,16 @@ def golden_files(store: Store, folder: Path) -> dict[str, str]:
     }
 
 
+def runs_of_golden(folder: Path) -> list[str]:
+    """Return the seals of the runs in the golden file."""
+    return [run["seal"] for run in json.loads((folder / "runs.json").read_text(encoding="utf-8")).values()]
+
+
+def records_of_golden(folder: Path) -> list[str]:
+    """Return the seals of the predictions in the golden file."""
+    return [record["sha256"] for record in json.loads((folder / "records.json").read_text(encoding="utf-8"))]
+
+
 def _verdicts(record: Record) -> dict[str, Any]:
     return {"verdicts": [one.content for one in record.verdicts]}
 
@@ -81,6 +91,7 @@ def _runs(store: Store) -> dict[str, Any]:
     runs = load_runs(store, kind=None).set_index("run_id").loc[one_run_of_each(store)]
     return {
         run_id: to_params(row["config"])
+        | {"seal": row["seal"]}
         | {name: value for name, value in row.items() if "/" in str(name) or str(name).startswith("fact.")}
         for run_id, row in runs.iterrows()
     }

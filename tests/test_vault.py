@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnlab.config import BASE, replace
-from cnnlab.data import Batches, Data, read_test
+from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry import vault
 from cnnlab.inquiry.statistics import t_interval
@@ -22,7 +22,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.run_logger import load_weights
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
-from cnnlab.tracking.test_set import num_readings
+from cnnlab.tracking.test_set import num_readings, read_test_set
 from tests.helpers import free_port, quiet
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
@@ -117,7 +117,7 @@ def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Op
 
 
 def test_the_results_are_those_of_the_kept_weights(store: Store, openings: tuple[Opening, Opening]) -> None:
-    test = read_test(quiet, "a test of the vault")
+    test = read_test_set(store, "a test of the vault", quiet)
     runs = NORM.results(store)
     accuracy = []
     for config, run_id in zip(runs["config"], runs["run_id"], strict=True):

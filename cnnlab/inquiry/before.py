@@ -17,7 +17,7 @@ from cnnlab.tracking.table import Identity
 
 FALSE_SUPPORT = 2.5  # percent of studies without an effect in which one claim is "supported" all the same, at most
 NAMED = 3  # other owners
-SEALS = Path(__file__).parent / "shipped.txt"  # of the runs that come with the lab, one a line
+SEALS = Path(__file__).parent / "shipped.txt"  # of what comes with the lab, one per line
 
 
 def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
@@ -114,5 +114,5 @@ def _asked_at_once(prediction: Prediction, predictions: list[Prediction]) -> str
 
 @cache
 def shipped_seals() -> frozenset[str]:
-    """Return the seals of the runs that come with the lab."""
+    """Return the seals of the predictions and runs that come with the lab."""
     return frozenset(SEALS.read_text(encoding="utf-8").split())
