@@ -47,7 +47,7 @@ def in_plain_words(error: Exception, file: Path) -> str:
     reason = str(error).splitlines()[0]
     if "readonly database" in reason or "disk is full" in reason:
         return f"{file} can't be written to ({reason}): mend that, or set CNNLAB_HOME to a folder of your own."
-    mend = "take it from version control or a backup, or move it away"
+    mend = "it is damaged, or something else. Take it from version control or a backup, or move it away"
     return f"{file} can't be read as an MLflow store ({reason}): {mend}."
 
 
