@@ -86,6 +86,7 @@ def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: st
         result = fit(config, data, [EpochsToMlflow()], title=name, probes=False)  # only the score counts here
         mlflow.log_metrics({f"final/{name}": value for name, value in result.final.items()}, step=config.epochs)
         mlflow.set_tags({f"fact.{name}": value for name, value in result.facts.items()})
+    # MLflow 3 asks for an example: mlflow.pytorch.log_model(result.model, name="model", input_example=x[:2].numpy())
     score = {"loss": result.final["loss/valid"], "accuracy": result.final["accuracy/valid"]}
     return score | {"status": STATUS_OK, "params": to_params(config)}
 

@@ -3,9 +3,12 @@
 Every command loads what it needs when it runs, so that `cnnlab --help` answers at once.
 """
 
+import errno
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -225,7 +228,12 @@ def results(write: bool) -> None:
 
     store = connect(say)
     if write:
-        write_results(store, paths.project_root() / "README.md")
+        readme = paths.project_root() / "README.md"
+        if not readme.is_file():
+            raise LabError(
+                f"there is no {readme} to write into: run this in the lab's own folder, without CNNLAB_HOME."
+            )
+        write_results(store, readme)
     say(f"\n{results_text(store)}")
 
 
@@ -363,13 +371,22 @@ def status() -> None:
         raise SystemExit(1)
 
 
+@server.command("command")
+def by_hand() -> None:
+    """Print the command that starts the server of this folder by hand, in any terminal."""
+    from cnnlab import server as mlflow_server
+
+    command = mlflow_server.command()
+    say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
+
+
 @cli.command(short_help="Open the shared views in the MLflow UI.")
 @click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open the first in a browser.")
 def ui(in_browser: bool) -> None:
     """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
     from cnnlab import server as mlflow_server
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow_server.start(say)
 
     from cnnlab.reporting.text import links
@@ -402,7 +419,27 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         say("\nStopped. What was measured is kept; the same command goes on from here.", err=True)
         code = 130
+    except Exception as error:
+        if (said := _of_the_surroundings(error)) is None:
+            raise
+        say(f"Error: {said}", err=True)
+        code = 1
     sys.exit(code)
+
+
+def _of_the_surroundings(error: Exception) -> str | None:
+    """Return in a sentence what the disk or the database refused; None where an error is of another kind."""
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+        return (
+            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): mend that, then do this again."
+        )
+    if "(sqlite3.OperationalError)" not in str(error):
+        return None
+    from cnnlab.tracking.schema import in_plain_words
+    from cnnlab.tracking.store import find_store
+
+    store = find_store()
+    return in_plain_words(error, store.file) if store.file else None
 
 
 def _end_cleanly(_signal: int, _frame: FrameType | None) -> None:

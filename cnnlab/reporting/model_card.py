@@ -54,7 +54,11 @@ Nothing is done to the images but to shift and scale them.
 **What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
 
-    model = mlflow.pytorch.load_model("{ADDRESS}")  # after cnnlab.connect()
+    import cnnlab, mlflow
+    cnnlab.connect()
+    x = (pixels / 255 - {MEAN:.4f}) / {SD:.4f}  # pixels: uint8 (B, 1, 28, 28)
+    model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
+    logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 
 **What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
 

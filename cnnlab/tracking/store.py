@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Literal
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 
 from cnnlab import paths, server
 from cnnlab.errors import LabError
@@ -24,6 +26,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
+# What they would log of an error of the database is in the error too.
+for chatty in ("mlflow.store.db.utils", "sqlalchemy.pool"):
+    logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,11 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """The address at this moment."""
+        """The address at this moment.
+
+        Raises:
+            LabError: the project's server holds an `mlflow.db` that was deleted or replaced.
+        """
         if self.chosen:
             return self.chosen
         port = server.port()
@@ -55,6 +64,13 @@ class Store:
         if not self.is_project:
             return "environment"
         return "embedded" if is_sqlite(self.uri) else "server"
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file of the store, None where it is a server elsewhere; the project's has one on either way."""
+        if self.is_project:
+            return paths.database()
+        return Path(make_url(self.uri).database or "") if is_sqlite(self.uri) else None
 
     @property
     def client(self) -> MlflowClient:
@@ -142,8 +158,20 @@ def answering(store: Store, what: str) -> Iterator[None]:
 
 
 def find_store() -> Store:
-    """Return the store that runs go to: that of `MLFLOW_TRACKING_URI` if it is set, else the project's own."""
-    return Store(os.environ.get("MLFLOW_TRACKING_URI") or None)
+    """Return the store that runs go to: that of `MLFLOW_TRACKING_URI` if it is set, else the project's own.
+
+    Raises:
+        LabError: `MLFLOW_TRACKING_URI` is something that can't be a store of this lab, such as a folder.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if chosen and not re.match(r"https?://[^/]|sqlite:///[^?]", chosen):
+        is_folder = chosen.startswith("file:") or "://" not in chosen
+        raise LabError(
+            f"MLFLOW_TRACKING_URI is {chosen!r}, {'a folder of files, ' if is_folder else ''}which isn't a store that "
+            "this lab can use: set it to a server (http://...) or an SQLite file (sqlite:///...), or unset it to use "
+            "this folder's mlflow.db."
+        )
+    return Store(chosen or None)
 
 
 @cache
