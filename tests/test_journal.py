@@ -58,7 +58,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         store = connect(quiet)
         changes = {"dropout": 0.5, "norm": "batch"}
-        predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.05, **WORDS)
+        predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.03, **WORDS)
         predict(STUDY, trend="dropout", metric="accuracy/valid", direction="lower", size=(1, 30), **WORDS)
         predict(STUDY, arm="much", metric="gap/train_mode", direction="lower", size=(0.01, 2), **WORDS)
         predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # measured in no control

@@ -32,15 +32,18 @@ def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.
 
 def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
-    at least once, whatever became of them, in whichever study or search."""
-    wanted = {_known_by(prediction, identity) for identity in prediction.contrast.runs(prediction.contrast.new)}
+    at least once, whatever became of them, in whichever study or search. Runs whose images aren't known count."""
+    contrast = prediction.contrast
+    wanted = {_look_alike(prediction, identity) for identity in contrast.runs(contrast.new)}
     theirs = _earlier(prediction, runs)
     theirs = theirs[theirs["owner"] == prediction.record.owner].drop_duplicates("identity")
-    return [run["run_id"] for _, run in theirs.iterrows() if _known_by(prediction, run["identity"]) in wanted]
+    alike = [_look_alike(prediction, identity) for identity in theirs["identity"]]
+    known = [Identity(one.config, one.images or contrast.images) in wanted for one in alike]
+    return list(theirs.loc[known, "run_id"])
 
 
-def _known_by(prediction: Prediction, identity: Identity) -> Identity:
-    """Return the identity whose result tells that of another: in another precision, a run comes out nearly the same."""
+def _look_alike(prediction: Prediction, identity: Identity) -> Identity:
+    """Return what a run has in common with those whose result tells its own: its precision changes next to nothing."""
     if "precision" in prediction.contrast.factors:
         return identity
     return Identity(replace(identity.config, precision="auto"), identity.images)

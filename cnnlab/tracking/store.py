@@ -151,10 +151,10 @@ def answering(store: Store, what: str) -> Iterator[None]:
     except LabError:
         raise
     except Exception as error:
-        raise LabError(
-            f"{what}: {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: run `cnnlab doctor`, and then "
-            "this again."
-        ) from None
+        is_held = "database is locked" in str(error)
+        why = "another program is writing to it" if is_held else f"it doesn't answer ({first_line(error)})"
+        mend = "stop that program" if is_held else "run `cnnlab doctor`"
+        raise LabError(f"{what}: {store.uri}, {why}. Nothing is lost: {mend}, and then run this again.") from None
 
 
 def find_store() -> Store:
