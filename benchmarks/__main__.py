@@ -21,24 +21,28 @@ MODULES = {
     "probes": "probing",
     "estimators": "estimators",
     "precision": "precision",
+    "reproduction": "reproduction",
 }
-ONLY_WHEN_NAMED = ("precision",)  # hours, where the processor has to emulate bf16
+ONLY_WHEN_NAMED = ("precision", "reproduction")  # an hour; hours, where the processor has to emulate bf16
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(MODULES)))
-@click.option("--repeats", type=click.IntRange(1), help="Repetitions (in precision: seeds).  [default: its own]")
+@click.option(
+    "--repeats", type=click.IntRange(1), help="Repetitions (in precision and reproduction: seeds).  [default: its own]"
+)
 @click.option("--quick", is_flag=True, help="Tiny sizes, to see whether it works.")
 @click.option("--write", is_flag=True, help="Write the tables into benchmarks/results instead of printing them.")
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where precision keeps its MLflow store, to go on from.  [default: benchmarks/store]",
+    help="Where precision and reproduction keep what they trained, to go on from.  [default: benchmarks/store]",
 )
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
-    """Measure the lab against its peers; without a NAME everything but precision.
+    """Measure the lab against its peers; without a NAME everything but precision and reproduction.
 
-    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators and precision.
+    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators, precision and
+    reproduction.
     """
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
     failed = []

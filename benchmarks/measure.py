@@ -60,8 +60,12 @@ def column(measured: list[Measured], name: str) -> list[float]:
     return [one[name] for one in measured]
 
 
-def in_fresh_process(function: Callable[..., Measured], show: bool = False, **arguments: Any) -> Measured:
-    """Call a module's function in a new Python process and return what it measured; `show` lets its output through.
+def in_fresh_process(
+    function: Callable[..., Measured], show: bool = False, variables: dict[str, str] | None = None, **arguments: Any
+) -> Measured:
+    """Call a module's function in a new Python process and return what it measured.
+
+    `show` lets its output through; `variables` are set in its environment.
 
     Raises:
         BenchmarkError: the process failed.
@@ -72,7 +76,9 @@ def in_fresh_process(function: Callable[..., Measured], show: bool = False, **ar
         command += [json.dumps(arguments), str(answer)]
         with log.open("w") as output:  # not a pipe: a process that stays behind would keep it open
             target = None if show else output
-            done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=target, stderr=target)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment() | (variables or {}), stdout=target, stderr=target
+            )
         if done.returncode:
             tail = log.read_text(errors="replace")[-3000:]
             raise BenchmarkError(f"{function.__module__}:{function.__name__} failed with {arguments}:\n{tail}")

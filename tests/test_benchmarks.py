@@ -6,8 +6,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from benchmarks import precision
+from benchmarks import precision, reproduction
 from benchmarks.configs import FACTORS, design, screening
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.models import build_model, num_parameters
@@ -28,7 +29,17 @@ def test_a_benchmark_runs_from_the_command_line() -> None:
 def test_the_benchmarks_explain_themselves() -> None:
     command = [sys.executable, "-m", "benchmarks", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in ("throughput", "study", "overhead", "accuracy", "startup", "engines", "probes", "precision"):
+    for name in (
+        "throughput",
+        "study",
+        "overhead",
+        "accuracy",
+        "startup",
+        "engines",
+        "probes",
+        "precision",
+        "reproduction",
+    ):
         assert name in done.stdout
 
 
@@ -45,6 +56,35 @@ def test_two_precisions_are_equivalent_only_if_the_whole_interval_says_so() -> N
     assert cells[1:] == ("5", "+3.00", "1.58", "+1.04 to +4.96", "±0.3", "not shown")
     assert precision.row(size, accuracy, [-0.01, 0.0, 0.01])[-1] == "yes"
     assert precision.row(size, accuracy, [-0.6, 0.0, 0.6])[-1] == "not shown"  # no difference, but far too few
+
+
+def seeds_with(*losses: float) -> pd.DataFrame:
+    """Runs of an arm by seed, equal in accuracy."""
+    return pd.DataFrame({"accuracy/valid": 0.8, "loss/valid": losses}, index=range(len(losses)))
+
+
+def test_a_processor_is_compared_with_the_same_seed_and_the_spread_is_that_of_the_seeds() -> None:
+    recorded, now = seeds_with(0.500, 0.510, 0.520), seeds_with(0.501, 0.506, 0.522)
+    cells = reproduction.row(reproduction.KINDS[0], precision.METRICS[1], recorded, now)
+    assert cells == ("02-dropout, dropout=0.0: loss, nats", "3", "0.0100", "0.0020", "0.0038", "0.0040", "0.40")
+    diverged = reproduction.row(reproduction.KINDS[0], precision.METRICS[1], seeds_with(0.5, float("nan")), now[:2])
+    assert diverged[2:] == ("diverged", "diverged", "diverged", "diverged", "-")
+
+
+def test_beyond_the_bound_it_counts_whether_the_arm_is_stable() -> None:
+    close, wide = seeds_with(0.500, 0.501, 0.502), seeds_with(0.5, 0.7, 0.9)
+    for recorded, off, shares in ((close, 0.009, (1, 0, 0)), (close, 0.05, (0, 0, 1)), (wide, 0.05, (0, 1, 0))):
+        assert reproduction.share_of_verdicts(recorded, recorded.add([0, off]), 2, is_same=True) == shares
+    assert reproduction.share_of_verdicts(close, close, 2, is_same=False) == (1, 0, 0)  # another seed is no further off
+    assert reproduction.share_of_verdicts(wide, wide, 2, is_same=False) == (0, 1, 0)
+
+
+def test_what_is_trained_is_kept_and_not_trained_again(tmp_path: Path) -> None:
+    file, kind = tmp_path / "store" / "runs.jsonl", reproduction.KINDS[0]
+    for seeds in ((0,), (0, 1), (0, 1)):
+        wanted = [(*kind, seed) for seed in seeds]
+        reproduction.train(str(file), wanted, "float32", "float32", is_quick=True)
+        assert list(reproduction.read(file).index) == [("float32", *kind, seed) for seed in seeds]
 
 
 def test_a_report_is_a_markdown_table() -> None:

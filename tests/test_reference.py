@@ -1,8 +1,7 @@
-"""The reference runs: beside a student's verdict, trained again, as a champion; on small images."""
+"""The reference runs: beside a student's verdict, and as a champion; on small images."""
 
 import dataclasses
 import shutil
-import sqlite3
 from pathlib import Path
 
 import mlflow
@@ -16,7 +15,6 @@ from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry import reference
 from cnnlab.inquiry.examples import predict_examples
-from cnnlab.inquiry.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.statistics import contrast_effect
 from cnnlab.reporting.confront import confront
 from cnnlab.reporting.journal import journal_file
@@ -94,38 +92,6 @@ def test_another_question_gets_no_reference(shipped: Store, small_data: Data, sm
         predicted(study)
         study.run(shipped, quiet, progress=False)
         assert confront(study, shipped).references == (None,)
-
-
-def test_a_run_is_reproduced_to_the_last_bit_and_a_changed_record_is_not(
-    shipped: Store, small_data: Data, home: Path
-) -> None:
-    (run_id,) = one_run_of_each(shipped)
-    again = reproduce(run_id, shipped, small_data, progress=False)
-    assert again.is_identical and again.is_reproduced and again.n == 2 and not again.differs
-    assert "Reproduced: identical to the last bit." in str(again)
-    now, apart = again.table.loc["loss/valid", ["now", "apart"]]
-
-    change_metric(home, run_id, "final/loss/valid", now + 0.99 * apart)  # as another kind of processor may have it
-    near = reproduce(run_id, shipped, small_data, progress=False)
-    assert not near.is_identical and near.is_reproduced
-    assert "no further off than two of its 2 other seeds may be" in str(near)
-
-    change_metric(home, run_id, "final/loss/valid", now + 1.01 * apart)
-    far = reproduce(run_id, shipped, small_data, progress=False)
-    assert not far.is_reproduced and "NOT REPRODUCED" in str(far)
-    with pytest.raises(LabError, match="no finished run 'nonsense'"):
-        reproduce("nonsense", shipped, small_data)
-
-    shipped.client.delete_run(run_id)
-    (another,) = one_run_of_each(shipped)  # a run that was deleted in the UI is no longer one to train again
-    assert another != run_id
-
-
-def change_metric(home: Path, run_id: str, name: str, value: float) -> None:
-    """Change a number past MLflow."""
-    with sqlite3.connect(home / "mlflow.db") as database:
-        for table in ("metrics", "latest_metrics"):
-            database.execute(f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?", (value, run_id, name))
 
 
 def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, small_data: Data) -> None:
