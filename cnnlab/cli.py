@@ -193,7 +193,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-    from cnnlab.inquiry.reproduce import reproduce_random  # type: ignore
+    from cnnlab.inquiry.reproduce import reproduce_random
     from cnnlab.inquiry.review import review as look
     from cnnlab.reporting.text import review_text
     from cnnlab.tracking.entries import empty_reflections
