@@ -1,7 +1,7 @@
 """The fingerprint of the code that trains, as it was released: runs with other code are noted by the lab.
 
-    uv run .ci/released.py            # is the one on record right?
-    uv run .ci/released.py --write    # after a change of that code
+uv run .ci/released.py            # is the one on record right?
+uv run .ci/released.py --write    # after a change of that code
 """
 
 import sys

@@ -193,7 +193,6 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-    from cnnlab.inquiry.reproduce import reproduce_random
     from cnnlab.inquiry.review import review as look
     from cnnlab.reporting.text import review_text
     from cnnlab.tracking.entries import empty_reflections
@@ -211,9 +210,12 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
             said = found.find_head(head)
             say(f"\n{said or 'The head is that of nobody here: something before it was changed, or is missing.'}")
             is_well = bool(said)
-        for one in reproduce_random(opened, again or 0):
-            say(f"\n{one}")
-            is_well = is_well and (isinstance(one, str) or one.is_reproduced)
+        if again:
+            from cnnlab.inquiry.reproduce import reproduce_random
+
+            for one in reproduce_random(opened, again):
+                say(f"\n{one}")
+                is_well = is_well and (isinstance(one, str) or one.is_reproduced)
     if not (found.is_intact and is_well):
         raise SystemExit(1)
 

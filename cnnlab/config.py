@@ -73,8 +73,26 @@ class Config(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if problem := _impossible(self):
-            raise ConfigError(problem)
+        last_batch = self.train_images % self.batch_size or self.batch_size
+        rules = {
+            f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).": self.kernel_size % 2,
+            f"{len(self.blocks)} blocks are not possible: each halves the sides, and {IMAGE_SIZE} pixels can be halved "
+            "4 times; put more convolutions in a block instead, such as ((2, 32), (2, 64)).": (
+                IMAGE_SIZE >> len(self.blocks)
+            ),
+            f"norm_groups={self.norm_groups} is not possible: it should divide the channels of every block.": (
+                self.norm != "group" or all(channels % self.norm_groups == 0 for _, channels in self.blocks)
+            ),
+            f"batch_size={self.batch_size} is not possible: it should be at most train_images={self.train_images}.": (
+                self.batch_size <= self.train_images
+            ),
+            f"head_norm='batch' is not possible with batch_size={self.batch_size}, train_images={self.train_images}: "
+            "an epoch would end in a batch of one image, which has no variance; change one of the two, so that every "
+            "batch holds at least two images.": self.head_norm != "batch" or last_batch > 1,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise ConfigError(problem)
         return self
 
     def canonical(self) -> Self:
@@ -103,38 +121,6 @@ def _channels(config: Config) -> list[tuple[int, int]]:
     """Return the channels that go in and out of every convolution."""
     widths = [1] + [channels for convs, channels in config.blocks for _ in range(convs)]
     return list(itertools.pairwise(widths))
-
-
-def _impossible(config: Config) -> str | None:
-    """Return why these values can't go together, or None where they can."""
-    if config.kernel_size % 2 == 0:
-        return f"kernel_size={config.kernel_size} is not possible: it should be odd (1, 3, 5, ...)."
-    side = IMAGE_SIZE
-    for _ in config.blocks:
-        side //= 2
-    if side < 1:
-        return (
-            f"{len(config.blocks)} blocks are not possible: each halves the image, and {IMAGE_SIZE} pixels "
-            "can be halved 4 times; put more convolutions in a block instead, such as ((2, 32), (2, 64))."
-        )
-    if config.norm == "group":
-        for _, channels in config.blocks:
-            if channels % config.norm_groups:
-                return (
-                    f"norm_groups={config.norm_groups} is not possible with a block of {channels} channels: "
-                    "the number of groups should divide the channels of every block."
-                )
-    if config.batch_size > config.train_images:
-        return (
-            f"batch_size={config.batch_size} is not possible: it should be at most train_images={config.train_images}."
-        )
-    if config.head_norm == "batch" and (config.batch_size == 1 or config.train_images % config.batch_size == 1):
-        return (
-            f'head_norm="batch" is not possible with batch_size={config.batch_size} and train_images='
-            f"{config.train_images}: the last batch of an epoch would hold a single image, which has no variance; "
-            "change one of the two numbers, so that every batch holds at least two images."
-        )
-    return None
 
 
 # The plain baseline of the course: no normalisation, no dropout.

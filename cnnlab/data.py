@@ -18,18 +18,7 @@ from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, TRAIN_IMAGES
 from cnnlab.errors import LabError
 from cnnlab.sources import load_training_arrays
 
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALID_PER_CLASS = 500
 SPLIT_SEED = 2017  # the year of the data set; one number for everybody, so that all validate on the same images
 MEAN, SD = 0.2860, 0.3530  # of the pixels of the 60,000 training images, on a scale of 0 to 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace as replace_fields
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, small: Config, small_data: Data) -> None:
     arms = {"fits": small, "too many": replace(small, train_images=700)}
     study = small_study("tiny-fails", "?", small, (0, 1), arms=arms, roles={"train_images": "scientific"})
-    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 0: .*train_images=700"):
+    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 1 of 2: .*train_images=700"):
         predicted(study).run(say=quiet, progress=False)
     assert list(study.results()["arm"]) == ["fits", "fits"]
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
@@ -245,9 +246,9 @@ from tests.helpers import predicted, stripes
 
 print("the script runs")
 small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=1)
-study = predicted(small_study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 many = Data(stripes(55_000, seed=0), stripes(500, seed=1))  # far more than a pipe holds
-print(len(run_study(study, many, engine="local", progress=False)), "runs")
+study = predicted(Study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}, data=many))
+print(len(run_study(study, engine="local", progress=False)), "runs")
 """
 
 
@@ -272,12 +273,13 @@ def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
     home: Path, study: Study, small_data: Data
 ) -> None:
     many = Data(stripes(55_000, seed=0), small_data.valid)  # far more than a pipe holds
+    study = replace_fields(study, data=many)
     nothing = shutil.which("false")  # a program that ends at once, in place of Python
     assert nothing
     resource_tracker.ensure_running()  # this one is started in the same way
     multiprocessing.set_executable(nothing)
     try:
         with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):
-            predicted(study).run(many, say=quiet, engine="local", progress=False)
+            predicted(study).run(say=quiet, engine="local", progress=False)
     finally:
         multiprocessing.set_executable(sys.executable)

@@ -40,7 +40,7 @@ def test_the_notebook_runs_top_to_bottom(
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(home)}})
     client.execute()
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    assert "7 checks passed" in "".join(texts(outputs["sanity"]))
+    assert "6 checks passed" in "".join(texts(outputs["sanity"]))
     assert "Noise floor: equal runs differ" in "".join(texts(outputs["dropout-power"]))
     for study in ("baseline", "dropout", "dropout-long", "lr", "norm", "tiny", "combined"):
         shown = "".join(texts(outputs[f"{study}-verdict"]))

@@ -18,6 +18,7 @@ from cnnlab.config import BASE, Config
 from cnnlab.inquiry.metrics import METRICS
 from cnnlab.params import from_params
 from cnnlab.reporting.figures import plot_isolation
+from cnnlab.studies.seeds import my_seeds
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.entries import entries
 from tests.helpers import quiet, wait_for
@@ -61,7 +62,9 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     assert parent.data.metrics["search/best_loss"] == pytest.approx(best["final/loss/valid"])
     assert f"{100 * best['final/accuracy/valid']:.2f} %" in stdout
     confirmed = [run for run in runs if run.data.tags["kind"] == "run"]
-    assert sorted(int(run.data.params["seed"]) for run in confirmed) == [100, 100, 101, 101]
+    fresh = my_seeds(2, first=100)
+    assert sorted(int(run.data.params["seed"]) for run in confirmed) == sorted(2 * fresh)
+    assert {run.data.params["seed"] for run in below} == {str(my_seeds(1)[0])}
     gain = re.search(r"Winner - baseline: (\S+) pp, 95 % interval \[(\S+), (\S+)\] over 2 pairs", stdout)
     assert gain
     logged = [parent.data.metrics[f"confirmed/gain_{part}"] for part in ("pp", "low_pp", "high_pp")]

@@ -35,7 +35,6 @@ from cnnlab.errors import LabError
 from cnnlab.models import build_model
 from cnnlab.reporting.model_card import register_champion
 from cnnlab.studies.engines import choose_engine
-from cnnlab.studies.study import Study
 from cnnlab.tracking import schema
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
@@ -43,7 +42,7 @@ from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.snapshot import snapshot
 from cnnlab.tracking.store import Store, find_store
 from cnnlab.training import fit
-from tests.helpers import free_port, predicted, quiet, wait_for
+from tests.helpers import free_port, predicted, quiet, small_study, wait_for
 
 ROOT = Path(__file__).parents[1]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -508,8 +507,8 @@ def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small
 
 def test_the_code_of_a_champions_card_gives_its_logits(home: Path, small: Config, small_data: Data) -> None:
     store = connect(quiet)
-    study = predicted(Study("my-champion", "?", small, (0,), vary={"dropout": (0.0, 0.3)}))
-    runs = study.run(small_data, store, quiet, progress=False)
+    study = predicted(small_study("my-champion", "?", small, (0,), vary={"dropout": (0.0, 0.3)}))
+    runs = study.run(store, quiet, progress=False)
     card = register_champion(str(runs["run_id"].iloc[0]), store, small_data)
     code = "\n".join(line.removeprefix("    ") for line in card.splitlines() if line.startswith("    "))
     shown = {"pixels": small_data.valid.x.numpy()}

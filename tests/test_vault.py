@@ -175,3 +175,11 @@ def test_the_interval_over_seeds_and_images_covers(
 
 def test_without_any_spread_the_interval_is_a_point() -> None:
     assert crossed_interval(np.full((3, 50), 2.0), np.random.default_rng(0)) == (2.0, 2.0)
+
+
+def test_without_a_difference_between_images_the_crossed_interval_is_that_of_the_seeds() -> None:
+    """Three seeds say little about their spread; the bootstrap alone would take it for a fifth smaller."""
+    by_seed = np.array([0.0, 1.0, 2.0])
+    low, high = crossed_interval(np.repeat(by_seed[:, None], 500, axis=1), np.random.default_rng(0))
+    alone = t_interval(by_seed)
+    assert (low, high) == pytest.approx((alone.low, alone.high), rel=0.06)

@@ -12,6 +12,7 @@ from scipy import stats
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
+from cnnlab.inquiry.fairness import NEEDED
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.tracking.connection import connect
@@ -173,6 +174,21 @@ def test_a_fact_that_was_not_measured_cannot_be_known(arm_prediction: Prediction
         "module_tree was not measured in 6 of 6 runs.",
         "steps was not measured in 6 of 6 runs.",
     ]
+
+
+@pytest.mark.parametrize("fact", NEEDED)
+def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
+    some = changed(runs, DROPOUT, f"fact.{fact}", None)
+    found = judge(arm_prediction, GRID, some, [])
+    assert found.outcome == "withheld"
+    assert found.fairness.unknown == [f"{fact} was not measured in 3 of 6 runs."]
+    assert len(NEEDED) == 8
+
+
+def test_other_images_are_no_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    for fact, value in {"outcome": "diverged at step 7", "valid_sha256": "0"}.items():
+        runs = changed(runs, DROPOUT, f"fact.{fact}", value)
+    assert judge(arm_prediction, GRID, runs, []).outcome == "withheld"
 
 
 def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

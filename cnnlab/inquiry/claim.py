@@ -75,9 +75,8 @@ class Claim(Params):
         return self
 
     def filled(self, kind: str) -> "Claim":
-        """Return the claim with everything said: a direction of the metric, and a smallest effect of interest.
-
-        `kind` is that of the contrast.
+        """Return the claim as it is recorded: with a direction of the metric and a smallest effect of interest, and
+        without what is compared, which the contrast says; `kind` is that of the contrast.
 
         Raises:
             LabError: a direction, size or smallest effect of interest that can't be for this metric and this contrast.
@@ -92,7 +91,8 @@ class Claim(Params):
                 "large one makes 'no difference' easy to claim: say in sesoi_because=... why so much wouldn't matter."
             )
         words = {name: getattr(self, name).strip() for name in ("because", "if_refuted", "sesoi_because", "builds_on")}
-        return replace(self, direction=direction, sesoi=sesoi, **words)
+        compared = {"arm": "", "against": "", "trend": "", "interaction": None}
+        return replace(self, direction=direction, sesoi=sesoi, **words, **compared)
 
     def _check_size(self, direction: Direction, sesoi: float, metric: Metric) -> None:
         unit = metric.unit or "its unit"

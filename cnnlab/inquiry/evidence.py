@@ -45,27 +45,20 @@ def check_evidence(runs: Iterable[RawRun], store: Store, files: Files, shipped: 
     `shipped` are the seals of runs that come with the lab, without their weights.
     """
     found, data = Evidence(), _own_data()
-    generator = torch.Generator().manual_seed(torch.seed() % 2**63)
-    some = torch.randperm(len(data.valid), generator=generator)[:CHECKED_IMAGES] if data else None
+    some = np.random.default_rng().permutation(len(data.valid) if data else 0)[:CHECKED_IMAGES]
     for run in runs:
         try:
             config = from_params(Config, run.params)
         except ConfigError:
             continue  # counted elsewhere
-        wrong = [*_check_finals(run, config, store), *_check_times(run)]
-        missing = []
-        correct = _load_correct(files(run, CORRECT))
-        if correct is None:
-            missing.append(f"no {CORRECT}")
-        elif int(correct.sum()) / len(correct) != run.metrics.get("final/accuracy/valid"):
-            wrong.append(f"its answers to the validation images make an accuracy of {correct.mean():.4f}")
-        weights = files(run, WEIGHTS)
-        if weights is None:
-            missing += [] if run.seal in shipped else [f"no {WEIGHTS}"]
-        elif data and some is not None and correct is not None and images_of(run.tags) == DATA_SHA256:
+        correct, weights = _load_correct(files(run, CORRECT)), files(run, WEIGHTS)
+        wrong = [*_check_finals(run, config, store), *_check_times(run), *_check_correct(run, correct)]
+        if data and weights and correct is not None and images_of(run.tags) == DATA_SHA256:
             wrong += _check_weights(weights, config, data, correct, some)
         found.wrong += [f"{run.label}: {line}." for line in wrong]
-        found.missing += [f"{run.label}: {', '.join(missing)}"] if missing else []
+        needed = {CORRECT: correct} if run.seal in shipped else {CORRECT: correct, WEIGHTS: weights}
+        if missing := [name for name, thing in needed.items() if thing is None]:
+            found.missing.append(f"{run.label}: no {', no '.join(missing)}")
     return found
 
 
@@ -106,7 +99,12 @@ def _load_correct(file: Path | None) -> np.ndarray | None:
         return None
 
 
-def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray, some: torch.Tensor) -> Iterable[str]:
+def _check_correct(run: RawRun, correct: np.ndarray | None) -> Iterable[str]:
+    if correct is not None and int(correct.sum()) / len(correct) != run.metrics.get("final/accuracy/valid"):
+        yield f"its answers to the validation images make an accuracy of {correct.mean():.4f}"
+
+
+def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray, some: np.ndarray) -> Iterable[str]:
     """Let the kept weights classify some validation images again."""
     model = build_model(config).eval()
     try:
@@ -115,9 +113,9 @@ def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray, 
         yield f"its weights don't fit its network ({(str(error).splitlines() or ['?'])[0][:80]})"
         return
     with torch.inference_mode():
-        batches = Batches(data.valid.take(some), EVAL_BATCH)
+        batches = Batches(data.valid.take(torch.from_numpy(some)), EVAL_BATCH)
         now = torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy()
-    other = int((now != correct[some.numpy()]).sum()) if len(correct) == len(data.valid) else len(now)
+    other = int((now != correct[some]).sum()) if len(correct) == len(data.valid) else len(now)
     if other > ROUNDING:
         yield f"its weights give other answers than it recorded, to {other} of {len(now)} validation images"
 

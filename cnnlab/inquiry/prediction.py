@@ -19,8 +19,6 @@ from cnnlab.tracking.ledger import Record, load_records, record_prediction
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import warn_unread
 
-COMPARED = ("arm", "against", "trend", "interaction")  # fields of a claim that its contrast says
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -118,11 +116,12 @@ class Prediction:
         lines = [self.sentence()]
         lines += [line for line in (self.contrast.difference(), self.metric.caution) if line]
         lines += [f"Because: {self.claim.because}", f"If refuted, I conclude: {self.claim.if_refuted}"]
-        lines += [
-            f"So large a smallest effect of interest, because: {why}" for why in [self.claim.sesoi_because] if why
-        ]
-        lines += [f"Builds on: {earlier}" for earlier in [self.claim.builds_on] if earlier]
-        lines += ["On images that aren't Fashion-MNIST's own."] if self.contrast.images != DATA_SHA256 else []
+        if self.claim.sesoi_because:
+            lines.append(f"So large a smallest effect of interest, because: {self.claim.sesoi_because}")
+        if self.claim.builds_on:
+            lines.append(f"Builds on: {self.claim.builds_on}")
+        if self.contrast.images != DATA_SHA256:
+            lines.append("On images that aren't Fashion-MNIST's own.")
         when = f"{self.record.time:%Y-%m-%d %H:%M} UTC"
         lines.append(f"Recorded {when} by {self.record.owner}, sealed {self.record.sha256[:12]}.")
         return "\n".join(lines)
@@ -165,13 +164,7 @@ def predict(study: Study, *, store: Store | None = None, **claim: Any) -> Predic
 def _signature() -> inspect.Signature:
     """Return the arguments of `predict` with the fields of a claim among them, for help and completion."""
     study, store, _ = inspect.signature(predict).parameters.values()
-    fields = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty)
-        if field.is_required()
-        else inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
-        for name, field in Claim.model_fields.items()
-    ]
-    return inspect.Signature([study, *fields, store], return_annotation=Prediction)
+    return inspect.Signature([study, *inspect.signature(Claim).parameters.values(), store])
 
 
 predict.__signature__ = _signature()  # type: ignore[attr-defined]
@@ -197,7 +190,7 @@ def _record(study: Study, contrast: Contrast, claim: Claim, store: Store) -> Pre
     content = _content(study, contrast, claim)
     for known in reversed(load_predictions(store, study.name, owner())):
         if known.contrast.text == contrast.text and known.claim.metric == claim.metric:
-            if (known.contrast, known.claim) == (contrast, _compared_by_contrast(claim)):
+            if (known.contrast, known.claim) == (contrast, claim):
                 return known
             break  # a change of mind
     written = record_prediction(store, study.name, content, f"prediction: {contrast.text}")
@@ -222,16 +215,10 @@ def load_predictions(store: Store, experiment: str | None = None, owner: str | N
     return found
 
 
-def _compared_by_contrast(claim: Claim) -> Claim:
-    """Return a claim as a record gives it back: what is compared is then in the contrast."""
-    return Claim(**{name: value for name, value in claim if name not in COMPARED})
-
-
 def _content(study: Study, contrast: Contrast, claim: Claim) -> dict[str, str]:
     """Return the params of the record of a prediction."""
     low, high = claim.size or (0.0, claim.sesoi)
-    said = {name: value for name, value in claim if name not in (*COMPARED, "size")}
-    content = said | {
+    content = {name: value for name, value in claim if name != "size"} | {
         "study": study.name,
         "contrast": contrast.text,
         "unit": METRICS[claim.metric].unit,
@@ -240,7 +227,7 @@ def _content(study: Study, contrast: Contrast, claim: Claim) -> dict[str, str]:
         "seeds": ", ".join(map(str, contrast.seeds)),
         "design": contrast.to_json(),
     }
-    return {name: text for name, value in content.items() if (text := _text(value))}
+    return {name: _text(value) for name, value in content.items() if value not in (None, "")}
 
 
 def _text(value: object) -> str:
