@@ -300,9 +300,9 @@ def test_the_version_that_is_asked_for_is_the_one_that_is_pinned() -> None:
 
 
 @pytest.fixture
-def older(home: Path) -> Path:
+def older(bare_home: Path) -> Path:
     """The store of a project folder, as MLflow 1.28 wrote it, with one experiment."""
-    file = home / "mlflow.db"
+    file = bare_home / "mlflow.db"
     uri = f"sqlite:///{file.as_posix()}"
     engine = create_engine(uri)
     InitialBase.metadata.create_all(engine)
@@ -450,8 +450,8 @@ def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_tracebac
 # The doctor
 
 
-def test_the_doctor_has_a_sentence_for_whatever_is_broken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "mlflow.db").mkdir()
+def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bare_home / "mlflow.db").mkdir()
     monkeypatch.setitem(CHECKS, "data", lambda: str(1 / 0))  # something that nobody thought of
     said: list[str] = []
     assert not examine(said.append)
@@ -519,3 +519,24 @@ def test_the_code_of_a_champions_card_gives_its_logits(home: Path, small: Config
     np.testing.assert_allclose(shown["logits"], expected.numpy(), atol=1e-4)
     with pytest.raises(mlflow.exceptions.MlflowException, match="float"):
         shown["model"].predict(shown["x"])  # what NumPy gives is not what the model takes
+
+
+HALF_WRITTEN = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that pages go to the disk before the end
+database.execute("BEGIN")
+numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 90000) SELECT i FROM n"
+database.execute(f"CREATE TABLE half AS {numbers}")
+os._exit(9)
+"""
+
+
+def test_what_a_killed_program_left_half_written_is_undone(home: Path) -> None:
+    """SQLite keeps the old pages in a file beside the database, which nobody can read before it is played back."""
+    connect(quiet)
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(home / "mlflow.db")])
+    assert (home / "mlflow.db-journal").stat().st_size > 0
+    assert connect(quiet).client.search_experiments()
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'half'").fetchone()

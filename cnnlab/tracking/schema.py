@@ -4,6 +4,7 @@ MLflow itself upgrades the tables of an older version without a word, after whic
 """
 
 import importlib.metadata
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -29,6 +30,8 @@ def opened(file: Path, mode: Literal["ro", "rw"] = "ro", patience: float | None 
     Raises:
         LabError: it can't be opened or read, or is held for longer.
     """
+    if file.with_name(f"{file.name}-journal").exists() and os.access(file, os.W_OK):
+        mode = "rw"  # a program was killed while it wrote: SQLite undoes that before anybody can read
     uri, timeout = f"{file.resolve().as_uri()}?mode={mode}", BUSY_S if patience is None else patience
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=timeout)) as database:
