@@ -1,9 +1,10 @@
 """Training a run again from what stands in the store, and comparing what comes out with what was recorded.
 
 On the same kind of processor the numbers are the same to the last bit. Elsewhere sums are rounded in another order or
-to fewer digits, and a training carries that on. How far was measured (benchmarks/results/reproduction.md): in most
-kinds of runs a fraction of what another seed changes, in an unstable training as much. So there is a bound, narrower
-than the spread of the seeds, and where a run is beyond it although its arm is unstable, nothing can be told here.
+to fewer digits, and a training carries that on: mostly less far than to another seed, an unstable one as far
+(benchmarks/results/reproduction.md). Hence a bound, narrower than the distance of two seeds. A run within it is the
+record but for effects too small to matter; whether it is the very seed, the bound doesn't say. A run beyond it is not,
+unless its arm is unstable: then nothing can be told here.
 """
 
 import math
@@ -32,6 +33,7 @@ COMPARED = (*JUDGED, "accuracy/train_eval", "loss/train_eval", "loss/train")
 KIND = (*DECISIVE, "system", "threads")  # facts by which two machines are of the same kind
 # No bound is wider; an arm is unstable if the SD of its seeds is larger: a fraction, and nats.
 WIDEST = {"accuracy/valid": 0.01, "loss/valid": 0.02}
+FEWEST = 4  # other seeds, from whose SD a narrower bound follows; that of fewer is too often far too small
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,10 +130,10 @@ def bound(metric: str, others: pd.Series) -> float:
 
     Half as far as two seeds of the arm lie apart in 95 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the n
     `others` on record; but no less than the smallest effect of interest, and no more than `WIDEST`, which alone counts
-    where n < 2. In benchmarks/results/reproduction.md is how often it held.
+    where n < `FEWEST`. How often it held is in benchmarks/results/reproduction.md.
     """
     n, known = others.count(), METRICS[metric]
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n > 1 else math.inf
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n >= FEWEST else math.inf
     return min(max(half, known.sesoi / known.scale), WIDEST[metric])
 
 
