@@ -30,11 +30,12 @@ from hyperopt import STATUS_OK, Trials, fmin, hp, tpe
 from hyperopt.pyll import as_apply
 from mltrainer.trainer import Reporter
 
-from cnnlab import Study, build_model, confront, connect, find_profile, fit, load_data, predict, replace
-from cnnlab.config import BASE, Config, from_params, to_params
+from cnnlab import Study, build_model, confront, connect, find_profile, fit, load_data, my_seeds, predict, replace
+from cnnlab.config import BASE, Config
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.models import num_parameters
+from cnnlab.params import from_params, to_params
 from cnnlab.paths import state_folder
 from cnnlab.reporting.figures import mean_interval
 from cnnlab.studies.engines import Engine
@@ -50,7 +51,7 @@ SPACE = {
     "lr": hp.loguniform("lr", math.log(1e-3), math.log(3e-2)),
 }
 RANDOM_TRIALS = 8  # before TPE has seen enough to suggest anything
-FIRST_FRESH_SEED = 100  # of the confirmation; no trial has used it
+FIRST_FRESH_SEED = 100  # the place of the confirmation's first one among your seeds; no trial has used it
 SOURCE = {"mlflow.source.name": "03_mlflow.py"}  # else MLflow writes down where this file is on your machine
 
 
@@ -85,6 +86,7 @@ def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: st
         result = fit(config, data, [EpochsToMlflow()], title=name, probes=False)  # only the score counts here
         mlflow.log_metrics({f"final/{name}": value for name, value in result.final.items()}, step=config.epochs)
         mlflow.set_tags({f"fact.{name}": value for name, value in result.facts.items()})
+    # MLflow 3 asks for an example: mlflow.pytorch.log_model(result.model, name="model", input_example=x[:2].numpy())
     score = {"loss": result.final["loss/valid"], "accuracy": result.final["accuracy/valid"]}
     return score | {"status": STATUS_OK, "params": to_params(config)}
 
@@ -168,7 +170,7 @@ def confirm(
 ) -> Study:
     """Train winner and baseline with `n` fresh seeds, show what is left of the winner's score; return that study."""
     best = min(results, key=lambda result: result["loss"])
-    winner = from_params(best["params"])
+    base, winner = replace(base, seed=0), replace(from_params(Config, best["params"]), seed=0)
     size = f"{num_parameters(build_model(winner)):,} parameters"
     click.echo(f"\nBest of {len(results)} trials: {winner.blocks}, {winner.norm}, dropout {winner.dropout}, "
                f"lr {winner.lr} ({size})\n")  # fmt: skip
@@ -176,7 +178,7 @@ def confirm(
         experiment,
         "Is the winner of the search better than the baseline, with seeds that the search has not seen?",
         base,
-        seeds=range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + n),
+        seeds=my_seeds(n, first=FIRST_FRESH_SEED),
         arms={"baseline": base, "winner": winner},
     )
     # The search is exploration. What it found is a prediction now, and fresh seeds can refute it.
@@ -227,7 +229,7 @@ def search(
 
     engine: "local" or "ray", for the trials. workers: the engine of `study.run`, for the confirmation.
     """
-    base = replace(BASE, train_images=size.train_images, epochs=size.epochs)
+    base = replace(BASE, train_images=size.train_images, epochs=size.epochs, seed=my_seeds(1)[0])
     experiment = size.experiment("05-search")
     experiment_id = connect(click.echo).experiment_id(experiment)
     mlflow.set_experiment(experiment_id=experiment_id)

@@ -9,9 +9,11 @@ import sqlite3
 from itertools import groupby
 
 from cnnlab import paths
+from cnnlab.inquiry.before import SEALS
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.tracking.artifacts import artifact_folder
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.registry import ALIAS, MODEL, model_of
 from cnnlab.tracking.run_logger import WEIGHTS
 from cnnlab.tracking.store import Store
@@ -47,6 +49,13 @@ def drop_models(models: list[str]) -> None:
             shutil.rmtree(folder)
 
 
+def note_seals(store: Store) -> None:
+    """Write down the seals of what ships, by which it can be told from what others made under the same owners."""
+    records = [record.sha256 for record in load_records(store, owner=OWNER)]
+    runs = [run.seal for run in load_raw(store) if run.seal and run.owner == OWNER]
+    SEALS.write_text("\n".join(sorted({*records, *runs})) + "\n", encoding="utf-8", newline="\n")
+
+
 def main() -> None:
     """Drop what doesn't ship, and say how large the rest is."""
     store = connect()
@@ -61,6 +70,7 @@ def main() -> None:
         has_model = [run for run in ranked[1:] if store.client.get_run(run.run_id).outputs.model_outputs]
         models += [model_of(store, run.run_id) for run in has_model]
     drop_models(models)
+    note_seals(store)
     with sqlite3.connect(paths.database()) as database:
         database.execute("PRAGMA page_size = 1024")  # MLflow has many empty tables, and each takes a page or two
         database.execute("VACUUM")

@@ -18,8 +18,9 @@ import pandas as pd
 from benchmarks.measure import ROOT
 from benchmarks.project import use_project
 from benchmarks.table import Table, machine
-from cnnlab.config import BASE, BEST, Config, differences, replace
+from cnnlab.config import BASE, BEST, Config
 from cnnlab.models import build_model, num_parameters
+from cnnlab.params import differences, replace
 from cnnlab.studies.engines import LocalWorkers, num_workers
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
@@ -162,7 +163,7 @@ def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
     store = connect(click.echo)
     with LocalWorkers(store, workers or num_workers()) as engine:
         for study in [STUDIES[name] for name in names] or STUDIES.values():
-            runs = run_study(study, None, store, click.echo, engine, "cpu", explore=True)
+            runs = run_study(study, store, click.echo, engine, "cpu", explore=True)
             tables = [effects(runs)] if study.name == screening().name else []
             tables.append(arms_table(study, runs))
             text = "\n\n".join([f"# {study.question}", *(table.markdown() for table in tables), f"{NOTE} {machine()}."])

@@ -101,7 +101,7 @@ def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Mea
         began, started = time.time(), time.perf_counter()
         store = connect(quiet)
         with choose_engine(engine, store, images, device="cpu") as where:
-            runs = run_study(study, None, store, quiet, where, "cpu", progress=False, explore=True)
+            runs = run_study(study, store, quiet, where, "cpu", progress=False, explore=True)
             slots = where.slots
         total_s = time.perf_counter() - started
         precision = ", ".join(sorted(set(runs["fact.precision"])))

@@ -10,11 +10,25 @@ os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project 
 # A library offers its widget bars; ours is plain text, which a saved notebook keeps.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
+
+def _spare_this_machine() -> None:
+    """Keep the traffic to this machine away from a proxy, which would look for our server on its own.
+
+    Where no variable names a proxy, none is set: Python would then overlook the proxy that Windows or macOS is set to.
+    """
+    if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        wished = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy"))
+        direct = dict.fromkeys(host.strip() for host in f"{wished},127.0.0.1,localhost,::1".split(",") if host.strip())
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*" if "*" in direct else ",".join(direct)
+
+
+_spare_this_machine()
+
 _HOME = {
     "BASE": "config",
     "BEST": "config",
     "Config": "config",
-    "replace": "config",
+    "replace": "params",
     "load_data": "data",
     "build_model": "models",
     "layer_summary": "models",
@@ -23,6 +37,7 @@ _HOME = {
     "load_runs": "tracking.table",
     "read_test_set": "tracking.test_set",
     "Study": "studies.study",
+    "my_seeds": "studies.seeds",
     "find_profile": "studies.profiles",
     "lab_studies": "studies.lab",
     "run_search": "studies.search",

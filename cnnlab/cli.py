@@ -3,17 +3,23 @@
 Every command loads what it needs when it runs, so that `cnnlab --help` answers at once.
 """
 
+import errno
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cnnlab.errors import LabError
+from cnnlab.inquiry.claim import Claim
+from cnnlab.printable import printable
 
 if TYPE_CHECKING:
     from cnnlab.reporting.confront import Confrontation
@@ -31,75 +37,53 @@ PROFILE = click.option(
     "--profile", help="How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
 )
 EPOCHS = click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
-SEEDS = click.option("--seeds", type=click.IntRange(1), help="Seeds an arm, other than the profile's.")
+SEEDS = click.option("--seeds", type=click.IntRange(1, 1000), help="Seeds an arm, other than the profile's.")
+
+
+ENDS = ("smallest", "largest")
+
+
+def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of a claim."""
+    kinds: dict[str, dict[str, Any]] = {
+        "size": {"nargs": 2, "type": float},
+        "interaction": {"nargs": 2, "help": "two changes to the control, such as norm=batch lr=0.3"},
+        "confidence": {"type": float},
+        "sesoi": {"type": float},
+        "at_least_sesoi": {"is_flag": True, "default": None, "help": "claim at least the smallest effect of interest"},
+    }
+    for name, field in reversed(Claim.model_fields.items()):
+        about = {"help": field.description} | kinds.get(name, {})
+        command = click.option(f"--{name.replace('_', '-')}", name, **about)(command)
+    return command
 
 
 @cli.command(short_help="Record what you expect of a study, before its runs.")
 @click.argument("study")
-@click.option("--arm", help="An arm, compared with the control ...")
-@click.option("--against", default="", help="... or with this other arm.")
-@click.option("--trend", help="Or: a field, over all of its levels.")
-@click.option("--interaction", nargs=2, help="Or: two changes, such as norm=batch lr=0.3.")
-@click.option("--metric", prompt=True, help="Such as accuracy/valid, loss/valid or gap/loss.")
-@click.option("--direction", prompt="Direction (higher, lower, none)", help="higher, lower or none.")
-@click.option("--size", type=float, nargs=2, help="Smallest and largest effect you expect, in the metric's unit.")
-@click.option("--sesoi", type=float, help="Smallest effect of interest.  [default: the metric's]")
-@click.option("--at-least-sesoi", is_flag=True, help="Claim an effect of at least the smallest one of interest.")
-@click.option("--confidence", type=float, prompt="Confidence (50 to 99 %)", help="How sure you are, in percent.")
-@click.option("--because", prompt="Because (the mechanism)", help="The mechanism you have in mind.")
-@click.option("--if-refuted", prompt="If refuted, I conclude", help="What you learn if it turns out otherwise.")
-@click.option("--builds-on", default="", help="An earlier verdict that it builds on.")
+@_claim_options
 @PROFILE
 @EPOCHS
 @SEEDS
-def predict(
-    study: str,
-    arm: str | None,
-    against: str,
-    trend: str | None,
-    interaction: tuple[str, str] | None,
-    metric: str,
-    direction: str,
-    size: tuple[float, float] | None,
-    sesoi: float | None,
-    at_least_sesoi: bool,
-    confidence: float,
-    because: str,
-    if_refuted: str,
-    builds_on: str,
-    profile: str | None,
-    epochs: int | None,
-    seeds: int | None,
-) -> None:
+def predict(study: str, profile: str | None, epochs: int | None, seeds: int | None, **said: Any) -> None:
     """Record what you expect of STUDY, before its first run; what is missing is asked for."""
     from cnnlab.inquiry.contrasts import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
     from cnnlab.tracking.connection import connect
 
     (chosen,) = _studies((study,), profile, epochs, seeds)
-    if not (arm or trend or interaction):
-        arm = click.prompt(f"Arm ({', '.join(name for name in chosen.arms if name != chosen.control)})")
-    if not size and direction != "none" and direction != "additive":
-        smallest = click.prompt("Size of the effect: smallest", type=float)
-        size = smallest, click.prompt("Size of the effect: largest", type=float)
-    prediction = record(
-        chosen,
-        arm=arm or "",
-        against=against,
-        trend=trend or "",
-        interaction=changes_from_text(interaction) if interaction else None,
-        metric=metric,
-        direction=direction,
-        size=size or None,
-        sesoi=sesoi,
-        at_least_sesoi=at_least_sesoi,
-        confidence=confidence,
-        because=because,
-        if_refuted=if_refuted,
-        builds_on=builds_on,
-        store=connect(click.echo),
-    )
-    click.echo(f"\n{prediction}")
+    claim = {name: value for name, value in said.items() if value is not None}
+    if "interaction" in claim:
+        claim["interaction"] = changes_from_text(claim["interaction"])
+    if not {"arm", "trend", "interaction"} & set(claim):
+        claim["arm"] = click.prompt(f"Arm ({', '.join(name for name in chosen.arms if name != chosen.control)})")
+    for name, field in Claim.model_fields.items():
+        if name not in claim and field.is_required():
+            claim[name] = click.prompt(f"{name}: {field.description}", type=float if field.annotation is float else str)
+        if name == "size" and name not in claim and claim["direction"] not in ("none", "additive"):
+            claim[name] = tuple(
+                click.prompt(f"size of the effect: {end}", type=float) for end in ("smallest", "largest")
+            )
+    say(f"\n{record(chosen, store=connect(say), **claim)}")
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
@@ -135,6 +119,10 @@ def run(
     """
     from rich.console import Console
 
+    from cnnlab.tracking.environment import EXAMPLE
+
+    if examples:
+        os.environ["CNNLAB_OWNER"] = EXAMPLE
     chosen = _studies(studies, profile, epochs, seeds)
 
     from cnnlab.data import load_data
@@ -143,21 +131,24 @@ def run(
     from cnnlab.studies.engines import choose_engine
     from cnnlab.studies.results import summary
     from cnnlab.tracking.connection import connect
+    from cnnlab.tracking.environment import owner
+    from cnnlab.tracking.heads import my_head
 
     if engine != "ray":  # a cluster has its own devices
-        click.echo(f"Training on {device_name(resolve_device(device))}")
-    store = connect(click.echo)
+        say(f"Training on {device_name(resolve_device(device))}")
+    store = connect(say)
     if examples:
         _predict_examples(chosen, store)
-    load_data(click.echo)  # workers find it in the cache
+    load_data(say)  # workers find it in the cache
     images = sum(config.epochs * config.train_images for study in chosen for _, _, config in study.runs())
     with choose_engine(engine, store, images, device, workers, address, gpus_per_run) as where:
         for study in chosen:
-            click.echo()
-            runs = study.run(None, store, click.echo, where, device, progress=not quiet)
+            say("")
+            runs = study.run(store, say, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
-            click.echo(f"\n{_confront(study, store)}")
-    click.echo(f"\n{links(store, [study.name for study in chosen])}")
+            say(f"\n{_confront(study, store)}")
+    say(f"\n{links(store, [study.name for study in chosen])}")
+    say(f"\nHead of all that {owner()} has on record, to note or to hand in: {my_head(store, owner())}")
 
 
 @cli.command(short_help="Confront predictions with the runs.")
@@ -172,10 +163,10 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
     from cnnlab.tracking.ledger import load_records
 
     chosen = _studies(studies, profile, epochs, seeds)
-    store = connect(click.echo)
+    store = connect(say)
     predicted = {record.experiment for record in load_records(store, owner=owner())}
     for study in chosen if studies else [study for study in chosen if study.name in predicted]:
-        click.echo(f"\n{study.name}\n{_confront(study, store)}")
+        say(f"\n{study.name}\n{_confront(study, store)}")
 
 
 @cli.command(short_help="Write your one-page report.")
@@ -188,31 +179,44 @@ def report() -> None:
     from cnnlab.reporting.report import report as write
     from cnnlab.tracking.connection import connect
 
-    write(connect(click.echo), click.echo)
+    write(connect(say), say)
 
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
 @click.argument("store", required=False)
 @click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
-def review(store: str | None, everything: bool) -> None:
+@click.option("--head", help="A head that was handed in earlier: is all that it covers unchanged?")
+@click.option("--reproduce", "again", type=click.IntRange(1), help="Train so many runs, chosen at random, again.")
+def review(store: str | None, everything: bool, head: str | None, again: int | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-    from cnnlab.inquiry.reference import OWNER
     from cnnlab.inquiry.review import review as look
-    from cnnlab.reporting.journal import empty_reflections
     from cnnlab.reporting.text import review_text
+    from cnnlab.tracking.entries import empty_reflections
+    from cnnlab.tracking.environment import REFERENCE
     from cnnlab.tracking.snapshot import snapshot
 
+    folder, is_well = _project_of(store), True
     with snapshot(store or _own_store()) as opened:
-        found = look(opened)
-    hide = None if everything or set(found.heads) <= {OWNER} else OWNER
-    click.echo(review_text(found, min(100, shutil.get_terminal_size().columns), hide))
-    if empty := empty_reflections(_journals(store)):
-        click.echo(f"\nReflections that are empty: {', '.join(empty)}")
-    if not found.is_intact:
+        found = look(opened, folder)
+        hide = None if everything or set(found.heads) <= {REFERENCE} else REFERENCE
+        say(review_text(found, min(100, shutil.get_terminal_size().columns), hide))
+        if folder and (empty := empty_reflections(folder / "experiment_log")):
+            say(f"\nReflections that are empty: {', '.join(empty)}")
+        if head:
+            said = found.find_head(head)
+            say(f"\n{said or 'The head is that of nobody here: something before it was changed, or is missing.'}")
+            is_well = bool(said)
+        if again:
+            from cnnlab.inquiry.reproduce import reproduce_random
+
+            for one in reproduce_random(opened, again):
+                say(f"\n{one}")
+                is_well = is_well and (isinstance(one, str) or one.is_reproduced)
+    if not (found.is_intact and is_well):
         raise SystemExit(1)
 
 
@@ -224,10 +228,15 @@ def results(write: bool) -> None:
     from cnnlab.reporting.overview import results_text, write_results
     from cnnlab.tracking.connection import connect
 
-    store = connect(click.echo)
+    store = connect(say)
     if write:
-        write_results(store, paths.project_root() / "README.md")
-    click.echo(f"\n{results_text(store)}")
+        readme = paths.project_root() / "README.md"
+        if not readme.is_file():
+            raise LabError(
+                f"there is no {readme} to write into: run this in the lab's own folder, without CNNLAB_HOME."
+            )
+        write_results(store, readme)
+    say(f"\n{results_text(store)}")
 
 
 @cli.command(short_help="Register a run's model as models:/fashion-cnn@champion.")
@@ -237,7 +246,7 @@ def champion(run: str) -> None:
     from cnnlab.reporting.model_card import register_champion
     from cnnlab.tracking.connection import connect
 
-    click.echo(f"\n{register_champion(run, connect(click.echo))}")
+    say(f"\n{register_champion(run, connect(say))}")
 
 
 @cli.command(short_help="Train recorded runs again, and compare.")
@@ -253,14 +262,14 @@ def reproduce(runs: tuple[str, ...]) -> None:
     from cnnlab.inquiry.reproduce import reproduce as train_again
     from cnnlab.tracking.connection import connect
 
-    store = connect(click.echo)
+    store = connect(say)
     wanted = runs or one_run_of_each(store)
     if not wanted:
         raise LabError("this store has no reference runs: name a run by its id, which stands in the MLflow UI.")
-    data, failed = load_data(click.echo), 0
+    data, failed = load_data(say), 0
     for run_id in wanted:
         found = train_again(run_id, store, data)
-        click.echo(f"\n{found}")
+        say(f"\n{found}")
         failed += not found.is_reproduced
     if failed:
         raise SystemExit(1)
@@ -276,9 +285,9 @@ def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seed
     from cnnlab.tracking.connection import connect
 
     chosen = _studies(studies, profile, epochs, seeds)
-    store = connect(click.echo)
+    store = connect(say)
     for study in chosen:
-        click.echo(f"\n{study.plan(store)}")
+        say(f"\n{study.plan(store)}")
 
 
 def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> "list[Study]":
@@ -290,13 +299,12 @@ def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, se
 
 def _predict_examples(studies: "list[Study]", store: "Store") -> None:
     """Go on as the owner "example", with the predictions that ship with the lab on record."""
-    from cnnlab.inquiry.examples import OWNER, predict_examples
+    from cnnlab.inquiry.examples import predict_examples
 
-    os.environ["CNNLAB_OWNER"] = OWNER
-    click.echo(f'Recording the example predictions that ship with the lab, as the owner "{OWNER}":')
+    say(f'Recording the example predictions that ship with the lab, as the owner "{os.environ["CNNLAB_OWNER"]}":')
     for study in studies:
         for prediction in predict_examples(study, store):
-            click.echo(f"  {prediction.sentence()}")
+            say(f"  {prediction.sentence()}")
 
 
 def _own_store() -> str:
@@ -305,14 +313,15 @@ def _own_store() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
 
 
-def _journals(store: str | None) -> Path:
-    """Return where the journals that belong to a store are: beside its file."""
+def _project_of(store: str | None) -> Path | None:
+    """Return the project's folder that a store belongs to, with its files and journals; None for a server's."""
     from cnnlab import paths
 
-    if store is None:
-        return paths.experiment_log()
-    where = Path(store.removeprefix("sqlite:///")).expanduser()
-    return (where if where.is_dir() else where.parent) / "experiment_log"
+    where = store or _own_store()
+    if where.startswith(("http://", "https://")):
+        return None
+    file = Path(where.removeprefix("sqlite:///")).expanduser()
+    return file if file.is_dir() else paths.project_root() if store is None else file.parent
 
 
 def _confront(study: "Study", store: "Store") -> "Confrontation":
@@ -326,7 +335,7 @@ def doctor() -> None:
     """Check everything the lab needs; each line is OK or says what mends it."""
     from cnnlab.doctor import examine
 
-    if not examine(click.echo):
+    if not examine(say):
         raise SystemExit(1)
 
 
@@ -341,8 +350,8 @@ def start() -> None:
     from cnnlab import server as mlflow_server
     from cnnlab.tracking import leave_nothing_behind
 
-    mlflow_server.start(click.echo)
-    leave_nothing_behind(click.echo)
+    mlflow_server.start(say)
+    leave_nothing_behind(say)
 
 
 @server.command()
@@ -350,7 +359,7 @@ def stop() -> None:
     """Stop the server of this folder, and no other."""
     from cnnlab import server as mlflow_server
 
-    mlflow_server.stop(click.echo)
+    mlflow_server.stop(say)
 
 
 @server.command()
@@ -359,9 +368,18 @@ def status() -> None:
     from cnnlab import server as mlflow_server
 
     now = mlflow_server.status()
-    click.echo(str(now))
+    say(str(now))
     if now.state != "running":
         raise SystemExit(1)
+
+
+@server.command("command")
+def by_hand() -> None:
+    """Print the command that starts the server of this folder by hand, in any terminal."""
+    from cnnlab import server as mlflow_server
+
+    command = mlflow_server.command()
+    say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
 
 
 @cli.command(short_help="Open the shared views in the MLflow UI.")
@@ -370,18 +388,23 @@ def ui(in_browser: bool) -> None:
     """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
     from cnnlab import server as mlflow_server
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow_server.start(click.echo)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow_server.start(say)
 
     from cnnlab.reporting.text import links
     from cnnlab.tracking.connection import connect
     from cnnlab.tracking.views import view_links
 
-    store = connect(click.echo)
-    click.echo(links(store))
+    store = connect(say)
+    say(links(store))
     if in_browser:
         every = [link for views in view_links(store, store.uri).values() for link in views.values()]
         click.launch(every[0] if every else store.uri)
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print a text, with nothing in it that could hide something on a terminal."""
+    click.echo(printable(str(text), keep="\n\t"), err=err)
 
 
 def main() -> None:
@@ -393,12 +416,32 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except LabError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}", err=True)
         code = 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nStopped. What was measured is kept; the same command goes on from here.", err=True)
+        say("\nStopped. What was measured is kept; the same command goes on from here.", err=True)
         code = 130
+    except Exception as error:
+        if (said := _of_the_surroundings(error)) is None:
+            raise
+        say(f"Error: {said}", err=True)
+        code = 1
     sys.exit(code)
+
+
+def _of_the_surroundings(error: Exception) -> str | None:
+    """Return in a sentence what the disk or the database refused; None where an error is of another kind."""
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+        return (
+            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): mend that, then do this again."
+        )
+    if "(sqlite3.OperationalError)" not in str(error):
+        return None
+    from cnnlab.tracking.schema import in_plain_words
+    from cnnlab.tracking.store import find_store
+
+    store = find_store()
+    return in_plain_words(error, store.file) if store.file else None
 
 
 def _end_cleanly(_signal: int, _frame: FrameType | None) -> None:

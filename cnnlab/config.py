@@ -5,16 +5,16 @@ An *arm* of a study is a `Config` apart from its seed; a variant is written as w
     replace(BASE, dropout=0.3)
 """
 
-import ast
-import dataclasses
-import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import itertools
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, model_validator
 
-from cnnlab.errors import LabError
+from cnnlab.params import ConfigError, Params, replace
+
+# The fingerprints (`Data.sha256`, `Split.sha256`) of the lab's own data set and of its validation images.
+DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
+VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
 
 IMAGE_SIZE = 28  # pixels, height and width
 NUM_CLASSES = 10
@@ -22,18 +22,16 @@ TRAIN_IMAGES = 55_000  # the official 60,000 less the 5,000 of the validation se
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Blocks = Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)]
+A_BLOCK = "a tuple of blocks (convolutions, channels), such as ((1, 32), (2, 64))"
+Blocks = Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1, description=A_BLOCK)]
 
 
-class ConfigError(LabError):
-    """A value that a `Config` can't have; the sentence says what is allowed."""
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
-class Config:
+class Config(Params):
     """All that defines one run: the network, the data it sees, its training and its seed.
 
-    Two equal configs are the same run: on the same kind of machine they give the same weights.
+    Two equal configs are the same run: on the same kind of machine and on the same images they give the same weights.
+    A run that was recorded before there was a field is read with the field's default. So the default of a new field is
+    "off": what the lab did before.
 
     Raises:
         ConfigError: an unknown name, a value out of range, or values that can't go together.
@@ -73,104 +71,56 @@ class Config:
     # everything random of a run follows from its seed
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_clear_sentence(cls, values: Any, check_fields: ModelWrapValidatorHandler["Config"]) -> "Config":
-        try:
-            config = check_fields(values)
-        except ValidationError as error:
-            raise ConfigError(_sentence(error)) from None
-        if problem := _impossible(config):
-            raise ConfigError(problem)
-        return config
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        last_batch = self.train_images % self.batch_size or self.batch_size
+        rules = {
+            f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).": self.kernel_size % 2,
+            f"{len(self.blocks)} blocks are not possible: each halves the sides, and {IMAGE_SIZE} pixels can be halved "
+            "4 times; put more convolutions in a block instead, such as ((2, 32), (2, 64)).": (
+                IMAGE_SIZE >> len(self.blocks)
+            ),
+            f"norm_groups={self.norm_groups} is not possible: it should divide the channels of every block.": (
+                self.norm != "group" or all(channels % self.norm_groups == 0 for _, channels in self.blocks)
+            ),
+            f"batch_size={self.batch_size} is not possible: it should be at most train_images={self.train_images}.": (
+                self.batch_size <= self.train_images
+            ),
+            f"head_norm='batch' is not possible with batch_size={self.batch_size}, train_images={self.train_images}: "
+            "an epoch would end in a batch of one image, which has no variance; change one of the two, so that every "
+            "batch holds at least two images.": self.head_norm != "batch" or last_batch > 1,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise ConfigError(problem)
+        return self
+
+    def canonical(self) -> Self:
+        """Return the same run, written in one way: fields that have no effect on it have their defaults.
+
+        Two configs that are equal in this form give the same weights and the same results, to the last bit.
+        """
+        if self.norm == "group" and self.norm_groups == 1:  # this is how layer normalisation is built
+            return replace(self, norm="layer").canonical()
+        if self.optimizer == "adam" and not self.weight_decay:  # in which alone it differs from AdamW
+            return replace(self, optimizer="adamw").canonical()
+        idle = {
+            "norm_groups": self.norm != "group",
+            "residual": not any(a == b for a, b in _channels(self)),
+            "conv_dropout_kind": not self.conv_dropout,
+            "conv_dropout_place": not self.conv_dropout,
+            # one_cycle moves the momentum itself, between limits of its own
+            "momentum": self.optimizer != "sgd" or (self.schedule == "one_cycle" and self.momentum > 0),
+            "keep": self.epochs == 1,
+            "patience": self.patience is not None and self.patience >= self.epochs - 1,
+        }
+        return type(self)(**{name: value for name, value in self if not idle.get(name)})
 
 
-def replace(config: Config, **changes: Any) -> Config:
-    """Return `config` with some values changed; whatever isn't named stays as it was.
-
-    Raises:
-        ConfigError: an unknown name or an impossible value.
-    """
-    return dataclasses.replace(config, **changes)
-
-
-def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the fields in which two configs differ, with both values."""
-    pairs = {f.name: (getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(Config)}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def to_params(config: Config) -> dict[str, str]:
-    """Return the fields as text, the way MLflow stores them."""
-    return {name: str(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def from_params(params: Mapping[str, str]) -> Config:
-    """Return the config whose `to_params` are among `params`.
-
-    Raises:
-        ConfigError: a field is missing or has an impossible value: the run wasn't made by this lab.
-    """
-    names = [field.name for field in dataclasses.fields(Config)]
-    if missing := [name for name in names if name not in params]:
-        raise ConfigError(f"not the parameters of a run of this lab: {', '.join(missing)} missing.")
-    return Config(**{name: literal(params[name]) for name in names})
-
-
-def literal(text: str) -> Any:
-    """Return a value from how `to_params` writes it."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # a plain word such as relu
-        return text
-
-
-def _sentence(error: ValidationError) -> str:
-    """Return pydantic's first complaint as one sentence that names field, value and what is allowed."""
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    if first["type"] == "unexpected_keyword_argument":
-        names = [field.name for field in dataclasses.fields(Config)]
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}."
-        return f"Config has no field {name!r}; {hint}"
-    if name == "blocks":
-        rule = "a tuple of blocks (convolutions, channels), such as ((1, 32), (2, 64))"
-    else:
-        rule = first["msg"].removeprefix("Input should be ")
-    return f"{name}={first['input']!r} is not possible: it should be {rule}."
-
-
-def _impossible(config: Config) -> str | None:
-    """Return why these values can't go together, or None where they can."""
-    if config.kernel_size % 2 == 0:
-        return f"kernel_size={config.kernel_size} is not possible: it should be odd (1, 3, 5, ...)."
-    side = IMAGE_SIZE
-    for _ in config.blocks:
-        side //= 2
-    if side < 1:
-        return (
-            f"{len(config.blocks)} blocks are not possible: each halves the image, and {IMAGE_SIZE} pixels "
-            "can be halved 4 times; put more convolutions in a block instead, such as ((2, 32), (2, 64))."
-        )
-    if config.norm == "group":
-        for _, channels in config.blocks:
-            if channels % config.norm_groups:
-                return (
-                    f"norm_groups={config.norm_groups} is not possible with a block of {channels} channels: "
-                    "the number of groups should divide the channels of every block."
-                )
-    if config.batch_size > config.train_images:
-        return (
-            f"batch_size={config.batch_size} is not possible: it should be at most train_images={config.train_images}."
-        )
-    if config.head_norm == "batch" and (config.batch_size == 1 or config.train_images % config.batch_size == 1):
-        return (
-            f'head_norm="batch" is not possible with batch_size={config.batch_size} and train_images='
-            f"{config.train_images}: the last batch of an epoch would hold a single image, which has no variance; "
-            "change one of the two numbers, so that every batch holds at least two images."
-        )
-    return None
+def _channels(config: Config) -> list[tuple[int, int]]:
+    """Return the channels that go in and out of every convolution."""
+    widths = [1] + [channels for convs, channels in config.blocks for _ in range(convs)]
+    return list(itertools.pairwise(widths))
 
 
 # The plain baseline of the course: no normalisation, no dropout.

@@ -2,34 +2,23 @@
 
 official 60,000  ─►  55,000 train  (a run may use fewer: `Config.train_images`)
                  └►   5,000 valid  (500 of each class, the same images in every run)
-official 10,000  ─►  test, only through `read_test`
+official 10,000  ─►  test, locked: `read_test_set` puts every reading on record
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnlab.config import NUM_CLASSES, TRAIN_IMAGES
+from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, TRAIN_IMAGES
 from cnnlab.errors import LabError
-from cnnlab.sources import load_arrays
+from cnnlab.sources import load_training_arrays
 
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALID_PER_CLASS = 500
 SPLIT_SEED = 2017  # the year of the data set; one number for everybody, so that all validate on the same images
 MEAN, SD = 0.2860, 0.3530  # of the pixels of the 60,000 training images, on a scale of 0 to 1
@@ -37,10 +26,22 @@ MEAN, SD = 0.2860, 0.3530  # of the pixels of the 60,000 training images, on a s
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels: x uint8 (N, 1, 28, 28), y int64 (N,)."""
+    """Images with their labels: x uint8 (N, 1, 28, 28), 0 to 255; y int64 (N,), 0 to 9.
+
+    Whatever can be converted without loss is converted: NumPy arrays, (N, 28, 28), other types of whole numbers.
+
+    Raises:
+        LabError: images or labels that can't be used; the sentence says what is wrong and how to mend it.
+    """
 
     x: Tensor
     y: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", _images(self.x))
+        object.__setattr__(self, "y", _labels(self.y))
+        if len(self.x) != len(self.y):
+            raise LabError(f"{len(self.x):,} images have {len(self.y):,} labels: give every image one label.")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -60,11 +61,68 @@ class Split:
         return digest.hexdigest()
 
 
-class Data(NamedTuple):
-    """What a network may be developed on."""
+@dataclass(frozen=True)
+class Data:
+    """What a network may be developed on. Its fingerprint is part of what identifies a run.
+
+    Raises:
+        LabError: one of the two is empty, or they share images.
+    """
 
     train: Split
     valid: Split
+
+    def __post_init__(self) -> None:
+        if not len(self.train) or not len(self.valid):
+            raise LabError("data need at least one training image and one validation image.")
+        train = {image.tobytes() for image in self.train.x.cpu().numpy()}
+        if shared := sum(image.tobytes() in train for image in self.valid.x.cpu().numpy()):
+            raise LabError(
+                f"{shared:,} of the {len(self.valid):,} validation images are training images too, and a network that "
+                "memorizes them would look good: leave them out of one of the two."
+            )
+
+    def sha256(self) -> str:
+        """Return a fingerprint of everything that is trained and validated on."""
+        return hashlib.sha256((self.train.sha256() + self.valid.sha256()).encode()).hexdigest()
+
+
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise LabError(f"the {what} are {type(values).__name__}: give a tensor or a NumPy array of numbers.") from None
+    return tensor
+
+
+def _images(x: Any) -> Tensor:
+    """Return images as uint8 (N, 1, 28, 28)."""
+    x = _tensor(x, "images")
+    if x.is_floating_point():
+        raise LabError(
+            f"the images are {x.dtype} and should be uint8, from 0 to 255: convert them, for example with "
+            "(255 * x).round().to(torch.uint8) if they lie between 0 and 1."
+        )
+    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= 255:
+        raise LabError(f"the pixels should lie between 0 and 255, and lie between {int(x.min())} and {int(x.max())}.")
+    x = x.unsqueeze(1) if x.ndim == 3 else x
+    if tuple(x.shape[1:]) != (1, IMAGE_SIZE, IMAGE_SIZE):
+        raise LabError(f"the images should have the shape (N, 1, 28, 28), and have {tuple(x.shape)}.")
+    pixels: Tensor = x.byte()
+    return pixels
+
+
+def _labels(y: Any) -> Tensor:
+    """Return labels as int64 (N,)."""
+    y = _tensor(y, "labels")
+    if y.is_floating_point() or y.ndim != 1:
+        raise LabError(f"the labels should be whole numbers of the shape (N,), and are {y.dtype} {tuple(y.shape)}.")
+    if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:
+        raise LabError(
+            f"the labels should lie between 0 and {NUM_CLASSES - 1}, and lie between {int(y.min())} and {int(y.max())}."
+        )
+    labels: Tensor = y.long()
+    return labels
 
 
 def load_data(say: Callable[[str], None] = print, folder: Path | None = None) -> Data:
@@ -75,8 +133,7 @@ def load_data(say: Callable[[str], None] = print, folder: Path | None = None) ->
     Raises:
         LabError: the images are nowhere to be had, with the ways out.
     """
-    arrays = load_arrays(say, folder)
-    official = _split(arrays.train_images, arrays.train_labels)
+    official = Split(*load_training_arrays(say, folder))
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     shuffled = torch.randperm(len(official), generator=generator)
     by_class = [shuffled[official.y[shuffled] == label] for label in range(NUM_CLASSES)]
@@ -84,19 +141,6 @@ def load_data(say: Callable[[str], None] = print, folder: Path | None = None) ->
     train = torch.cat([index[VALID_PER_CLASS:] for index in by_class]).sort().values
     assert len(train) == TRAIN_IMAGES
     return Data(official.take(train), official.take(valid))
-
-
-def read_test(record: Callable[[str], None], reason: str, say: Callable[[str], None] = print) -> Split:
-    """Return the official 10,000 test images, once `record(reason)` has written down that they were read.
-
-    Raises:
-        LabError: no reason was given. Whatever `record` raises: what isn't recorded isn't read.
-    """
-    if not reason.strip():
-        raise LabError("the test set is locked: say why you open it, such as reason='the final claim'.")
-    record(reason)
-    arrays = load_arrays(say)
-    return _split(arrays.test_images, arrays.test_labels)
 
 
 class Batches:
@@ -122,14 +166,9 @@ class Batches:
         # the order is drawn on the CPU: it is then the same whatever device trains
         order = torch.randperm(len(self.split), generator=self.generator).to(self.split.y.device)
         for index in order.split(self.batch_size):
-            batch = self.split.take(index)
-            yield normalise(batch.x), batch.y
+            yield normalise(self.split.x[index]), self.split.y[index]
 
 
 def normalise(images: Tensor) -> Tensor:
     """Return uint8 pixels as float32 with mean 0 and SD 1 over the training images; the shape stays."""
     return images.float().sub_(255 * MEAN).div_(255 * SD)
-
-
-def _split(images: Tensor, labels: Tensor) -> Split:
-    return Split(images.unsqueeze(1), labels.long())  # (N, 28, 28) -> (N, 1, 28, 28)

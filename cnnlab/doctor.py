@@ -3,14 +3,13 @@
 import importlib.metadata
 import os
 import platform
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 
 from cnnlab import paths, server
 from cnnlab.errors import LabError
 
 Say = Callable[[str], None]
+PATIENCE_S = 5.0  # for a store that another program holds
 
 
 class Ill(Exception):
@@ -26,6 +25,9 @@ def examine(say: Say) -> bool:
         except (Ill, LabError) as error:
             well = False
             say(f"MEND  {name:9} {error}")
+        except Exception as error:  # a library's own words are better than a traceback
+            well = False
+            say(f"MEND  {name:9} {type(error).__name__}: {error}. Mend that first, then run `cnnlab doctor` again.")
     return well
 
 
@@ -39,6 +41,7 @@ def _packages() -> str:
     points = importlib.metadata.entry_points(group="mlflow.artifact_repository", name="mlflow-artifacts")
     if missing or not points:
         raise Ill(f"missing: {', '.join(missing) or 'the entry point of cnnlab'}. Run `uv sync`.")
+    server.require_mlflow()
     return ", ".join(f"{name} {_version(name)}" for name in names)
 
 
@@ -58,31 +61,31 @@ def _data() -> str:
 
 
 def _store() -> str:
+    from cnnlab.tracking.schema import opened
+
     file = paths.database()
     if not file.exists():
         return f"{file} does not exist yet; the first run makes it"
-    with closing(sqlite3.connect(file.as_uri() + "?mode=ro", uri=True)) as database:
-        try:
-            (answer,) = database.execute("PRAGMA quick_check").fetchone()
-        except sqlite3.DatabaseError as error:
-            answer = str(error)
+    with opened(file, patience=PATIENCE_S) as database:
+        (answer,) = database.execute("PRAGMA quick_check").fetchone()
     if answer != "ok":
         raise Ill(f"{file} is damaged ({answer}): take it from version control or a backup, or move it away.")
     return f"{file} ({file.stat().st_size / 1e6:.1f} MB), whole"
 
 
 def _schema() -> str:
-    from cnnlab.tracking.store import find_store
+    from cnnlab.tracking.connection import ask
+    from cnnlab.tracking.schema import age
+    from cnnlab.tracking.store import find_store, is_sqlite
 
     store = find_store()
-    if store.kind == "embedded" and not paths.database().exists():
-        return "made with the store"
-    try:
-        experiments = store.client.search_experiments()
-    except Exception as error:  # whatever the libraries below MLflow raise
-        first = str(error).splitlines()[0]
-        raise Ill(f"{store.uri}: {first} If the schema is old: `uv run mlflow db upgrade {store.uri}`.") from None
-    return f"fits MLflow {_version('mlflow')}; {len(experiments)} experiments"
+    if store.file and is_sqlite(store.uri):
+        how_old = age(store.file, PATIENCE_S) if store.file.exists() else "new"
+        if how_old == "new":
+            return "made with the store"
+        if how_old == "older":
+            return f"of an older MLflow than {_version('mlflow')}: the next command keeps a copy and upgrades it"
+    return f"fits MLflow {_version('mlflow')}; {ask(store)} experiments"
 
 
 def _spool() -> str:
@@ -96,13 +99,15 @@ def _spool() -> str:
 
 def _server() -> str:
     status = server.status()
-    if status.state in ("foreign", "unhealthy"):
-        raise Ill(f"{status} Stop it, or choose another port: MLFLOW_PORT={server.port() + 1} ./start_server.sh")
+    if status.state in ("foreign", "unhealthy", "detached") or server.without_artifacts():
+        raise Ill(str(status))
     return str(status)
 
 
 def _tracking() -> str:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    from cnnlab.tracking.store import find_store
+
+    uri = find_store().chosen
     return f"MLFLOW_TRACKING_URI is {uri}" if uri else "MLFLOW_TRACKING_URI is not set: runs go to this folder's store"
 
 

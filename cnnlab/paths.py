@@ -13,10 +13,13 @@ def project_root() -> Path:
     depends on the working directory, so a notebook and a terminal see the same store.
 
     Raises:
-        LabError: the package was installed without its project folder and `CNNLAB_HOME` is not set.
+        LabError: the package was installed without its project folder and `CNNLAB_HOME` is not set, or it is no folder.
     """
     if home := os.environ.get("CNNLAB_HOME"):
-        return Path(home).expanduser().resolve()
+        folder = Path(home).expanduser().resolve()
+        if folder.exists() and not folder.is_dir():
+            raise LabError(f"CNNLAB_HOME is {folder}, which is a file: set it to a folder, or unset it.")
+        return folder
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
         raise LabError(
@@ -42,7 +45,26 @@ def experiment_log() -> Path:
 
 
 def state_folder() -> Path:
-    """Files of this machine only (server log, undelivered measurements); not under version control."""
-    folder = project_root() / ".cnnlab"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Files of this machine only (server log, undelivered measurements); not under version control.
+
+    Raises:
+        LabError: it can't be written to.
+    """
+    return make_folder(project_root() / ".cnnlab")
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder of the project, where it doesn't exist yet, and return it.
+
+    Raises:
+        LabError: it can't be made, or can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = "you have no right to write there"
+    raise LabError(f"{folder} can't be written to ({reason}): set CNNLAB_HOME to a folder of your own.")

@@ -2,10 +2,12 @@
 
 Every answer of the server and the command lines of its processes carry the project folder
 (uvicorn's option `--header`). So the server is recognised without a pid file, which goes stale,
-and without the right to list other users' connections.
+and without the right to list other users' connections. A second header names the file that it
+opened: a server whose `mlflow.db` was deleted or replaced goes on with the old one, unseen.
 """
 
 import http.client
+import importlib.metadata
 import os
 import shlex
 import socket
@@ -17,14 +19,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote, unquote
+from typing import Literal, NamedTuple
+from urllib.parse import quote, unquote, urlparse
+from urllib.request import url2pathname
 
 import psutil
 
 from cnnlab.errors import LabError
-from cnnlab.paths import database, models_folder, project_root, state_folder
+from cnnlab.paths import database, make_folder, models_folder, project_root, state_folder
 
+MLFLOW = "3.17.2"  # the version that this lab is made for; those before 3.17 can't open its store
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5001
 
@@ -33,21 +37,27 @@ STOP_LIMIT = 10.0  # seconds until a server that was asked to end is killed
 PATIENCE = 10.0  # seconds until a silent server counts as broken: it may only be busy
 
 _HEADER = "cnnlab-home"
+_FILE_HEADER = "cnnlab-file"
+NOTE = "cnnlab: "  # begins the lines of the log that are meant for whoever started the server
+_HANDED_ON = "_MLFLOW_SERVER_"  # begins the variables in which `mlflow server` and `mlflow ui` hand their options on
 
 # A detached process without a console would give each of its children a visible one.
 _CREATION_FLAGS = 0
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
 
-State = Literal["running", "starting", "unhealthy", "foreign", "stopped"]
+RESTART = "stop it and start it again (`uv run cnnlab server stop`, then `uv run cnnlab server start`)"
+
+State = Literal["running", "detached", "starting", "unhealthy", "foreign", "stopped"]
 
 
 @dataclass(frozen=True)
 class Status:
-    """How the server on one port is; `str(status)` says it in a sentence.
+    """How the server on one port is; `str(status)` says it in a sentence, with what mends it.
 
     `foreign` means that the port is held by something else, `unhealthy` that our server is
-    there but does not answer. `memory_mb` is the resident memory of all `pids`, in MB (2**20 bytes).
+    there but does not answer, `detached` that its `mlflow.db` was deleted or replaced.
+    `memory_mb` is the resident memory of all `pids`, in MB (2**20 bytes).
     """
 
     state: State
@@ -57,10 +67,36 @@ class Status:
     note: str = ""
 
     def __str__(self) -> str:
-        if not self.pids:
-            return f"The MLflow server is not running. {self.note}".strip()
-        pids = ", ".join(str(pid) for pid in self.pids)
-        return f"The MLflow server is {self.state}: {self.url} (pids {pids}; {self.memory_mb:.0f} MB)."
+        said = "The MLflow server is not running."
+        if self.pids:
+            pids = ", ".join(str(pid) for pid in self.pids)
+            said = f"The MLflow server is {self.state}: {self.url} (pids {pids}; {self.memory_mb:.0f} MB)."
+        return f"{said} {self.note}".strip()
+
+
+class _Served(NamedTuple):
+    """What an MLflow server says of itself; "" where it isn't one of this lab."""
+
+    folder: str
+    file: str
+
+
+def require_mlflow() -> None:
+    """Make sure that MLflow isn't too old, before anything of it is imported: its own words would explain nothing.
+
+    Raises:
+        LabError: it is, or there is none.
+    """
+    try:
+        found = importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        found = ""
+    numbers, needed = ([int(part) for part in text.split(".")[:2] if part] for text in (found, MLFLOW))
+    if numbers < needed:
+        raise LabError(
+            f"this lab needs MLflow {MLFLOW}, and {found or 'none'} is installed: run `uv sync`, or without uv "
+            f"`pip install mlflow=={MLFLOW}` (pip warns that mltrainer asks for an older one; it works with this one)."
+        )
 
 
 def port() -> int:
@@ -96,19 +132,27 @@ def is_listening(at: int) -> bool:
 
 def is_healthy(at: int) -> bool:
     """Whether an MLflow server, ours or not, answers on port `at`."""
-    return _folder_served(at) is not None
+    return _served(at) is not None
 
 
 def answers(at: int) -> bool:
-    """Whether the server of this project folder answers on port `at`."""
-    return is_listening(at) and _answers(at)
+    """Whether the server of this project folder answers on port `at`.
+
+    Raises:
+        LabError: it does, but its `mlflow.db` was deleted or replaced.
+    """
+    if not is_listening(at) or not _answers(at):
+        return False
+    if _is_detached(at):
+        raise LabError(_detached())
+    return True
 
 
 def is_ours(at: int) -> bool:
     """Whether port `at` is held by the server of this project folder, healthy or not."""
-    folder = _folder_served(at)
-    if folder is not None:
-        return folder == _home()
+    served = _served(at)
+    if served is not None:
+        return served.folder == _home()
     return is_listening(at) and bool(processes(at))
 
 
@@ -123,14 +167,36 @@ def processes(at: int | None = None) -> list[psutil.Process]:
 def status(at: int | None = None) -> Status:
     """How this project's server on port `at` is (default: `port()`)."""
     at = port() if at is None else at
-    url, mine = address(at), processes(at)
-    if not mine:
-        if is_listening(at):
-            return Status("foreign", url, note=f"Port {at} is held by {_holder(at)}.")
-        notes = [f"It runs on another port: {address(other)}." for other in sorted(set(_ports().values()))]
-        return Status("stopped", url, note=" ".join(notes))
-    state: State = "running" if _answers(at) else "unhealthy" if is_listening(at) else "starting"
-    return Status(state, url, tuple(process.pid for process in mine), _memory_mb(mine))
+    mine, pids = processes(at), ", ".join(map(str, without_artifacts()))
+    state, note = _state(at, bool(mine))
+    if pids:
+        note += (
+            f" A server without --artifacts-destination models holds this store (pid {pids}): it shows the runs, but "
+            "none of their figures and models. End it, then run `uv run cnnlab server start`, or the line that "
+            "`uv run cnnlab server command` prints."
+        )
+    return Status(state, address(at), tuple(process.pid for process in mine), _memory_mb(mine), note.strip())
+
+
+def without_artifacts() -> list[int]:
+    """The pids of MLflow servers, started by hand, that hold this store but look elsewhere for figures and models."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.startswith("mlflow.server") for part in process.info["cmdline"] or []):
+            with suppress(psutil.Error):
+                told, cwd = process.environ(), Path(process.cwd())
+                store, models = (told.get(_HANDED_ON + name, "") for name in ("FILE_STORE", "ARTIFACT_DESTINATION"))
+                serves = f"{_HANDED_ON}SERVE_ARTIFACTS" in told and _local(models, cwd) == models_folder().resolve()
+                if _local(store, cwd) == database().resolve() and not serves:
+                    found.append(process.pid)
+    return found
+
+
+def command() -> list[str]:
+    """Return the command that serves this folder's store, with figures and models, to whoever starts it by hand."""
+    options = {"--backend-store-uri": _store_uri(), "--artifacts-destination": models_folder().as_uri()}
+    options |= {"--host": HOST, "--port": str(port()), "--workers": "1"}  # one process is enough for an SQLite file
+    return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
 
 
 def start(say: Callable[[str], None] = print) -> str:
@@ -180,6 +246,48 @@ def _mark() -> str:
     return f"{_HEADER}:{quote(_home())}"
 
 
+def _file_id() -> str:
+    """What tells the file `mlflow.db` from any other that had or gets its name."""
+    with suppress(FileNotFoundError):
+        file = database().stat()
+        return f"{file.st_dev}-{file.st_ino}"
+    return "none"
+
+
+def _is_detached(at: int) -> bool:
+    """Whether our server on port `at` opened another file than the `mlflow.db` that is there now."""
+    served = _served(at)
+    return served is not None and served.file not in ("", _file_id())
+
+
+def _detached() -> str:
+    return (
+        f"{database()} was deleted or replaced while the MLflow server ran: the server still holds the old file, and "
+        f"what it is given is lost with that. Put the file there that you want to keep, then {RESTART}."
+    )
+
+
+def _state(at: int, has_process: bool) -> tuple[State, str]:
+    """How the server on port `at` is, and what mends it."""
+    if has_process and _answers(at):
+        return ("detached", _detached()) if _is_detached(at) else ("running", "")
+    if has_process:
+        return ("unhealthy", f"It doesn't answer: {RESTART}.") if is_listening(at) else ("starting", "")
+    if is_listening(at):
+        return "foreign", f"{_taken(at)}."
+    return "stopped", " ".join(f"It runs on another port: {address(at)}." for at in sorted(set(_ports().values())))
+
+
+def _store_uri() -> str:
+    return f"sqlite:///{database().as_posix()}"
+
+
+def _local(address: str, cwd: Path) -> Path:
+    """The file or folder that an address such as sqlite:///mlflow.db or file:///... means to a process in `cwd`."""
+    path = address.removeprefix("sqlite:///").partition("?")[0]
+    return (cwd / (url2pathname(urlparse(path).path) if path.startswith("file:") else path)).resolve()
+
+
 def _ports() -> dict[psutil.Process, int]:
     """Our processes, each with the port in its command line."""
     mark, found = _mark(), {}
@@ -191,19 +299,15 @@ def _ports() -> dict[psutil.Process, int]:
     return found
 
 
-def _folder_served(at: int) -> str | None:
-    """The project folder of the MLflow server on port `at`.
-
-    Returns:
-        "" where an MLflow server names no folder, None where no MLflow server answers.
-    """
+def _served(at: int) -> _Served | None:
+    """What the MLflow server on port `at` serves; None where no MLflow server answers."""
     # http.client, as urllib.request would send even this through a proxy.
     connection = http.client.HTTPConnection(HOST, at, timeout=2)
     try:
         connection.request("GET", "/health")
         response = connection.getresponse()
         if response.status == 200 and response.read(16).strip() == b"OK":
-            return unquote(response.getheader(_HEADER, ""))
+            return _Served(unquote(response.getheader(_HEADER, "")), response.getheader(_FILE_HEADER, ""))
     except (OSError, http.client.HTTPException):
         pass
     finally:
@@ -214,7 +318,7 @@ def _folder_served(at: int) -> str | None:
 def _answers(at: int, patience: float = 0.0) -> bool:
     """Whether our server answers on port `at` within about `patience` seconds; asks at least once."""
     deadline = time.monotonic() + patience
-    while _folder_served(at) != _home():
+    while (served := _served(at)) is None or served.folder != _home():
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.2)
@@ -230,6 +334,7 @@ def _memory_mb(members: list[psutil.Process]) -> float:
 
 
 def _start(at: int, say: Callable[[str], None]) -> str:
+    require_mlflow()
     mine = _ports()
     for other in set(mine.values()) - {at}:
         if _answers(other, PATIENCE):
@@ -238,6 +343,7 @@ def _start(at: int, say: Callable[[str], None]) -> str:
                 f"use it with MLFLOW_PORT={other}, or stop it first (./stop_server.sh)."
             )
     if _answers(at, PATIENCE if mine else 0.0):
+        answers(at)  # refuses a server whose file is gone: it may be the last to hold that
         say(f"The MLflow server is already running: {address(at)}")
         return address(at)
     if ended := _end():
@@ -248,7 +354,8 @@ def _start(at: int, say: Callable[[str], None]) -> str:
 
 
 def _launch(at: int) -> subprocess.Popen[bytes]:
-    models_folder().mkdir(parents=True, exist_ok=True)
+    make_folder(models_folder())
+    database().touch()  # so that the server and everybody who looks at it mean the same file
     with _log().open("wb") as log:
         server = subprocess.Popen(
             _command(at),
@@ -268,8 +375,8 @@ def _launch(at: int) -> subprocess.Popen[bytes]:
 def _command(at: int) -> list[str]:
     # What `mlflow server` runs in the end. That command itself would import MLflow a first time, only to start
     # this in a second process: twice the wait, and twice the memory.
-    options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", *options, "mlflow.server.fastapi_app:app"]
+    options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--header", f"{_FILE_HEADER}:{_file_id()}"]
+    return [sys.executable, "-m", "uvicorn", *options, "--no-access-log", "cnnlab.tracking.served:app"]
 
 
 def _environment() -> dict[str, str]:
@@ -285,7 +392,7 @@ def _environment() -> dict[str, str]:
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return inherited | {
         # The names by which `mlflow server` hands its options on; MLflow's version is pinned.
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database().as_posix()}",
+        "_MLFLOW_SERVER_FILE_STORE": _store_uri(),
         "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": models_folder().as_uri(),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
@@ -307,6 +414,9 @@ def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None])
             raise LabError(f"The MLflow server ended while it was starting. {_last_words()}")
         if _answers(at):
             _open_store(at)
+            for line in _log_lines():
+                if line.startswith(NOTE):
+                    say(line.removeprefix(NOTE))
             say(f"The MLflow server is ready: {address(at)} ({time.monotonic() - begin:.1f} s)")
             return address(at)
         time.sleep(0.1)
@@ -365,8 +475,8 @@ def _taken(at: int) -> str:
 
 def _holder(at: int) -> str:
     """Name what listens on port `at`, as far as this user may see it."""
-    if folder := _folder_served(at):
-        return f"the MLflow server of another project folder, {folder}"
+    if (served := _served(at)) and served.folder:
+        return f"the MLflow server of another project folder, {served.folder}"
     # Process by process, as on macOS one connection that may not be seen spoils the whole list.
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -387,6 +497,9 @@ def _log() -> Path:
     return state_folder() / "server.log"
 
 
+def _log_lines() -> list[str]:
+    return _log().read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def _last_words() -> str:
-    lines = _log().read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([f"The end of {_log()}:", *(f"  {line}" for line in lines[-15:])])
+    return "\n".join([f"The end of {_log()}:", *(f"  {line}" for line in _log_lines()[-15:])])

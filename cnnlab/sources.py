@@ -80,7 +80,19 @@ class BadData(LabError):
     """The arrays are not Fashion-MNIST as published."""
 
 
-def load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:
+def load_training_arrays(
+    say: Callable[[str], None] = print, folder: Path | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the official training images, uint8 (60,000, 28, 28), and their labels; the test images stay locked.
+
+    Raises:
+        LabError: see `_load_arrays`.
+    """
+    arrays = _load_arrays(say, folder)
+    return arrays.train_images, arrays.train_labels
+
+
+def _load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:
     """Return Fashion-MNIST from the first source that has it, checked, and keep it in the cache.
 
     The cache comes first, then `folder` (or `CNNLAB_DATA`) where one is given, else Debian's folder

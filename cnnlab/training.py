@@ -337,10 +337,7 @@ def _build_trainer(
     valid_batches = Batches(valid, EVAL_BATCH)
     torch.manual_seed(seeds.init)
     model = build(config).to(memory_format=torch.channels_last)  # 1.7 times faster convolutions on CPUs
-    scheduler, scheduler_kwargs = _schedule(config, num_steps=config.epochs * len(train_batches))
-    optimizer_kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer == "sgd":
-        optimizer_kwargs["momentum"] = config.momentum
+    scheduler, scheduler_kwargs = schedule_of(config, num_steps=config.epochs * len(train_batches))
     settings = TrainerSettings(
         epochs=config.epochs,
         metrics=list(metrics),
@@ -348,9 +345,9 @@ def _build_trainer(
         train_steps=len(train_batches),
         valid_steps=len(valid_batches),
         reporttypes=[],
-        optimizer_kwargs=optimizer_kwargs,
+        optimizer_kwargs=optimizer_arguments(config),
         scheduler_kwargs=scheduler_kwargs,
-        earlystop_kwargs={"patience": config.patience} if config.patience else None,
+        earlystop_kwargs=early_stopping(config),
     )
     trainer = LabTrainer(
         model=model,
@@ -370,10 +367,21 @@ def _build_trainer(
         bar=bar,
     )
     torch.manual_seed(seeds.dropout)
-    return trainer, facts_as_built(trainer, train_batches, valid_batches)
+    return trainer, facts_as_built(trainer, train_batches, valid_batches, data.sha256())
 
 
-def _schedule(config: Config, num_steps: int) -> tuple[type[LRScheduler] | None, dict[str, Any] | None]:
+def optimizer_arguments(config: Config) -> dict[str, Any]:
+    """Return what the optimizer is made with, besides the weights."""
+    momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    return {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True} | momentum
+
+
+def early_stopping(config: Config) -> dict[str, int] | None:
+    """Return the arguments of mltrainer's early stopping, None where there is none."""
+    return {"patience": config.patience} if config.patience else None
+
+
+def schedule_of(config: Config, num_steps: int) -> tuple[type[LRScheduler] | None, dict[str, Any] | None]:
     """Return the schedule's class and arguments; it moves with every batch and ends near zero."""
     if config.schedule == "one_cycle":
         cycles_momentum = config.optimizer != "sgd" or config.momentum > 0

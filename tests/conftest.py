@@ -1,6 +1,7 @@
 """Shared fixtures: a project folder of its own for every test, small images, the real data, a real server."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,32 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than
 from cnnlab import server
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data, load_data
-from tests.helpers import free_port, quiet, stripes
+from cnnlab.tracking.connection import connect
+from tests.helpers import SMALL_DATA, free_port, quiet
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An mlflow.db with nothing in it but MLflow's tables, which take seconds to make."""
+    folder = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        connect(quiet)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project folder whose path has a space, with a port that nobody uses."""
+def home(bare_home: Path, tables: Path) -> Path:
+    """A project folder with an empty store, whose path has a space, with a port that nobody uses."""
+    shutil.copyfile(tables, bare_home / "mlflow.db")
+    return bare_home
+
+
+@pytest.fixture
+def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder in which there is nothing yet."""
     folder = tmp_path / "my lab"
     folder.mkdir()
     for name in ("MLFLOW_TRACKING_URI", "CNNLAB_PROFILE"):
@@ -43,7 +64,7 @@ def real_data() -> Data:
 @pytest.fixture(scope="session")
 def small_data() -> Data:
     """640 training and 203 validation images of ten easy classes."""
-    return Data(stripes(640, seed=1), stripes(203, seed=2))
+    return SMALL_DATA
 
 
 @pytest.fixture

@@ -16,14 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cnnlab.config import to_params
-from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.prediction import load_predictions
 from cnnlab.inquiry.reference import OWNER, reference_studies
 from cnnlab.inquiry.reproduce import one_run_of_each
 from cnnlab.inquiry.review import review
-from cnnlab.inquiry.verdict import judge, seen_before
+from cnnlab.inquiry.verdict import compute_verdicts
+from cnnlab.params import to_params
 from cnnlab.reporting.text import review_text
-from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import Record, load_records
@@ -53,7 +52,7 @@ def copy_what_ships(folder: Path) -> None:
 def golden_files(store: Store, folder: Path) -> dict[str, str]:
     """Return the golden files by name, made from a copy of what ships."""
     with snapshot(str(folder)) as opened:
-        found = review_text(review(opened), width=120)
+        found = review_text(review(opened, folder), width=120)
     return {
         "records.json": _json([record.content | _verdicts(record) for record in load_records(store)]),
         "verdicts.txt": "\n\n".join(_verdict_texts(store)) + "\n",
@@ -62,20 +61,29 @@ def golden_files(store: Store, folder: Path) -> dict[str, str]:
     }
 
 
+def runs_of_golden(folder: Path) -> list[str]:
+    """Return the seals of the runs in the golden file."""
+    return [run["seal"] for run in json.loads((folder / "runs.json").read_text(encoding="utf-8")).values()]
+
+
+def records_of_golden(folder: Path) -> list[str]:
+    """Return the seals of the predictions in the golden file."""
+    return [record["sha256"] for record in json.loads((folder / "records.json").read_text(encoding="utf-8"))]
+
+
 def _verdicts(record: Record) -> dict[str, Any]:
     return {"verdicts": [one.content for one in record.verdicts]}
 
 
 def _verdict_texts(store: Store) -> Iterator[str]:
     """Yield the verdict on every shipped prediction, computed anew."""
-    everything = load_runs(store, deleted=True, kind=None)
-    for record in load_records(store):
-        prediction = Prediction.from_record(record)
-        contrast = prediction.contrast
-        own = Study(record.experiment, "?", contrast.arms[contrast.control], contrast.seeds, arms=contrast.arms)
-        study = reference_studies().get(record.experiment, own)
-        known = seen_before(prediction, everything)
-        yield f"{record.experiment}\n{judge(prediction, study, results(study, store, OWNER), known)}"
+    for experiment in dict.fromkeys(record.experiment for record in load_records(store)):
+        study = reference_studies().get(experiment)
+        if study is None:  # the search, whose arms are those that were predicted
+            contrast = load_predictions(store, experiment)[0].contrast
+            study = Study(experiment, "?", contrast.arms[contrast.control], contrast.seeds, arms=contrast.arms)
+        for one in compute_verdicts(study, store, OWNER):
+            yield f"{experiment}\n{one}"
 
 
 def _runs(store: Store) -> dict[str, Any]:
@@ -83,6 +91,7 @@ def _runs(store: Store) -> dict[str, Any]:
     runs = load_runs(store, kind=None).set_index("run_id").loc[one_run_of_each(store)]
     return {
         run_id: to_params(row["config"])
+        | {"seal": row["seal"]}
         | {name: value for name, value in row.items() if "/" in str(name) or str(name).startswith("fact.")}
         for run_id, row in runs.iterrows()
     }

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from cnnlab.data import Split
+from cnnlab.data import Data, Split
 from cnnlab.inquiry.prediction import predict
 from cnnlab.studies.study import Study
 
@@ -49,6 +50,14 @@ def stripes(n: int, seed: int) -> Split:
         lines = image[0] if label < 5 else image[0].T
         lines[:: label % 5 + 2] += 150
     return Split(x, y)
+
+
+SMALL_DATA = Data(stripes(640, seed=1), stripes(203, seed=2))  # ten easy classes
+
+
+def small_study(*args: Any, **kwargs: Any) -> Study:
+    """A study on `SMALL_DATA`."""
+    return Study(*args, data=SMALL_DATA, **kwargs)
 
 
 def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:

@@ -10,13 +10,12 @@ from cnnlab.data import Data
 from cnnlab.inquiry.calibration import Calibration, calibrate, calibrate_records
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.verdict import Verdict, judge, note, to_content
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records, record_verdict
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-STUDY = Study("tiny-02-dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
+STUDY = small_study("tiny-02-dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
 CONTROL, ARM = STUDY.arms
 WORDS = {"because": "this is a mechanism", "if_refuted": "it is not so"}
 # metric, size, confidence, effect of each seed (in the metric's own unit), runs known before -> outcome, in size range
@@ -43,7 +42,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iter
             predict(STUDY, arm=ARM, metric=metric, direction="higher", size=size, confidence=confidence, **WORDS)
             for metric, size, confidence, *_ in CASES
         ]
-        runs = STUDY.run(small_data, store, quiet, progress=False)
+        runs = STUDY.run(store, quiet, progress=False)
         found = []
         for prediction, (metric, _, _, effects, known, *_) in zip(predictions, CASES, strict=True):
             one = judge(prediction, STUDY, with_effects(runs, metric, effects), known)

@@ -126,7 +126,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
                 "--arm",
                 "x",
                 "--metric",
-                "m",
+                "loss/valid",
                 "--direction",
                 "none",
                 "--confidence",

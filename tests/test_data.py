@@ -1,10 +1,17 @@
 """The split is fixed and stratified, batches lose nothing, and the test set is read on the record only."""
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 
-from cnnlab.data import Batches, Data, normalise, read_test
+import cnnlab.data
+import cnnlab.sources
+from cnnlab.data import Batches, Data, Split, normalise
 from cnnlab.errors import LabError
+from cnnlab.sources import Arrays, load_training_arrays
+from tests.helpers import quiet
 
 
 def test_the_split_is_stratified_and_fixed(real_data: Data) -> None:
@@ -51,21 +58,79 @@ def test_without_a_generator_the_order_stays(small_data: Data) -> None:
     assert torch.equal(y, small_data.valid.y)
 
 
-def test_the_test_set_is_read_only_after_it_is_recorded() -> None:
-    recorded: list[str] = []
-    test = read_test(recorded.append, reason="a test of the lock", say=lambda line: None)
-    assert recorded == ["a test of the lock"]
-    assert test.x.shape == (10_000, 1, 28, 28)
+# What isn't data
 
 
-def test_without_a_reason_the_test_set_stays_locked() -> None:
-    with pytest.raises(LabError, match="say why"):
-        read_test(lambda reason: None, reason="  ")
+def images(n: int = 20, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_what_cannot_be_recorded_is_not_read() -> None:
-    def broken(reason: str) -> None:
-        raise OSError("no store")
+LABELS = torch.arange(20) % 10
 
-    with pytest.raises(OSError, match="no store"):
-        read_test(broken, reason="curiosity")
+
+@pytest.mark.parametrize(
+    ("x", "y", "hint"),
+    [
+        (images() / 255, LABELS, r"the images are torch.float32 and should be uint8, from 0 to 255: convert them"),
+        (images().repeat(1, 3, 1, 1), LABELS, r"should have the shape \(N, 1, 28, 28\), and have \(20, 3, 28, 28\)"),
+        (images()[:, :, :14], LABELS, "should have the shape"),
+        (images().int() - 300, LABELS, "the pixels should lie between 0 and 255, and lie between -300 and -45"),
+        (images(), LABELS[:15], "20 images have 15 labels"),
+        (images(), LABELS + 1, "the labels should lie between 0 and 9, and lie between 1 and 10"),
+        (images(), LABELS.float(), "the labels should be whole numbers"),
+        (images(), LABELS.unsqueeze(1), "the labels should be whole numbers"),
+        (images(), ["T-shirt"] * 20, "give a tensor or a NumPy array of numbers"),
+        (None, LABELS, "the images are NoneType"),
+    ],
+)
+def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: Any, y: Any, hint: str) -> None:
+    with pytest.raises(LabError, match=hint) as refused:
+        Split(x, y)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_can_be_converted_without_loss_is_converted() -> None:
+    plain = Split(images(), LABELS)
+    for x, y in (
+        (images().numpy(), LABELS.numpy()),
+        (images().squeeze(1), LABELS.to(torch.int32)),
+        (images().int(), LABELS.to(torch.uint8)),
+        (images().tolist(), LABELS.tolist()),
+    ):
+        split = Split(x, y)
+        assert split.sha256() == plain.sha256()
+        assert (split.x.dtype, split.y.dtype) == (torch.uint8, torch.int64)
+
+
+def test_images_that_are_trained_and_validated_on_are_refused() -> None:
+    train, valid = Split(images(), LABELS), Split(images(seed=1), LABELS)
+    both = Split(torch.cat([train.x, valid.x[:3]]), torch.cat([train.y, valid.y[:3]]))
+    with pytest.raises(LabError, match="3 of the 20 validation images are training images too"):
+        Data(both, valid)
+    with pytest.raises(LabError, match="at least one training image and one validation image"):
+        Data(train, Split(images(0), LABELS[:0]))
+
+
+def test_the_fingerprint_covers_images_and_labels_of_both_parts() -> None:
+    train, valid = Split(images(), LABELS), Split(images(seed=1), LABELS)
+    hashes = [
+        Data(train, valid).sha256(),
+        Data(Split(train.x.flip(3), train.y), valid).sha256(),
+        Data(Split(train.x, train.y.roll(1)), valid).sha256(),
+        Data(train, Split(valid.x, valid.y.roll(1))).sha256(),
+        Data(valid, train).sha256(),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+# The test images
+
+
+def test_no_public_name_gives_the_test_images_without_a_record() -> None:
+    """`read_test_set` alone does, which records who reads them and why."""
+    public = [
+        value for module in (cnnlab.data, cnnlab.sources) for name, value in vars(module).items() if name[0] != "_"
+    ]
+    functions = [value for value in public if inspect.isfunction(value)]
+    assert {f.__name__ for f in functions if inspect.signature(f).return_annotation in (Arrays, Split)} == set()
+    assert len(load_training_arrays(quiet)[0]) == 60_000

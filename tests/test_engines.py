@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace as replace_fields
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -25,14 +26,14 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.dead_runs import is_gone, this_process
 from cnnlab.tracking.journal import spool_folder
 from cnnlab.tracking.store import Store
-from tests.helpers import epochs_in, predicted, quiet, stripes, wait_for
+from tests.helpers import epochs_in, predicted, quiet, small_study, stripes, wait_for
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def study(small: Config) -> Study:
-    return Study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.5)})
+    return small_study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.5)})
 
 
 def runs_of(store: Store, experiment: str) -> list[Run]:
@@ -46,10 +47,10 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 def test_workers_give_the_same_numbers_as_one_process(
     home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = predicted(study).run(small_data, say=quiet, engine="process", progress=False)
+    here = predicted(study).run(say=quiet, engine="process", progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     said: list[str] = []
-    there = predicted(study).run(small_data, say=said.append, engine="local", progress=False)
+    there = predicted(study).run(say=said.append, engine="local", progress=False)
     same = ["arm", "seed", "accuracy/valid", "loss/valid", "gap/loss", "fact.train_sha256", "fact.threads"]
     assert there[same].equals(here[same])
     assert set(there["owner"]) == {"another student"}
@@ -58,7 +59,7 @@ def test_workers_give_the_same_numbers_as_one_process(
 
 def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data) -> None:
     store = connect(quiet)
-    longer = Study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
+    longer = small_study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
     said: list[str] = []
     with LocalWorkers(store, 2, small_data) as engine:
 
@@ -70,7 +71,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
         killer = threading.Thread(target=kill_a_worker)
         killer.start()
-        table = predicted(longer).run(small_data, store, said.append, engine, progress=False)
+        table = predicted(longer).run(store, said.append, engine, progress=False)
         killer.join()
     assert len(table) == 4
     assert any("its process died" in line and "tried once more" in line for line in said)
@@ -88,9 +89,9 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
 def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, small: Config, small_data: Data) -> None:
     arms = {"fits": small, "too many": replace(small, train_images=700)}
-    study = Study("tiny-fails", "?", small, (0, 1), arms=arms, roles={"train_images": "scientific"})
-    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 0: .*train_images=700"):
-        predicted(study).run(small_data, say=quiet, progress=False)
+    study = small_study("tiny-fails", "?", small, (0, 1), arms=arms, roles={"train_images": "scientific"})
+    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 1 of 2: .*train_images=700"):
+        predicted(study).run(say=quiet, progress=False)
     assert list(study.results()["arm"]) == ["fits", "fits"]
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
@@ -101,18 +102,18 @@ def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Dat
     base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(4)
     with LocalWorkers(store, 8, small_data) as engine:
         assert store.kind == "embedded"
-        check_study(Study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
+        check_study(small_study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         try:
             server.start(quiet)
             assert store.kind == "server"
-            check_study(Study("tiny-server", "?", other, seeds, {"dropout": (0.0, 0.5)}), engine, store)
+            check_study(small_study("tiny-server", "?", other, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         finally:
             server.stop(quiet)
 
 
 def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
     """Run a study, and find everything of it in the store."""
-    table = predicted(study).run(None, store, quiet, engine, progress=False)
+    table = predicted(study).run(store, quiet, engine, progress=False)
     assert len(table) == 8
     for run_id in table["run_id"]:
         for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
@@ -185,10 +186,10 @@ def test_ctrl_c_ends_a_study_in_workers_with_all_that_was_measured(
 def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, small_data: Data) -> None:
     def run_it_again(line: str) -> None:
         if line.startswith("Training"):
-            study.run(small_data, say=quiet, progress=False)
+            study.run(say=quiet, progress=False)
 
     with pytest.raises(LabError, match="another command is running the study tiny-02-dropout"):
-        predicted(study).run(small_data, say=run_it_again, progress=False)
+        predicted(study).run(say=run_it_again, progress=False)
 
 
 def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study: Study, small_data: Data) -> None:
@@ -200,7 +201,7 @@ def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study
         tags = {"owner": "a student", "lab.process": process, "kind": "run"}
         store.client.create_run(experiment, tags=tags, run_name=process)
     said: list[str] = []
-    predicted(study).run(small_data, store, said.append, progress=False)
+    predicted(study).run(store, said.append, progress=False)
     assert sum("is KILLED in the record" in line for line in said) == 1
     statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
     assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]
@@ -245,9 +246,9 @@ from tests.helpers import predicted, stripes
 
 print("the script runs")
 small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=1)
-study = predicted(Study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 many = Data(stripes(55_000, seed=0), stripes(500, seed=1))  # far more than a pipe holds
-print(len(run_study(study, many, engine="local", progress=False)), "runs")
+study = predicted(Study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}, data=many))
+print(len(run_study(study, engine="local", progress=False)), "runs")
 """
 
 
@@ -272,12 +273,13 @@ def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
     home: Path, study: Study, small_data: Data
 ) -> None:
     many = Data(stripes(55_000, seed=0), small_data.valid)  # far more than a pipe holds
+    study = replace_fields(study, data=many)
     nothing = shutil.which("false")  # a program that ends at once, in place of Python
     assert nothing
     resource_tracker.ensure_running()  # this one is started in the same way
     multiprocessing.set_executable(nothing)
     try:
         with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):
-            predicted(study).run(many, say=quiet, engine="local", progress=False)
+            predicted(study).run(say=quiet, engine="local", progress=False)
     finally:
         multiprocessing.set_executable(sys.executable)

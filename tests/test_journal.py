@@ -13,12 +13,12 @@ from cnnlab.inquiry.calibration import calibrate
 from cnnlab.inquiry.prediction import predict
 from cnnlab.reporting.confront import Confrontation, confront
 from cnnlab.reporting.effects import plot_calibration, plot_effects, plot_interaction
-from cnnlab.reporting.journal import entries, journal_file
-from cnnlab.studies.study import Study
+from cnnlab.reporting.journal import journal_file
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 ARMS = {
@@ -28,7 +28,7 @@ ARMS = {
     "norm": replace(SMALL, norm="batch"),
     "both": replace(SMALL, dropout=0.5, norm="batch"),
 }
-STUDY = Study("it's my study / übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
+STUDY = small_study("it's my study, übung", "What do dropout and norm change?", SMALL, (0, 1), arms=ARMS)
 WORDS = {"confidence": 70, "because": "a mechanism,\nin two lines", "if_refuted": "it is not so"}
 WHY = "Größere Schritte | *weniger* Rauschen.\n\n- Punkt eins\n- `code`, and <b>HTML</b>\n\n![x](y.png)"
 NEXT = "Mehr Seeds: 10 → 20."
@@ -58,22 +58,22 @@ def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         store = connect(quiet)
         changes = {"dropout": 0.5, "norm": "batch"}
-        predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.05, **WORDS)
+        predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.03, **WORDS)
         predict(STUDY, trend="dropout", metric="accuracy/valid", direction="lower", size=(1, 30), **WORDS)
         predict(STUDY, arm="much", metric="gap/train_mode", direction="lower", size=(0.01, 2), **WORDS)
         predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # measured in no control
         waiting = confront(STUDY, store)
-        STUDY.run(small_data, store, quiet, progress=False)
+        STUDY.run(store, quiet, progress=False)
         first = confront(STUDY, store, "2.1")
         fresh, note = text(), note_of(store)
         write(fresh)
         written = text()
         confront(STUDY, store)
         again = text()
-        STUDY.run(small_data, store, quiet, progress=False)
+        STUDY.run(store, quiet, progress=False)
         note_after_rerun = note_of(store)
         longer = dataclasses.replace(STUDY, seeds=(0, 1, 2))
-        longer.run(small_data, store, quiet, progress=False)
+        longer.run(store, quiet, progress=False)
         more = confront(longer, store)
         yield Story(store, waiting, first, fresh, note, written, again, note_after_rerun, more, text())
 

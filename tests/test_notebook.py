@@ -10,8 +10,8 @@ from nbclient import NotebookClient
 
 from cnnlab.inquiry.examples import EXAMPLES
 from cnnlab.inquiry.review import review
-from cnnlab.reporting.journal import entries
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from cnnlab.tracking.ledger import load_records
 from tests.helpers import quiet
 
@@ -40,7 +40,7 @@ def test_the_notebook_runs_top_to_bottom(
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(home)}})
     client.execute()
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    assert "7 checks passed" in "".join(texts(outputs["sanity"]))
+    assert "6 checks passed" in "".join(texts(outputs["sanity"]))
     assert "Noise floor: equal runs differ" in "".join(texts(outputs["dropout-power"]))
     for study in ("baseline", "dropout", "dropout-long", "lr", "norm", "tiny", "combined"):
         shown = "".join(texts(outputs[f"{study}-verdict"]))

@@ -14,15 +14,14 @@ from cnnlab.inquiry.metrics import find_metric
 from cnnlab.inquiry.power import Power, power
 from cnnlab.inquiry.statistics import t_interval
 from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-A_A = Study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
-DROPOUT = Study("dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
-LONGER = Study("longer", "?", replace(SMALL, epochs=3), (0, 1, 2), {"dropout": (0.0, 0.5)})
+A_A = small_study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
+DROPOUT = small_study("dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
+LONGER = small_study("longer", "?", replace(SMALL, epochs=3), (0, 1, 2), {"dropout": (0.0, 0.5)})
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def before(store: Store) -> Power:
 
 @pytest.fixture(scope="module")
 def runs(store: Store, before: Power, small_data: Data) -> pd.DataFrame:
-    return run_study(A_A, small_data, store, quiet, progress=False, explore=True)
+    return run_study(A_A, store, quiet, progress=False, explore=True)
 
 
 def test_before_the_first_runs_the_noise_is_unknown(before: Power) -> None:

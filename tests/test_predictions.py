@@ -15,7 +15,7 @@ from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import START, load_records
-from tests.helpers import quiet
+from tests.helpers import quiet, small_study
 
 CLAIM = {
     "metric": "loss/valid",
@@ -29,12 +29,12 @@ CLAIM = {
 
 @pytest.fixture
 def study(small: Config) -> Study:
-    return Study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.3, 0.5)})
+    return small_study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.3, 0.5)})
 
 
 @pytest.fixture
 def grid(small: Config) -> Study:
-    return Study("tiny-04", "?", small, (0, 1), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
+    return small_study("tiny-04", "?", small, (0, 1), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
 
 
 def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, grid: Study) -> None:
@@ -48,7 +48,7 @@ def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, gri
     assert "differs by less than 0.020 nats, over 2 seeds" in none.sentence()
     both = {"dropout": 0.5, "norm": "batch"}
     synergy = predict(grid, interaction=both, **(CLAIM | {"direction": "synergy"}))
-    assert synergy.direction == "lower"  # of a loss, less is better
+    assert synergy.claim.direction == "lower"  # of a loss, less is better
     assert "is lower than the two effects add up to, which is synergy" in synergy.sentence()
     assert synergy.contrast.weights == {
         "dropout=0.0, norm=none": 1.0,
@@ -63,7 +63,7 @@ def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -
     written = predict(study, arm="dropout=0.5", at_least_sesoi=True, builds_on="01-baseline", **CLAIM)
     (record,) = load_records(connect(quiet))
     assert Prediction.from_record(record) == written
-    assert written.because == CLAIM["because"]
+    assert written.claim.because == CLAIM["because"]
     assert record.is_whole
     assert record.content["previous"] == START
     params = connect(quiet).client.get_run(record.run_id).data.params
@@ -125,16 +125,16 @@ def test_a_study_is_not_run_before_something_was_predicted(
 ) -> None:
     store = connect(quiet)
     with pytest.raises(LabError, match=r"nothing is trained before you have predicted.*predict\(study, arm='dropout="):
-        study.run(small_data, store, quiet, progress=False)
+        study.run(store, quiet, progress=False)
     predict(study, arm="dropout=0.5", **CLAIM)
     # of other arms than those that would run
     longer = dataclasses.replace(study, base=replace(study.base, epochs=3), arms={}, vary=study.vary, control="")
     with pytest.raises(LabError, match=r"its arm dropout=0.0 was changed \(epochs 2 -> 3\)\. Predict again"):
-        longer.run(small_data, store, quiet, progress=False)
+        longer.run(store, quiet, progress=False)
     # of somebody else
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     with pytest.raises(LabError, match="nothing is trained before you have predicted"):
-        study.run(small_data, store, quiet, progress=False)
+        study.run(store, quiet, progress=False)
     assert store.client.search_runs([store.experiment_id(study.name)], "tags.kind = 'run'") == []
 
 
@@ -144,7 +144,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
     assert prediction.record
     store.client.delete_run(prediction.record.run_id)
     with pytest.raises(LabError, match="nothing is trained before you have predicted"):
-        study.run(small_data, store, quiet, progress=False)
+        study.run(store, quiet, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"direction": "better"}, "choose higher, lower, none"),
         ({"direction": "synergy"}, "choose higher, lower, none"),
         ({"size": None}, "size is missing"),
-        ({"size": 3}, "give two numbers"),
+        ({"size": 3}, "size=3 is not possible: it should be two numbers"),
         ({"size": (-3, -1)}, "both positive"),
         ({"size": (3, 1)}, "smallest and largest"),
         ({"direction": "none"}, "no difference has no size"),
@@ -187,22 +187,22 @@ def test_an_impossible_prediction_is_refused_in_one_sentence(
 
 def test_without_repetition_or_without_a_second_arm_there_is_nothing_to_predict(home: Path, small: Config) -> None:
     with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
-        predict(Study("x", "?", small, (0,), {"dropout": (0.0, 0.5)}), arm="dropout=0.5", **CLAIM)
+        predict(small_study("x", "?", small, (0,), {"dropout": (0.0, 0.5)}), arm="dropout=0.5", **CLAIM)
     with pytest.raises(LabError, match="one arm only: add another"):
-        predict(Study("x", "?", small, (0, 1)), arm="baseline", **CLAIM)
+        predict(small_study("x", "?", small, (0, 1)), arm="baseline", **CLAIM)
 
 
 def test_arms_that_differ_only_in_a_nuisance_are_no_question(home: Path, small: Config) -> None:
-    study = Study("x", "?", small, (0, 1), {"lr": (0.01, 0.1)}, roles={"lr": "nuisance"})
+    study = small_study("x", "?", small, (0, 1), {"lr": (0.01, 0.1)}, roles={"lr": "nuisance"})
     with pytest.raises(LabError, match="differ only in lr, which x calls a nuisance"):
         predict(study, arm="lr=0.1", **CLAIM)
-    a_a = Study("x", "?", small, (0, 1), arms={"A": small, "A again": replace(small, seed=1000)})
+    a_a = small_study("x", "?", small, (0, 1), arms={"A": small, "A again": replace(small, seed=1000)})
     assert predict(a_a, arm="A again", **CLAIM).contrast.nuisances == ("seed",)
 
 
 def test_how_much_is_trained_differs_only_where_that_is_said(small: Config) -> None:
     arms = {"single": small, "both, longer": replace(small, norm="batch", epochs=4)}
     with pytest.raises(LabError, match=r"the arms differ in epochs\. If that is the question"):
-        Study("x", "?", small, (0, 1), arms=arms)
-    said = Study("x", "?", small, (0, 1), arms=arms, roles={"epochs": "scientific"})
+        small_study("x", "?", small, (0, 1), arms=arms)
+    said = small_study("x", "?", small, (0, 1), arms=arms, roles={"epochs": "scientific"})
     assert said.role("scientific") == ["norm", "epochs"]

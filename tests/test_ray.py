@@ -17,10 +17,9 @@ import pytest
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, predicted, quiet, wait_for
+from tests.helpers import free_port, predicted, quiet, small_study, wait_for
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -103,11 +102,11 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
     address, _ = cluster
     store = connect(quiet)
     assert store.kind == "server"
-    study = Study("tiny-ray", "?", small, (0, 1), {"dropout": (0.0, 0.5)})
+    study = small_study("tiny-ray", "?", small, (0, 1), {"dropout": (0.0, 0.5)})
     said: list[str] = []
     with RayCluster(Store(), small_data, address) as engine:
         assert engine.slots == 2
-        table = predicted(study).run(small_data, store, said.append, engine, progress=False)
+        table = predicted(study).run(store, said.append, engine, progress=False)
         assert engine.images_done() == 4 * 640
     assert "Training 4 runs on Ray (2 nodes, 2 CPUs, 2 GPUs)." in said
     assert len(table) == 4
@@ -117,7 +116,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
         assert len(store.client.get_metric_history(run, "loss/valid")) == 2
 
     # the same configs in this process: nothing is trained twice, and a new owner gets the same numbers
-    study.run(small_data, store, said.append, engine="process", progress=False)
+    study.run(store, said.append, engine="process", progress=False)
     assert "4 of its runs are finished already" in said[-1]
 
 
@@ -137,7 +136,7 @@ def test_a_node_that_dies_costs_its_run_only(
 ) -> None:
     address, second = cluster
     store = connect(quiet)
-    study = Study("tiny-node", "?", replace(small, epochs=30), (0, 1), {"dropout": (0.0, 0.5)})
+    study = small_study("tiny-node", "?", replace(small, epochs=30), (0, 1), {"dropout": (0.0, 0.5)})
     said: list[str] = []
     with RayCluster(Store(), small_data, address) as engine:
 
@@ -147,7 +146,7 @@ def test_a_node_that_dies_costs_its_run_only(
 
         killer = threading.Thread(target=pull_the_plug)
         killer.start()
-        table = predicted(study).run(small_data, store, said.append, engine, progress=False)
+        table = predicted(study).run(store, said.append, engine, progress=False)
         killer.join()
     assert len(table) == 4
     runs = store.client.search_runs([store.experiment_id("tiny-node")], "tags.kind = 'run'")

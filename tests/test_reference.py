@@ -22,18 +22,17 @@ from cnnlab.reporting.model_card import register_champion
 from cnnlab.reporting.overview import BEGIN, END, plot_overview, results_text, write_results
 from cnnlab.studies.lab import lab_studies
 from cnnlab.studies.profiles import PROFILES
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.registry import ADDRESS
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, predicted, quiet
+from tests.helpers import free_port, predicted, quiet, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
 FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with the reference runs of one study."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
@@ -41,9 +40,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
         patch.setenv("CNNLAB_OWNER", reference.OWNER)
         patch.setenv("MLFLOW_PORT", str(free_port()))
         patch.setitem(PROFILES, "full", FULL)
-        store, study = connect(quiet), lab_studies(FULL)["02-dropout"]
+        store, study = connect(quiet), reference.reference_studies()["02-dropout"]
         predict_examples(study, store)
-        study.run(small_data, store, quiet, progress=False)
+        study.run(store, quiet, progress=False)
         assert not any(confront(study, store).references)  # a reference isn't compared with itself
     return folder
 
@@ -56,16 +55,16 @@ def shipped(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return connect(quiet)
 
 
-def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, small_data: Data) -> None:
+def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, real_data: Data) -> None:
     study = lab_studies(SMALL)["tiny-02-dropout"]
     predict_examples(study, shipped)
     waiting = confront(study, shipped)
     assert waiting.references == (None, None, None)  # not before there is a verdict
     assert "reference" not in str(waiting)
 
-    study.run(small_data, shipped, quiet, progress=False)
+    study.run(shipped, quiet, progress=False)
     found = confront(study, shipped)
-    runs = lab_studies(FULL)["02-dropout"]
+    runs = reference.reference_studies()["02-dropout"]
     theirs = reference.results(runs, shipped, reference.OWNER)
     values = theirs.pivot(index="seed", columns="arm", values="loss/valid")
     expected = contrast_effect(values, {"dropout=0.5": 1.0, "dropout=0.0": -1.0})
@@ -85,22 +84,24 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
 def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
     """Neither a study of the student's own, nor one whose arms have the names of others."""
     for study in (
-        Study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
-        Study("my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}),
+        small_study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
+        small_study(
+            "my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}
+        ),
     ):
         predicted(study)
-        study.run(small_data, shipped, quiet, progress=False)
+        study.run(shipped, quiet, progress=False)
         assert confront(study, shipped).references == (None,)
 
 
-def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, small_data: Data) -> None:
-    runs = reference.results(lab_studies(FULL)["02-dropout"], shipped, reference.OWNER)
+def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, real_data: Data) -> None:
+    runs = reference.results(reference.reference_studies()["02-dropout"], shipped, reference.OWNER)
     for place in (0, 5):  # another one later takes the name over
         run = runs.iloc[place]
-        card = register_champion(run["run_id"], shipped, small_data)
+        card = register_champion(run["run_id"], shipped, real_data)
         model = mlflow.pytorch.load_model(ADDRESS)
         with torch.inference_mode():
-            correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(small_data.valid, 100)]
+            correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(real_data.valid, 100)]
         assert float(torch.cat(correct).mean()) == run["accuracy/valid"]
         assert f"accuracy {100 * run['accuracy/valid']:.2f} %" in card
         arm = runs[runs["arm"] == run["arm"]]

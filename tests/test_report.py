@@ -15,7 +15,7 @@ from cnnlab.reporting.page import count_pages, find_browser
 from cnnlab.reporting.report import report
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from tests.helpers import quiet
+from tests.helpers import quiet, small_study
 
 WORDS = {"because": "only the random numbers differ", "if_refuted": "something else differs too"}
 
@@ -24,10 +24,10 @@ WORDS = {"because": "only the random numbers differ", "if_refuted": "something e
 def confronted(home: Path, small: Config, small_data: Data) -> Study:
     """A study with two verdicts in the journal, about which nothing was written yet."""
     arms = {"A": small, "A again": replace(small, seed=1000)}
-    study = Study("tiny-01-baseline", "How much is chance?", small, (0, 1), arms=arms)
+    study = small_study("tiny-01-baseline", "How much is chance?", small, (0, 1), arms=arms)
     for metric in ("accuracy/valid", "loss/valid"):
         predict(study, arm="A again", metric=metric, direction="none", confidence=70, **WORDS)
-    study.run(small_data, connect(quiet), quiet, progress=False)
+    study.run(connect(quiet), quiet, progress=False)
     confront(study)
     return study
 

@@ -14,11 +14,10 @@ from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.reproduce import Reproduction, bound, is_stable, one_run_of_each, reproduce, reproduce_random
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
-from tests.helpers import free_port, predicted, quiet
+from tests.helpers import free_port, predicted, quiet, small_study
 
 TINY = replace(BASE, blocks=((1, 8),), train_images=64, epochs=1, batch_size=32)
 CLOSE, FAR = (0.500, 0.501, 0.502, 0.503), (0.5, 0.6, 0.7, 0.8)  # validation losses of four seeds, nats
@@ -33,8 +32,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
         patch.setenv("CNNLAB_OWNER", OWNER)
         patch.setenv("MLFLOW_PORT", str(free_port()))
         arms = {"calm": TINY, "wild": replace(TINY, optimizer="sgd", lr=1e6, schedule="constant")}
-        study = predicted(Study("my-lr", "Does it diverge?", TINY, range(5), arms=arms))
-        study.run(small_data, connect(quiet), quiet, progress=False)
+        study = predicted(small_study("my-lr", "Does it diverge?", TINY, range(5), arms=arms))
+        study.run(connect(quiet), quiet, progress=False)
     return folder
 
 
@@ -133,7 +132,7 @@ def test_runs_of_any_owner_are_picked_and_one_that_can_not_be_trained_says_why(s
     store.client.delete_run(deleted)
     store.client.set_tag(taken_over, "reused_from", "another run")
     change("params", unreadable, "activation", "tanh")
-    change("tags", other_images, "fact.valid_sha256", "of other images")
+    change("tags", other_images, "fact.data_sha256", "of other images")
     change("tags", someone, "owner", "somebody else")
 
     found = list(reproduce_random(store, 100, small_data, random.Random(0), progress=False))
@@ -141,8 +140,8 @@ def test_runs_of_any_owner_are_picked_and_one_that_can_not_be_trained_says_why(s
     assert {one.run_id for one in trained} == set(ids[4:]) and all(one.is_identical for one in trained)
     said = sorted(one for one in found if isinstance(one, str))
     assert len(said) == 2 and "activation='tanh' is not possible" in " ".join(said)
-    assert any(other_images in one and "its validation images are others" in one for one in said)
-    with pytest.raises(LabError, match="its validation images are others"):
+    assert any(other_images in one and "it was trained on other images" in one for one in said)
+    with pytest.raises(LabError, match="it was trained on other images"):
         reproduce(other_images, store, small_data)
 
 

@@ -26,18 +26,17 @@ from cnnlab.inquiry.review import Review, name_of, review
 from cnnlab.inquiry.verdict import verdict
 from cnnlab.reporting.text import review_text
 from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.seal import seal_record
 from cnnlab.tracking.snapshot import snapshot
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-DROPOUT = Study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
-NORM = Study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
+DROPOUT = small_study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
+NORM = small_study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
 WORDS = {"metric": "accuracy/valid", "because": "this is a mechanism", "if_refuted": "it is not so"}
 
 
@@ -51,14 +50,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         patch.setenv("MLFLOW_PORT", str(free_port()))
         store = connect(quiet)
         patch.setenv("CNNLAB_OWNER", "a scout")
-        scouting = Study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
-        run_study(scouting, small_data, store, quiet, progress=False, explore=True)
+        scouting = small_study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
+        run_study(scouting, store, quiet, progress=False, explore=True)
         patch.setenv("CNNLAB_OWNER", "a student")
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=80, **WORDS)
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
         predict(NORM, arm="norm=batch", direction="higher", size=(1, 9), confidence=60, **WORDS)
         for study in (DROPOUT, NORM):
-            study.run(small_data, store, quiet, progress=False)
+            study.run(store, quiet, progress=False)
         verdict(DROPOUT, store)
         yield folder
 
@@ -95,21 +94,22 @@ def last_run(study: str) -> str:
 
 def test_an_untouched_store_is_intact(lab: Path) -> None:
     with snapshot(str(lab)) as opened:
-        found = review(opened)
+        found = review(opened, lab)
     assert found.problems == []
     assert found.is_intact
     assert found.runs == 9  # of the scout 1; trained 4 + 2, and 2 taken over
     assert found.foreign == []
-    assert found.heads == {"a student": load_records(connect(quiet))[-1].sha256}
+    assert found.unverified == []
+    assert {owner: len(theirs) for owner, theirs in found.heads.items()} == {"a scout": 1, "a student": 3 + 8 + 1}
 
 
 def test_what_a_scout_had_run_before_is_noted(lab: Path) -> None:
     with snapshot(str(lab)) as opened:
         notes = review(opened).notes
-    seen = [note for note in notes if "a scout had run its arms before it (1 times)" in note]
+    seen = [note for note in notes if "other owners of this store had run its arms before it: a scout (1)" in note]
     assert len(seen) == 2  # both predictions about dropout, and not that about the norm
     assert all("of a student in 02-dropout" in note for note in seen)
-    assert "Runs of no prediction, of a search or another version of the lab: 1." in notes
+    assert "Runs of no prediction by a scout: 1." in notes
 
 
 def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_prediction_sealed_anew_fits_neither_its_follower_nor_its_runs(
     was = records[0].sha256[:12]
     assert named(found, name_of(records[1]), f"the record before it ({was}) is missing")
     assert named(
-        found, "run dropout=0.5, seed 1 of 02-dropout", f"the prediction that it belongs to ({was}) is missing"
+        found, "run dropout=0.5, seed 2 of 2 of 02-dropout", f"the prediction that it belongs to ({was}) is missing"
     )
 
 
@@ -170,8 +170,8 @@ def test_a_deleted_record_leaves_a_gap(tampered: Callable[..., Review], records:
 def test_the_last_record_is_missed_by_its_runs(tampered: Callable[..., Review], records: list[Record]) -> None:
     found = tampered(*FOR_GOOD, run=records[2].run_id)
     said = f"the prediction that it belongs to ({records[2].sha256[:12]}) is missing"
-    assert named(found, "run norm=batch, seed 0 of 03-norm", said)
-    assert len(found.problems) == 4  # one for each of its runs
+    assert named(found, "run norm=batch, seed 1 of 2 of 03-norm", said)
+    assert len(found.problems) == 4 + 2  # its runs, and those of the same network in the other study
 
 
 def test_a_prediction_hidden_from_the_lab_is_missed(tampered: Callable[..., Review], records: list[Record]) -> None:
@@ -301,7 +301,7 @@ def test_a_run_deleted_in_the_ui_is_noted_and_missed(tampered: Callable[..., Rev
     run_id = last_run("02-dropout")
     found = tampered(IN_THE_UI, run=run_id)
     assert found.is_intact
-    assert f"run dropout=0.5, seed 1 of 02-dropout ({run_id[:8]}): deleted in the MLflow UI." in found.notes
+    assert f"run dropout=0.5, seed 2 of 2 of 02-dropout ({run_id[:8]}): deleted in the MLflow UI." in found.notes
     assert any("1 of its 4 runs aren't there (dropout=0.5, seed 1)" in note for note in found.notes)
 
 
@@ -347,7 +347,7 @@ def test_clocks_that_disagree_a_little_are_no_problem(home: Path) -> None:
     with snapshot(str(home)) as opened:
         found = review(opened)
     assert found.problems == []
-    assert found.heads == {"a student": third.record.sha256}
+    assert [head.number for head in found.heads["a student"]] == [1, 2, 3]
 
 
 # The command

@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from hyperopt import STATUS_OK
 
-from cnnlab.config import BASE, from_params
+from cnnlab.config import BASE, Config
 from cnnlab.inquiry.metrics import METRICS
+from cnnlab.params import from_params
 from cnnlab.reporting.figures import plot_isolation
-from cnnlab.reporting.journal import entries
+from cnnlab.studies.seeds import my_seeds
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from tests.helpers import quiet, wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
@@ -53,14 +55,16 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     below = [run for run in below if run.info.status == "FINISHED"]
     assert len(below) == trials
     for trial in below:
-        assert from_params(trial.data.params).train_images == 640
+        assert from_params(Config, trial.data.params).train_images == 640
         assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
         assert trial.data.tags["fact.images_seen"] == "1280"
     best = min(below, key=lambda run: run.data.metrics["final/loss/valid"]).data.metrics
     assert parent.data.metrics["search/best_loss"] == pytest.approx(best["final/loss/valid"])
     assert f"{100 * best['final/accuracy/valid']:.2f} %" in stdout
     confirmed = [run for run in runs if run.data.tags["kind"] == "run"]
-    assert sorted(int(run.data.params["seed"]) for run in confirmed) == [100, 100, 101, 101]
+    fresh = my_seeds(2, first=100)
+    assert sorted(int(run.data.params["seed"]) for run in confirmed) == sorted(2 * fresh)
+    assert {run.data.params["seed"] for run in below} == {str(my_seeds(1)[0])}
     gain = re.search(r"Winner - baseline: (\S+) pp, 95 % interval \[(\S+), (\S+)\] over 2 pairs", stdout)
     assert gain
     logged = [parent.data.metrics[f"confirmed/gain_{part}"] for part in ("pp", "low_pp", "high_pp")]

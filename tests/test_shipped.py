@@ -14,10 +14,10 @@ from cnnlab.data import Batches, Data
 from cnnlab.inquiry.reference import OWNER, reference_studies
 from cnnlab.inquiry.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.review import review
-from cnnlab.reporting.journal import entries
 from cnnlab.reporting.overview import results_text
 from cnnlab.studies.results import results
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import entries
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.registry import ADDRESS, ALIAS, MODEL
 from cnnlab.tracking.store import Store

@@ -17,14 +17,14 @@ from loguru import logger
 
 from cnnlab import sources
 from cnnlab.errors import LabError
-from cnnlab.sources import Arrays, BadData, cache_file, check, load_arrays
+from cnnlab.sources import Arrays, BadData, _load_arrays, cache_file, check
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 @pytest.fixture(scope="session")
 def arrays() -> Arrays:
-    return load_arrays(say=lambda line: None)
+    return _load_arrays(say=lambda line: None)
 
 
 @pytest.fixture(scope="session")
@@ -164,13 +164,13 @@ def test_an_empty_machine_fetches_the_data_once_and_leaves_apts_lists_alone(cach
     lists_of_apt = Path("/var/lib/apt/lists")
     before = {file: file.stat().st_mtime_ns for file in lists_of_apt.glob("*")}
     heard: list[str] = []
-    assert same(load_arrays(heard.append), arrays)
+    assert same(_load_arrays(heard.append), arrays)
     assert {file: file.stat().st_mtime_ns for file in lists_of_apt.glob("*")} == before
     assert "not from the cache: there is no" in heard[0]
     assert heard[-1].startswith("Fashion-MNIST from ")
     assert [file.name for file in cache.parent.iterdir()] == ["fashionmnist.pt"]
     again: list[str] = []
-    assert same(load_arrays(again.append), arrays)
+    assert same(_load_arrays(again.append), arrays)
     assert again == ["Fashion-MNIST from the cache."]
 
 
@@ -179,19 +179,19 @@ def test_a_cache_cut_in_half_is_said_and_replaced(cache: Path, arrays: Arrays, r
     half = cache.read_bytes()[: cache.stat().st_size // 2]
     cache.write_bytes(half)
     heard: list[str] = []
-    assert same(load_arrays(heard.append, raw_folder), arrays)
+    assert same(_load_arrays(heard.append, raw_folder), arrays)
     assert heard[0].startswith("Fashion-MNIST not from the cache: RuntimeError")
     assert heard[1] == f"Fashion-MNIST from {raw_folder}."
-    assert same(load_arrays(heard.append), arrays)
+    assert same(_load_arrays(heard.append), arrays)
     assert heard[2:] == ["Fashion-MNIST from the cache."]
 
 
 def test_a_cache_with_other_content_is_said_and_replaced(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
     write_mads(changed(arrays, "train_images", lambda images: images[0].zero_()), cache)
     heard: list[str] = []
-    assert same(load_arrays(heard.append, raw_folder), arrays)
+    assert same(_load_arrays(heard.append, raw_folder), arrays)
     assert "train_images has other values" in heard[0]
-    check(load_arrays(heard.append))
+    check(_load_arrays(heard.append))
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -199,7 +199,7 @@ def test_a_broken_cache_stays_until_there_is_a_better_one(cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_bytes(b"half a file")
     with pytest.raises(LabError):
-        load_arrays(lambda line: None)
+        _load_arrays(lambda line: None)
     assert cache.read_bytes() == b"half a file"
 
 
@@ -209,14 +209,14 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
     (tmp_path / "a file").touch()
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "a file"))
     heard: list[str] = []
-    assert same(load_arrays(heard.append, raw_folder), arrays)
+    assert same(_load_arrays(heard.append, raw_folder), arrays)
     assert "could not be kept" in heard[-1]
 
 
 def test_a_cache_that_cannot_be_replaced_leaves_no_litter(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
     cache.mkdir(parents=True)  # a folder where the file should be
     heard: list[str] = []
-    assert same(load_arrays(heard.append, raw_folder), arrays)
+    assert same(_load_arrays(heard.append, raw_folder), arrays)
     assert "could not be kept" in heard[-1]
     assert list(cache.parent.iterdir()) == [cache]
 
@@ -242,7 +242,7 @@ def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, ar
 def test_mads_datasets_reads_our_cache_without_a_network(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
     from mads_datasets import DatasetFactoryProvider, DatasetType
 
-    load_arrays(lambda line: None, raw_folder)
+    _load_arrays(lambda line: None, raw_folder)
     factory = DatasetFactoryProvider.create_factory(DatasetType.FASHION, datadir=cache.parents[1])
     datasets = factory.create_dataset()
     assert len(datasets["train"]) == 60_000
@@ -264,7 +264,7 @@ def test_a_folder_given_by_the_user_is_used(
     if way == "CNNLAB_DATA":
         monkeypatch.setenv("CNNLAB_DATA", str(folder))
     heard: list[str] = []
-    assert same(load_arrays(heard.append, folder if way == "argument" else None), arrays)
+    assert same(_load_arrays(heard.append, folder if way == "argument" else None), arrays)
     assert heard[-1] == f"Fashion-MNIST from {folder}."
 
 
@@ -277,7 +277,7 @@ def test_a_missing_file_in_the_users_folder_is_named_and_nothing_else_is_tried(
     monkeypatch.setenv("CNNLAB_DATA", str(folder))
     heard: list[str] = []
     with pytest.raises(LabError, match="t10k-labels-idx1-ubyte") as caught:
-        load_arrays(heard.append)
+        _load_arrays(heard.append)
     assert str(folder) in str(caught.value)
     assert all(name in str(caught.value) for name in NAMES)
     assert len(heard) == 1  # the empty cache
@@ -291,13 +291,13 @@ def test_a_half_downloaded_or_foreign_file_in_the_users_folder_is_named(tmp_path
     packed = folder / f"{NAMES[0]}.gz"
     packed.write_bytes(packed.read_bytes()[:100_000])
     with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a whole gzip file"):
-        load_arrays(lambda line: None, folder)
+        _load_arrays(lambda line: None, folder)
     packed.write_bytes(b"<html>not found</html>")
     with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a whole gzip file"):
-        load_arrays(lambda line: None, folder)
+        _load_arrays(lambda line: None, folder)
     shutil.copy(folder / f"{NAMES[2]}.gz", packed)
     with pytest.raises(LabError, match="train-images-idx3-ubyte has the wrong header or length"):
-        load_arrays(lambda line: None, folder)
+        _load_arrays(lambda line: None, folder)
 
 
 @pytest.mark.usefixtures("cache")
@@ -309,11 +309,11 @@ def test_files_of_the_right_size_with_other_content_are_refused(tmp_path: Path, 
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(LabError, match=r"mine cannot be used \(test_images has other values"):
-        load_arrays(lambda line: None, folder)
+        _load_arrays(lambda line: None, folder)
     content[2] = 13  # in an IDX file: floats instead of bytes
     file.write_bytes(content)
     with pytest.raises(LabError, match="t10k-images-idx3-ubyte has the wrong header"):
-        load_arrays(lambda line: None, folder)
+        _load_arrays(lambda line: None, folder)
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -322,7 +322,7 @@ def test_the_folder_of_the_debian_package_is_used_where_it_is_installed(
 ) -> None:
     monkeypatch.setattr(sources, "DEBIAN_FOLDER", packed_folder)
     heard: list[str] = []
-    assert same(load_arrays(heard.append), arrays)
+    assert same(_load_arrays(heard.append), arrays)
     assert heard[-1] == "Fashion-MNIST from Debian's folder."
 
 
@@ -348,7 +348,7 @@ def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
     heard: list[str] = []
     logged: list[str] = []
     sink = logger.add(logged.append)
-    assert same(load_arrays(heard.append), arrays)
+    assert same(_load_arrays(heard.append), arrays)
     logger.remove(sink)
     assert heard[-1] == "Fashion-MNIST from the download of mads_datasets."
     assert capfd.readouterr() == ("", "")
@@ -371,7 +371,7 @@ def test_the_mirror_of_torchvision_steps_in(
     monkeypatch.setattr(FashionMNIST, "mirrors", [serve(packed_folder)])
     monkeypatch.setattr(FashionMNIST, "resources", sums)
     heard: list[str] = []
-    assert same(load_arrays(heard.append), arrays)
+    assert same(_load_arrays(heard.append), arrays)
     assert "not from the download of mads_datasets: ProxyError" in heard[-2]
     assert heard[-1] == "Fashion-MNIST from the mirror of torchvision."
     assert capfd.readouterr() == ("", "")
@@ -400,7 +400,7 @@ def test_a_network_that_never_answers_does_not_hang_the_lab(monkeypatch: pytest.
 def test_one_error_names_the_ways_out_when_nothing_can_be_reached(cache: Path) -> None:
     heard: list[str] = []
     with pytest.raises(LabError) as caught:
-        load_arrays(heard.append)
+        _load_arrays(heard.append)
     ways = ("internet", "cnnlab doctor", "CNNLAB_DATA", "sudo apt-get install dataset-fashion-mnist", str(cache))
     assert all(way in str(caught.value) for way in ways)
     assert "\n" not in str(caught.value)

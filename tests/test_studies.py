@@ -21,16 +21,16 @@ from cnnlab.studies.results import summary
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
-from tests.helpers import predicted, quiet
+from tests.helpers import predicted, quiet, small_study
 
 
 @pytest.fixture
 def study(small: Config) -> Study:
-    return Study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.5)})
+    return small_study("tiny-02-dropout", "What does dropout change?", small, (0, 1), {"dropout": (0.0, 0.5)})
 
 
 def test_several_fields_make_a_grid_with_the_base_as_control(small: Config) -> None:
-    grid = Study("grid", "?", small, (0,), {"dropout": (0.5, 0.0), "norm": ("none", "batch")})
+    grid = small_study("grid", "?", small, (0,), {"dropout": (0.5, 0.0), "norm": ("none", "batch")})
     assert list(grid.arms) == [
         "dropout=0.5, norm=none",
         "dropout=0.5, norm=batch",
@@ -42,24 +42,26 @@ def test_several_fields_make_a_grid_with_the_base_as_control(small: Config) -> N
 
 def test_arms_can_be_named_and_the_control_declared(small: Config) -> None:
     arms = {"none": small, "batch": replace(small, norm="batch"), "both": replace(small, norm="batch", dropout=0.5)}
-    study = Study("named", "?", small, (0, 1), arms=arms, control="batch")
+    study = small_study("named", "?", small, (0, 1), arms=arms, control="batch")
     assert study.control == "batch"
     assert study.differs("none") == "norm: batch -> none"
     assert study.role("scientific") == ["norm", "dropout"]
     assert study.role("nuisance") == ["seed"]
-    assert Study("named", "?", small, (0,), arms=arms).control == "none"
+    assert small_study("named", "?", small, (0,), arms=arms).control == "none"
     assert dataclasses.replace(study, seeds=(0, 1, 2)).arms == arms
 
 
 def test_a_field_may_differ_without_being_the_question(small: Config) -> None:
-    study = Study("lr", "?", small, (0,), {"norm": ("none", "batch"), "lr": (0.01, 0.1)}, roles={"lr": "nuisance"})
+    study = small_study(
+        "lr", "?", small, (0,), {"norm": ("none", "batch"), "lr": (0.01, 0.1)}, roles={"lr": "nuisance"}
+    )
     assert study.role("scientific") == ["norm"]
     assert study.role("nuisance") == ["lr", "seed"]
 
 
 def test_two_equal_arms_get_other_random_numbers(small: Config) -> None:
     """An A/A test: the seed of an arm is added to the seeds of the study."""
-    study = Study("a-a", "?", small, (0, 1), arms={"A": small, "A again": replace(small, seed=1000)})
+    study = small_study("a-a", "?", small, (0, 1), arms={"A": small, "A again": replace(small, seed=1000)})
     assert [(arm, seed, config.seed) for arm, seed, config in study.runs()] == [
         ("A", 0, 0),
         ("A again", 0, 1000),
@@ -80,12 +82,12 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [
-        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": ()}, "a study has 1 to 1,000 seeds"),
         ({"seeds": (1, 1)}, "each once"),
         ({"vary": {"dropout": (0.1, 0.3)}}, "no control"),
         ({"vary": {"norm": "batch"}}, "give a tuple of values"),
         ({"vary": {"dropout": (0.0, 0.5)}, "arms": {"a": BASE}}, "not both"),
-        ({"arms": {"a": BASE, "b": BASE}}, "are the same config"),
+        ({"arms": {"a": BASE, "b": BASE}}, "they have the same config"),
         (
             {"base": BASE, "seeds": (0, 1), "arms": {"a": BASE, "b": replace(BASE, seed=1)}},
             "'a' with seed 1 is the same run as 'b' with seed 0. Give one of the two arms a seed further away",
@@ -100,7 +102,7 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
 )
 def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str) -> None:
     with pytest.raises(LabError, match=hint):
-        Study(**{"name": "x", "question": "?", "base": small, "seeds": (0,), **changes})
+        small_study(**{"name": "x", "question": "?", "base": small, "seeds": (0,), **changes})
 
 
 def test_a_study_trains_nothing_twice_and_is_summed_up(
@@ -108,23 +110,23 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
 ) -> None:
     store = connect(quiet)
     said: list[str] = []
-    runs = predicted(study).run(small_data, store, said.append, progress=False)
+    runs = predicted(study).run(store, said.append, progress=False)
     assert sorted(zip(runs["arm"], runs["seed"], strict=True)) == [
         ("dropout=0.0", 0),
         ("dropout=0.0", 1),
         ("dropout=0.5", 0),
         ("dropout=0.5", 1),
     ]
-    again = study.run(small_data, store, said.append, progress=False)
+    again = study.run(store, said.append, progress=False)
     assert list(again["run_id"]) == list(runs["run_id"])
     assert "4 of its runs are finished already" in said[-1]
 
     # one seed more trains one block more; the control is taken over from another study, not trained
-    more = replace_seeds(study, (0, 1, 2)).run(small_data, store, quiet, progress=False)
+    more = replace_seeds(study, (0, 1, 2)).run(store, quiet, progress=False)
     assert len(more) == 6
     arms = {"A": small, "A again": replace(small, seed=1000)}
-    a_a = predicted(Study("tiny-01-baseline", "?", small, (0, 1), arms=arms))
-    both = a_a.run(small_data, store, said.append, progress=False)
+    a_a = predicted(small_study("tiny-01-baseline", "?", small, (0, 1), arms=arms))
+    both = a_a.run(store, said.append, progress=False)
     control = both[both["arm"] == "A"]
     assert "2 of its runs were trained in another study; their results are taken over." in said
     same = ["accuracy/valid", "loss/valid", "fact.train_sha256", "fact.steps"]
@@ -166,8 +168,8 @@ def test_a_plan_says_what_is_there_and_what_is_missing(
 ) -> None:
     store = connect(quiet)
     arms = {"A": small, "A again": replace(small, seed=1000)}
-    predicted(Study("tiny-01-baseline", "?", small, (0,), arms=arms)).run(small_data, store, quiet, progress=False)
-    predicted(replace_seeds(study, (1,))).run(small_data, store, quiet, progress=False)
+    predicted(small_study("tiny-01-baseline", "?", small, (0,), arms=arms)).run(store, quiet, progress=False)
+    predicted(replace_seeds(study, (1,))).run(store, quiet, progress=False)
     plan = replace_seeds(study, (0, 1, 2)).plan(store)
     counts = plan.arms[["runs", "finished", "taken over", "to train"]]
     assert counts.loc["dropout=0.0"].tolist() == [3, 1, 1, 1]
@@ -186,7 +188,7 @@ def test_a_plan_measures_each_kind_of_network_once(home: Path, small: Config, mo
     monkeypatch.setattr(
         planning, "_measure", lambda config, slots: measured.append(config) or planning.Speed(100, 1000)
     )
-    study = Study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
+    study = small_study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
     plan = study.plan(connect(quiet))
     assert len(measured) == 2
     scored = 5_000 + small.train_images + 256  # validation images, training sample, probe batch
@@ -203,23 +205,37 @@ def test_runs_of_another_owner_do_not_count(
 ) -> None:
     store = connect(quiet)
     one = replace_seeds(study, (0,))
-    predicted(one).run(small_data, store, quiet, progress=False)
+    predicted(one).run(store, quiet, progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "O'Brien")
-    theirs = predicted(one).run(small_data, store, quiet, progress=False)
+    theirs = predicted(one).run(store, quiet, progress=False)
     assert list(theirs["owner"]) == ["O'Brien"] * 2
 
 
 def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study, small_data: Data) -> None:
-    store, valid = connect(quiet), small_data.valid
-    runs = predicted(study).run(small_data, store, quiet, progress=False)
-    other = Data(small_data.train, Split(valid.x.flip(3), valid.y))
-    with pytest.raises(LabError, match="give the study on these images a name of its own"):
-        study.run(other, store, quiet, progress=False)
-    mirrored = predicted(Study("my-mirrored", "?", study.base, study.seeds, vary=study.vary))
-    again = mirrored.run(other, store, quiet, progress=False)
-    assert (again["reused_from"] == "").all() and len(again) == len(runs)
-    assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
-    assert again["loss/train_eval"].tolist() == runs["loss/train_eval"].tolist()
+    store, (train, valid) = connect(quiet), (small_data.train, small_data.valid)
+    runs = predicted(study).run(store, quiet, progress=False)
+    others = {
+        "mirrored": Data(train, Split(valid.x.flip(3), valid.y)),
+        "augmented": Data(Split(train.x.flip(3), train.y), valid),
+        "label-noise": Data(Split(train.x, train.y.roll(1)), valid),
+    }
+    for name, other in others.items():
+        changed = dataclasses.replace(study, data=other)
+        with pytest.raises(LabError, match="give the study on these images a name of its own"):
+            changed.run(store, quiet, progress=False)
+        named = predicted(dataclasses.replace(changed, name=f"my-{name}"))
+        again = named.run(store, quiet, progress=False)
+        assert (again["reused_from"] == "").all() and len(again) == len(runs)
+        assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
+        assert (again["fact.data_sha256"] == other.sha256()).all()
+        assert verdict(named, store)[0].outcome not in ("waiting", "withheld")
+
+
+def test_what_was_predicted_of_other_images_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
+    fashion = dataclasses.replace(study, data=None)
+    predicted(fashion)
+    with pytest.raises(LabError, match="its images are others"):
+        study.run(connect(quiet), quiet, progress=False)
 
 
 def test_an_interval_is_the_t_interval() -> None:
@@ -260,7 +276,7 @@ def test_the_dropout_study_varies_dropout_alone() -> None:
 
 def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Study, small_data: Data) -> None:
     """A run that diverged has no loss: the mean of the others is not the mean of the arm."""
-    runs = predicted(study).run(small_data, connect(quiet), quiet, progress=False)
+    runs = predicted(study).run(connect(quiet), quiet, progress=False)
     runs.loc[runs["arm"] == "dropout=0.5", "loss/valid"] = [0.5, float("nan")]
     table = summary(study, runs)
     assert math.isnan(table.loc["dropout=0.5", "loss"])
@@ -271,7 +287,7 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
 def test_a_search_explores_without_a_prediction(home: Path, study: Study, small_data: Data) -> None:
     """And what it found is known to whoever predicts the same arms later."""
     store = connect(quiet)
-    runs = run_study(study, small_data, store, quiet, progress=False, explore=True)
+    runs = run_study(study, store, quiet, progress=False, explore=True)
     assert "prediction" not in store.client.get_run(runs["run_id"][0]).data.tags
     predicted(study)
     (found,) = verdict(study, store)

@@ -10,7 +10,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import mlflow
@@ -23,10 +22,11 @@ from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
 from cnnlab import server
-from cnnlab.config import Config, from_params, replace
+from cnnlab.config import Config
 from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError
 from cnnlab.models import build_model
+from cnnlab.params import from_params, replace
 from cnnlab.tracking.artifacts import artifact_folder
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
@@ -74,8 +74,8 @@ def recorded(home: Path, small: Config, small_data: Data) -> tuple[str, Result]:
 
 def test_params_are_the_config_and_nothing_else(recorded: tuple[str, Result]) -> None:
     run = MlflowClient().get_run(recorded[0])
-    assert set(run.data.params) == {field.name for field in fields(Config)}
-    assert from_params(run.data.params) == recorded[1].config
+    assert set(run.data.params) == set(Config.model_fields)
+    assert from_params(Config, run.data.params) == recorded[1].config
     assert run.info.status == "FINISHED"
 
 

@@ -15,18 +15,17 @@ from cnnlab import server
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.verdict import verdict
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.views import publish_verdicts, view_links
-from tests.helpers import free_port, predicted, quiet
+from tests.helpers import free_port, predicted, quiet, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
 ARMS = {"dropout=0.0", "dropout=0.5"}
-STUDY = Study(
+STUDY = small_study(
     "quick-02-dropout",
     "What does dropout change?",
     replace(BASE, blocks=((1, 8),), train_images=320, epochs=3, batch_size=32, lr=0.01),
@@ -45,7 +44,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("MLFLOW_PORT", str(free_port()))
         address = server.start(quiet)
         try:
-            yield address, predicted(STUDY).run(small_data, connect(quiet), quiet, progress=False)
+            yield address, predicted(STUDY).run(connect(quiet), quiet, progress=False)
         finally:
             server.stop(quiet)
 
@@ -123,7 +122,7 @@ def test_the_curves_of_two_owners_are_never_mixed(
 ) -> None:
     address, _ = shown
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
-    predicted(STUDY).run(small_data, connect(quiet), quiet, progress=False)
+    predicted(STUDY).run(connect(quiet), quiet, progress=False)
     page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["curves"])
     expect(page.locator(".js-plotly-plot").first.locator(".js-fill")).to_have_count(2 * len(ARMS))
     for owner in ("a student", "another student"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnlab.config import BASE, replace
-from cnnlab.data import Batches, Data, read_test
+from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError
 from cnnlab.inquiry import vault
 from cnnlab.inquiry.statistics import t_interval
@@ -22,7 +22,7 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.run_logger import load_weights
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
-from cnnlab.tracking.test_set import num_readings
+from cnnlab.tracking.test_set import num_readings, read_test_set
 from tests.helpers import free_port, quiet
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator
         patch.setenv("MLFLOW_PORT", str(free_port()))
         opened = connect(quiet)
         for study in (NORM, LATER):
-            run_study(study, real_data, opened, quiet, progress=False, explore=True)
+            run_study(study, opened, quiet, progress=False, explore=True)
         yield opened
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, 
 
 def test_arms_without_two_seeds_in_common_leave_it_shut(store: Store, real_data: Data) -> None:
     other = Study("other seeds", "?", TINY, (1, 2), arms={"plain": TINY})
-    run_study(other, real_data, store, quiet, progress=False, explore=True)
+    run_study(other, store, quiet, progress=False, explore=True)
     before = num_readings(store)
     with pytest.raises(LabError, match="other and plain have fewer than two seeds in common"):
         open_vault({"plain": (NORM, "norm=none"), "other": (other, "plain")}, "why not", store, quiet)
@@ -117,7 +117,7 @@ def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Op
 
 
 def test_the_results_are_those_of_the_kept_weights(store: Store, openings: tuple[Opening, Opening]) -> None:
-    test = read_test(quiet, "a test of the vault")
+    test = read_test_set(store, "a test of the vault", quiet)
     runs = NORM.results(store)
     accuracy = []
     for config, run_id in zip(runs["config"], runs["run_id"], strict=True):
@@ -175,3 +175,11 @@ def test_the_interval_over_seeds_and_images_covers(
 
 def test_without_any_spread_the_interval_is_a_point() -> None:
     assert crossed_interval(np.full((3, 50), 2.0), np.random.default_rng(0)) == (2.0, 2.0)
+
+
+def test_without_a_difference_between_images_the_crossed_interval_is_that_of_the_seeds() -> None:
+    """Three seeds say little about their spread; the bootstrap alone would take it for a fifth smaller."""
+    by_seed = np.array([0.0, 1.0, 2.0])
+    low, high = crossed_interval(np.repeat(by_seed[:, None], 500, axis=1), np.random.default_rng(0))
+    alone = t_interval(by_seed)
+    assert (low, high) == pytest.approx((alone.low, alone.high), rel=0.06)

@@ -12,16 +12,16 @@ from scipy import stats
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
+from cnnlab.inquiry.fairness import NEEDED
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.verdict import Verdict, judge, seen_before, to_content, verdict
-from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.table import load_runs
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-GRID = Study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
+GRID = small_study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
 CONTROL, NORM, DROPOUT, BOTH = GRID.arms
 WORDS = {"confidence": 70, "because": "this is a mechanism", "if_refuted": "it is not so"}
 
@@ -45,13 +45,13 @@ def arm_prediction(module_home: Path) -> Prediction:
 @pytest.fixture(scope="module")
 def interaction(module_home: Path) -> Prediction:
     changes = {"dropout": 0.5, "norm": "batch"}
-    return predict(GRID, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.05, **WORDS)
+    return predict(GRID, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.02, **WORDS)
 
 
 @pytest.fixture(scope="module")
 def runs(arm_prediction: Prediction, interaction: Prediction, small_data: Data) -> pd.DataFrame:
     """Twelve real runs, whose numbers the tests replace."""
-    return GRID.run(small_data, connect(quiet), quiet, progress=False)
+    return GRID.run(connect(quiet), quiet, progress=False)
 
 
 def with_values(runs: pd.DataFrame, column: str, values: dict[str, list[float]]) -> pd.DataFrame:
@@ -120,17 +120,23 @@ def test_missing_runs_wait_and_missing_numbers_withhold(arm_prediction: Predicti
 
 
 UNFAIR = [
-    ("fact.steps", "99", "steps differs in 3 of 3 seeds (20 -> 99)"),
-    ("fact.images_seen", "1", "images_seen differs"),
-    ("fact.valid_sha256", "0", "valid_sha256 differs"),
-    ("fact.train_sha256", "0", "train_sha256 differs"),
-    ("fact.optimizer", "SGD(lr=1)", "optimizer differs"),
-    ("fact.schedule", "none", "schedule differs"),
-    ("fact.precision", "bfloat16", "precision differs"),
-    ("fact.device", "a GPU", "device differs"),
-    ("fact.version.torch", "1.0", "version.torch differs"),
-    ("fact.loss", "MSELoss()", "loss differs"),
-    ("fact.kept", "best (step 3 of 20)", "kept differs"),
+    ("fact.steps", "99", "3 of 3 runs are not what their params describe: steps is 99 instead of 20"),
+    ("fact.images_seen", "1", "images_seen is 1 instead of 640"),
+    ("fact.num_train", "1", "num_train is 1 instead of 320"),
+    ("fact.batch_size", "1", "batch_size is 1 instead of 32"),
+    ("fact.early_stopping", "{'patience': 1}", "early_stopping is {'patience': 1} instead of None"),
+    ("fact.optimizer", "SGD(lr=1)", "optimizer is SGD(lr=1) instead of AdamW(lr=0.01"),
+    ("fact.schedule", "none", "schedule is none instead of OneCycleLR("),
+    ("fact.loss", "MSELoss()", "loss is MSELoss() instead of CrossEntropyLoss(label_smoothing=0.0)"),
+    ("fact.kept", "best (step 3 of 20)", "kept is best instead of last"),
+    ("fact.num_valid", "1", "num_valid is not the same in all runs (1, 203)"),
+    ("fact.valid_sha256", "0", "valid_sha256 is not the same in all runs"),
+    ("fact.data_sha256", "0", "data_sha256 is not the same in all runs"),
+    ("fact.train_sha256", "0", "with seed 0, not all runs were trained on the same 320 images"),
+    ("fact.precision", "bfloat16", "precision differs in 3 of 3 seeds"),
+    ("fact.device", "a GPU", "device differs in 3 of 3 seeds"),
+    ("fact.version.torch", "1.0", "version.torch differs in 3 of 3 seeds"),
+    ("fact.source_sha256", "0", "source_sha256 differs in 3 of 3 seeds"),
 ]
 
 
@@ -170,6 +176,21 @@ def test_a_fact_that_was_not_measured_cannot_be_known(arm_prediction: Prediction
     ]
 
 
+@pytest.mark.parametrize("fact", NEEDED)
+def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
+    some = changed(runs, DROPOUT, f"fact.{fact}", None)
+    found = judge(arm_prediction, GRID, some, [])
+    assert found.outcome == "withheld"
+    assert found.fairness.unknown == [f"{fact} was not measured in 3 of 6 runs."]
+    assert len(NEEDED) == 8
+
+
+def test_other_images_are_no_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    for fact, value in {"outcome": "diverged at step 7", "valid_sha256": "0"}.items():
+        runs = changed(runs, DROPOUT, f"fact.{fact}", value)
+    assert judge(arm_prediction, GRID, runs, []).outcome == "withheld"
+
+
 def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     for fact, value in {"steps": "7", "images_seen": "224", "outcome": "diverged at step 7", "kept": "last"}.items():
         runs = changed(runs, DROPOUT, f"fact.{fact}", value)
@@ -184,7 +205,7 @@ def test_a_run_that_diverged_excuses_its_own_seed_only(arm_prediction: Predictio
     runs.loc[first, "fact.outcome"] = "diverged at step 7"
     found = judge(arm_prediction, GRID, runs, [])
     assert found.outcome == "withheld"
-    assert "steps differs in 2 of 3 seeds (20 -> 7)" in str(found)
+    assert "2 of 3 runs are not what their params describe: steps is 7 instead of 20" in str(found)
 
 
 def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
@@ -193,8 +214,7 @@ def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, 
     tree = runs.loc[runs["arm"] == BOTH, "fact.module_tree"].iloc[0]
     other = judge(arm_prediction, GRID, changed(runs, DROPOUT, "fact.module_tree", tree), [])
     assert other.outcome == "withheld"
-    assert "the networks also differ in BatchNorm2d, Identity, which isn't declared" in str(other)
-    assert "the network that ran isn't the one its params describe (BatchNorm2d, Identity)" in str(other)
+    assert "3 of 3 runs are not what their params describe: its network differs in BatchNorm2d, Identity" in str(other)
 
 
 def test_known_results_and_added_seeds_make_it_exploratory(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
@@ -263,8 +283,8 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
 
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="nothing was predicted about x"):
-        verdict(Study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+    with pytest.raises(LabError, match="nothing that was predicted about x stands"):
+        verdict(small_study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 
 
 def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

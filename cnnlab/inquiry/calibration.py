@@ -72,13 +72,14 @@ def calibrate(verdicts: Iterable[Verdict]) -> Calibration:
     rows: list[dict[str, object]] = [
         {
             "study": one.prediction.study,
-            "prediction": f"{one.prediction.metric.name} {one.prediction.direction}: {one.prediction.contrast.text}",
-            "confidence": one.prediction.confidence,
+            "prediction": f"{claim.metric} {claim.direction}: {one.prediction.contrast.text}",
+            "confidence": claim.confidence,
             "label": one.label,
             "outcome": one.outcome,
             "in_size_range": one.in_size_range,
         }
         for one in verdicts
+        for claim in [one.prediction.claim]
     ]
     return _calibration(rows)
 

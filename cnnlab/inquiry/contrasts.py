@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.config import Config, differences, literal, replace
+from cnnlab.config import Config
 from cnnlab.errors import LabError
+from cnnlab.params import differences, literal, replace
 from cnnlab.studies.contrast import Contrast
 from cnnlab.studies.study import Study
 
@@ -92,7 +93,7 @@ def changes_from_text(changes: Iterable[str]) -> dict[str, Any]:
 
 def _find(study: Study, wanted: Config) -> str:
     for arm, config in study.arms.items():
-        if config == wanted:
+        if config.canonical() == wanted.canonical():
             return arm
     pairs = differences(study.arms[study.control], wanted).items()
     changed = ", ".join(f"{name}={after}" for name, (_, after) in pairs)
@@ -113,4 +114,4 @@ def _contrast(
         raise LabError(
             f"{text}: these arms differ only in {', '.join(nuisances)}, which {study.name} calls a nuisance."
         )
-    return Contrast(kind, text, control, arms, weights, new, study.seeds, factors, nuisances)
+    return Contrast(kind, text, control, arms, weights, new, study.seeds, factors, nuisances, study.images)

@@ -9,8 +9,6 @@ from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.studies.study import Study
 from cnnlab.tracking.store import Store
 
-OWNER = "example"
-
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "01-baseline": [
         {

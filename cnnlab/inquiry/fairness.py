@@ -1,58 +1,29 @@
 """Is a comparison fair? What differs between two arms besides the declared factor, from measured facts only.
 
-Runs are compared seed by seed: each run of an arm with the control's run of the same seed. Where a declared field of
-`Config` explains a difference (dropout changes the tree of modules), that is the experiment. What nothing explains
-is either unfair, and then there is no verdict, or harmless, and then it is noted.
+A run is what its params describe: every fact that follows from them is described from the config and compared with what
+was measured. So two arms differ in nothing but their configs, and those may differ in declared fields only. What the
+params don't say, the images and the environment, has to be the same. What differs beyond that is either unfair, and
+then there is no verdict, or harmless, and then it is noted.
 """
 
 import difflib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 import pandas as pd
 
-from cnnlab.config import Config, differences, replace
-from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model
+from cnnlab.params import differences
+from cnnlab.promises import PRINTED, broken_promises, describes_the_same
+from cnnlab.source import is_released
 
-# Facts that a field of Config may change; whatever else differs has another cause.
-_TREE = ("module_tree", "module_tree_sha256", "num_parameters")
-EXPLAINS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("blocks", "kernel_size", "activation", "norm", "norm_groups", "residual", "head_norm"), _TREE),
-    **dict.fromkeys(("dropout", "conv_dropout", "conv_dropout_kind", "conv_dropout_place"), _TREE),
-    "train_images": ("num_train", "train_sha256", "images_seen", "steps", "schedule", "kept"),
-    "epochs": ("images_seen", "steps", "schedule", "kept", "outcome"),
-    "batch_size": ("batch_size", "steps", "schedule", "kept"),
-    "optimizer": ("optimizer", "schedule"),
-    "lr": ("optimizer", "schedule"),
-    "weight_decay": ("optimizer",),
-    "momentum": ("optimizer", "schedule"),
-    "label_smoothing": ("loss",),
-    "schedule": ("optimizer", "schedule"),
-    "keep": ("kept",),
-    "patience": ("early_stopping", "images_seen", "steps", "kept", "outcome"),
-    "precision": ("precision",),
-    "seed": ("train_sha256",),
-}
-ORDER = "the order of their layers"
-# Kinds of modules that a field adds, removes or changes; "*" is any.
-MODULES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("norm", "norm_groups"), tuple(type(make(2, 1)).__name__ for make in NORMS.values())),
-    "head_norm": tuple(layer.__name__ for layer in HEAD_NORMS.values()),
-    "dropout": ("Dropout",),
-    **dict.fromkeys(("conv_dropout", "conv_dropout_kind"), ("Dropout", "Dropout2d")),
-    "conv_dropout_place": ("Dropout", "Dropout2d", ORDER),
-    "activation": tuple(layer.__name__ for layer in ACTIVATIONS.values()),
-    "kernel_size": ("Conv2d",),
-    **dict.fromkeys(("blocks", "residual"), ("*",)),
-}
-# A run that ended early did fewer steps: a consequence of what it was, not another treatment.
-CONSEQUENCES = ("images_seen", "steps", "kept", "outcome")
-# They can change what a network learns; the same numbers on another processor are not promised.
-DECISIVE = ("device", "precision", "version.torch")
-HARMLESS = ("threads", "system", "git_commit")
+# Without them nobody can say what was compared.
 NEEDED = ("module_tree", "num_parameters", "steps", "images_seen", "valid_sha256", "optimizer", "schedule", "precision")
+# They can change what a network learns; the same numbers on another processor are not promised.
+DECISIVE = ("device", "precision", "version.torch", "source_sha256")
+HARMLESS = ("threads", "system", "git_commit")  # and versions of other packages
+IMAGES = ("num_valid", "valid_sha256", "data_sha256")
+COMMIT = 7  # characters, by which git calls one
 
 
 @dataclass
@@ -79,6 +50,9 @@ class Fairness:
     __repr__ = __str__
 
 
+Pairs = list[tuple[pd.Series, pd.Series]]  # of the control's run and an arm's run, of the same seed
+
+
 def check_fairness(runs: pd.DataFrame, control: str, factors: Iterable[str], nuisances: Iterable[str]) -> Fairness:
     """Return what differs between the control and the other arms among `runs`, seed by seed.
 
@@ -88,7 +62,8 @@ def check_fairness(runs: pd.DataFrame, control: str, factors: Iterable[str], nui
     found = Fairness()
     declared = [*factors, *nuisances]
     _check_missing_facts(found, runs)
-    _check_what_was_built(found, runs)
+    _check_promises(found, runs)
+    _check_images(found, runs)
     by_arm = {arm: group.set_index("seed") for arm, group in runs.groupby("arm", sort=False)}
     control_runs = by_arm.pop(control)
     for arm, arm_runs in by_arm.items():
@@ -96,127 +71,120 @@ def check_fairness(runs: pd.DataFrame, control: str, factors: Iterable[str], nui
         pairs = [(control_runs.loc[seed], arm_runs.loc[seed]) for seed in seeds]
         if pairs:
             _check_configs(found, str(arm), pairs, declared)
-            _check_facts(found, str(arm), pairs, declared)
-            _check_trees(found, str(arm), pairs[0], declared)
+            _check_what_was_built(found, str(arm), pairs)
+            _check_environment(found, str(arm), pairs, declared)
+            _note_early_ends(found, str(arm), pairs)
+            _show_networks(found, str(arm), pairs[0])
     for name in nuisances:
         if name != "seed":
             found.notes.append(f"{name} differs between the arms, as the study declares.")
+    _note_source(found, runs)
     return found
 
 
 def _check_missing_facts(found: Fairness, runs: pd.DataFrame) -> None:
     for name in NEEDED:
-        column = f"fact.{name}"
-        without = len(runs) if column not in runs else int(runs[column].isna().sum())
+        without = sum(not fact for fact in _facts(runs, name))
         if without:
             found.unknown.append(f"{name} was not measured in {without} of {len(runs)} runs.")
 
 
-def _check_what_was_built(found: Fairness, runs: pd.DataFrame) -> None:
-    """Compare the network that was trained with the one its params describe."""
-    if "fact.module_tree" not in runs:
-        return
-    trees: dict[Config, str] = {}
-    for row in runs.to_dict("records"):
-        config, tree = replace(row["config"], seed=0), row["fact.module_tree"]
-        if not isinstance(tree, str) or row.get("fact.version.torch") not in (None, version("torch")):
-            continue  # another version of torch may print the same network in another way
-        if config not in trees:
-            trees[config] = str(build_model(config))
-        if tree != (described := trees[config]):
-            changed = _changed_modules(described, tree)
-            found.unfair.append(
-                f"{row['arm']}, seed {row['seed']}: the network that ran isn't the one its params describe "
-                f"({', '.join(sorted(changed))})."
-            )
+def _check_promises(found: Fairness, runs: pd.DataFrame) -> None:
+    """Compare every run with what its params describe."""
+    broken = Counter((run["arm"], what) for _, run in runs.iterrows() for what in broken_promises(run))
+    for (arm, what), count in broken.items():
+        n = int((runs["arm"] == arm).sum())
+        found.unfair.append(f"{arm}: {count} of {n} runs are not what their params describe: {what}.")
 
 
-def _check_configs(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Series]], declared: list[str]) -> None:
-    differing = {name for a, b in pairs for name in differences(a["config"], b["config"])}
-    for name in sorted(differing - {*declared, "seed"}):
-        before, after = getattr(pairs[0][0]["config"], name), getattr(pairs[0][1]["config"], name)
-        found.unfair.append(f"{arm}: {name} differs too ({before} -> {after}), and isn't declared.")
+def _check_what_was_built(found: Fairness, arm: str, pairs: Pairs) -> None:
+    """Compare what two runs were built of where their params describe the same, whichever torch built them."""
+    for name in PRINTED:
+        values = {
+            (_fact(a, name), _fact(b, name)) for a, b in pairs if describes_the_same(a["config"], b["config"], name)
+        }
+        for before, after in values:
+            if before and after and before != after:
+                found.unfair.append(f"{arm}: {name} differs too ({_short(before)} -> {_short(after)}).")
 
 
-def _check_facts(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Series]], declared: list[str]) -> None:
-    in_arm = {name for a, b in pairs for name in differences(a["config"], b["config"])}
-    explained = {fact for name in in_arm if name in (*declared, "seed") for fact in EXPLAINS.get(name, ())}
-    facts = [column.removeprefix("fact.") for column in pairs[0][0].index if str(column).startswith("fact.")]
-    for name in facts:
-        values = [(_text(a.get(f"fact.{name}")), _text(b.get(f"fact.{name}"))) for a, b in pairs]
-        if name in CONSEQUENCES:  # of the seeds in which both runs came to their end
-            values = [value for value, pair in zip(values, pairs, strict=True) if not _ended_early(pair)]
-        differing = [(a, b) for a, b in values if a and b and a != b]
-        if not differing or name in explained or name == "module_tree_sha256":
+def _check_images(found: Fairness, runs: pd.DataFrame) -> None:
+    """Check that all runs have the same images, and those of one seed and number the same subset to train on."""
+    for name in IMAGES:
+        if len(values := sorted(set(_facts(runs, name)) - {""})) > 1:
+            found.unfair.append(f"{name} is not the same in all runs ({', '.join(_short(value) for value in values)}).")
+    subsets: dict[tuple[int, int], set[str]] = {}
+    for config, subset in zip(runs["config"], _facts(runs, "train_sha256"), strict=True):
+        subsets.setdefault((config.seed, config.train_images), set()).add(subset)
+    for (seed, images), hashes in subsets.items():
+        if len(hashes - {""}) > 1:
+            found.unfair.append(f"with seed {seed}, not all runs were trained on the same {images:,} images.")
+
+
+def _check_configs(found: Fairness, arm: str, pairs: Pairs, declared: list[str]) -> None:
+    differing = {name: values for a, b in pairs for name, values in differences(a["config"], b["config"]).items()}
+    for name, (before, after) in sorted(differing.items()):
+        if name not in (*declared, "seed"):
+            found.unfair.append(f"{arm}: {name} differs too ({before} -> {after}), and isn't declared.")
+
+
+def _check_environment(found: Fairness, arm: str, pairs: Pairs, declared: list[str]) -> None:
+    """Check that machine and software are the same within each seed; what only differs between seeds is balanced."""
+    versions = [str(name).removeprefix("fact.") for name in pairs[0][0].index if str(name).startswith("fact.version.")]
+    for name in dict.fromkeys([*DECISIVE, *HARMLESS, *versions]):
+        if name in declared:
             continue
-        before, after = differing[0]
-        line = f"{arm}: {name} differs in {len(differing)} of {len(pairs)} seeds ({_short(before)} -> {_short(after)})."
-        if name in HARMLESS or (name.startswith("version.") and name not in DECISIVE):
-            found.notes.append(line)
-        elif name != "module_tree":  # the trees are looked at line by line
-            found.unfair.append(line)
-    _note_early_ends(found, arm, pairs)
-    _note_blocks(found, pairs)
+        values = [(_fact(a, name), _fact(b, name)) for a, b in pairs]
+        differing = [(a, b) for a, b in values if a and b and a != b]
+        known = sorted({value for pair in values for value in pair} - {""})
+        if differing:
+            before, after = (_short(value, name) for value in differing[0])
+            line = f"{arm}: {name} differs in {len(differing)} of {len(pairs)} seeds ({before} -> {after})."
+            (found.unfair if name in DECISIVE else found.notes).append(line)
+        elif name in DECISIVE and len(known) > 1:
+            said = ", ".join(_short(value, name) for value in known)
+            line = f"{name} is not the same for all seeds ({said}), but the same in both arms."
+            found.notes += [line] if line not in found.notes else []
 
 
-def _ended_early(pair: tuple[pd.Series, pd.Series]) -> bool:
-    return any(_text(run.get("fact.outcome")) not in ("", "finished") for run in pair)
-
-
-def _note_early_ends(found: Fairness, arm: str, pairs: list[tuple[pd.Series, pd.Series]]) -> None:
+def _note_early_ends(found: Fairness, arm: str, pairs: Pairs) -> None:
     """Note runs that did fewer steps because they diverged or stopped early."""
-    outcomes = {_text(run.get("fact.outcome")) for pair in pairs for run in pair if _ended_early(pair)} - {"finished"}
-    if outcomes:
-        seeds = sum(map(_ended_early, pairs))
+    ends = [[end for run in pair if (end := _fact(run, "outcome")) not in ("", "finished")] for pair in pairs]
+    if outcomes := sorted({end for pair in ends for end in pair}):
         found.notes.append(
-            f"{arm}: in {seeds} of {len(pairs)} seeds a run ended early ({', '.join(sorted(outcomes))}), so steps and "
-            "images differ: a result of its settings."
+            f"{arm}: in {sum(map(bool, ends))} of {len(pairs)} seeds a run ended early ({', '.join(outcomes)}), so "
+            "steps and images differ: a result of its settings."
         )
 
 
-def _note_blocks(found: Fairness, pairs: list[tuple[pd.Series, pd.Series]]) -> None:
-    """Note what is the same within each seed but not over all seeds: it is balanced, so it is fair."""
-    for name in DECISIVE:
-        values = {_text(run.get(f"fact.{name}")) for pair in pairs for run in pair} - {""}
-        line = f"{name} is not the same for all seeds ({', '.join(sorted(values))}), but the same in both arms."
-        balanced = all(_text(a.get(f"fact.{name}")) == _text(b.get(f"fact.{name}")) for a, b in pairs)
-        if len(values) > 1 and balanced and line not in found.notes:
-            found.notes.append(line)
+def _show_networks(found: Fairness, arm: str, pair: tuple[pd.Series, pd.Series]) -> None:
+    before, after = (_fact(run, "module_tree") for run in pair)
+    if before and after and before != after:
+        lines = difflib.ndiff(before.splitlines(), after.splitlines())
+        diff = "\n".join(line for line in lines if line[:2] in ("- ", "+ "))
+        found.tree_diff += f"{arm}:\n{diff}\n"
 
 
-def _check_trees(found: Fairness, arm: str, pair: tuple[pd.Series, pd.Series], declared: list[str]) -> None:
-    """Check that the networks differ where a declared field says so, and nowhere else."""
-    trees = [_text(run.get("fact.module_tree")) for run in pair]
-    if not all(trees):
-        return
-    factors = [name for name in differences(pair[0]["config"], pair[1]["config"]) if name in declared]
-    allowed = {kind for name in factors for kind in MODULES.get(name, ())}
-    changed = _changed_modules(*trees)
-    if unexplained := sorted(changed - allowed) if "*" not in allowed else []:
-        found.unfair.append(f"{arm}: the networks also differ in {', '.join(unexplained)}, which isn't declared.")
-    in_tree = [name for name in factors if name in MODULES]
-    if in_tree and not changed:
-        found.unfair.append(f"{arm}: {', '.join(in_tree)} differs in the params, but the same network was built.")
-    if changed:
-        found.tree_diff += f"{arm}:\n{_diff(*trees)}\n"
+def _note_source(found: Fairness, runs: pd.DataFrame) -> None:
+    if changed := sum(bool(source) and not is_released(source) for source in _facts(runs, "source_sha256")):
+        found.notes.append(f"the code that trained {changed} of {len(runs)} runs is not that of the lab's release.")
 
 
-def _changed_modules(before: str, after: str) -> set[str]:
-    """Return the kinds of modules, such as Dropout, in the lines that only one of two printed networks has."""
-    lines, others = (Counter(line.strip() for line in tree.splitlines()) for tree in (before, after))
-    changed = [line for line in (lines - others) + (others - lines) if line != ")"]
-    kinds = {line.split(": ", 1)[-1].split("(")[0] for line in changed}
-    return kinds or ({ORDER} if before != after else set())
+def _facts(runs: pd.DataFrame, name: str) -> list[str]:
+    """Return a fact of all runs; "" where it wasn't measured."""
+    return [_text(fact) for fact in runs.get(f"fact.{name}", [None] * len(runs))]
 
 
-def _diff(before: str, after: str) -> str:
-    lines = difflib.ndiff(before.splitlines(), after.splitlines())
-    return "\n".join(line for line in lines if line[:2] in ("- ", "+ "))
+def _fact(run: pd.Series, name: str) -> str:
+    return _text(run.get(f"fact.{name}"))
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _short(text: str, name: str = "") -> str:
+    if name == "git_commit":
+        commit, plus, rest = text.partition("+")
+        return commit[:COMMIT] + plus + rest
+    return text[:12] if name == "source_sha256" else text if len(text) <= 60 else f"{text[:57]}..."

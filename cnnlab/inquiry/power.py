@@ -62,7 +62,8 @@ class Power:
 
 
 def power(study: Study, metric: str = "accuracy/valid", store: Store | None = None) -> Power:
-    """Return what a study can show, from the runs of this owner with the config of its control, in any study.
+    """Return what a study can show, from this owner's runs with the config of its control, on the same images, in any
+    study.
 
     Where there are fewer than two of them, the arm with the most runs in the store is taken for a guess.
 
@@ -71,13 +72,13 @@ def power(study: Study, metric: str = "accuracy/valid", store: Store | None = No
     """
     measured = find_metric(metric)
     runs = load_runs(store or connect(say=lambda line: None))
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("config")
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("identity")
+    runs = runs[[identity.images == study.images for identity in runs["identity"]]]
     values: dict[Config, list[float]] = {}
-    for config, value in zip(runs["config"], runs[metric], strict=True) if metric in runs else ():
+    for identity, value in zip(runs["identity"], runs[metric], strict=True) if metric in runs else ():
         if np.isfinite(value):
-            values.setdefault(replace(config, seed=0), []).append(measured.scale * value)
-    control = replace(study.arms[study.control], seed=0)
-    own = values.get(control, [])
+            values.setdefault(replace(identity.config, seed=0), []).append(measured.scale * value)
+    own = values.get(replace(study.arms[study.control].canonical(), seed=0), [])
     is_own = len(own) >= 2
     used = own if is_own else max(values.values(), key=len, default=[])
     sd = float(np.std(used, ddof=1)) if len(used) >= 2 else math.nan

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 
-from cnnlab.config import differences
+from cnnlab.errors import LabError
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.statistics import Effect
 from cnnlab.inquiry.verdict import effect_in_words, judge
+from cnnlab.params import differences
 from cnnlab.studies.lab import lab_studies
 from cnnlab.studies.profiles import PROFILES
 from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
+from cnnlab.tracking.environment import REFERENCE as OWNER
 from cnnlab.tracking.store import Store
-
-OWNER = "reference"
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,26 @@ class Reference:
 
 def reference_studies() -> dict[str, Study]:
     """Return the studies of the reference runs by name: those of the full profile."""
-    return lab_studies(PROFILES["full"])
+    return lab_studies(PROFILES["full"], OWNER)
 
 
 def find_reference(prediction: Prediction, store: Store) -> Reference | None:
     """Return what the reference runs say to the question of a prediction.
 
     None where it is a reference prediction itself, where they asked no such question (the same study, arms of the same
-    names that change the same settings), where they aren't in this store, or where their comparison is unfair.
+    names that change the same settings, on the same images), where they aren't in this store, or where their comparison
+    is unfair.
     """
     study = _same_study(prediction.study)
-    if study is None or (prediction.record and prediction.record.owner == OWNER) or not _asks(study, prediction):
+    if study is None or prediction.record.owner == OWNER or not _asks(study, prediction):
         return None
+    try:
+        runs = results(study, store, OWNER)
+    except LabError:
+        return None  # the experiment was deleted or renamed
     arms = {arm: study.arms[arm] for arm in prediction.contrast.arms}
     contrast = replace_fields(prediction.contrast, arms=arms, seeds=study.seeds)
-    runs = results(study, store, OWNER)
-    found = judge(replace_fields(prediction, contrast=contrast, record=None), study, runs, known=[])
+    found = judge(replace_fields(prediction, contrast=contrast), study, runs, known=[])
     size = f"{study.base.train_images:,} images, {study.base.epochs} epoch{'s' if study.base.epochs > 1 else ''}"
     return Reference(found.effect, size) if found.effect else None
 
@@ -59,7 +63,7 @@ def _same_study(name: str) -> Study | None:
 def _asks(study: Study, prediction: Prediction) -> bool:
     """Return whether a study has all arms of a prediction, each with the same changes to the control."""
     contrast = prediction.contrast
-    if not set(contrast.arms) <= set(study.arms):
+    if contrast.images != study.images or not set(contrast.arms) <= set(study.arms):
         return False
     own, control = contrast.arms[contrast.control], study.arms[contrast.control]
     return all(differences(own, config) == differences(control, study.arms[a]) for a, config in contrast.arms.items())

@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from cnnlab.config import from_params
+from cnnlab.config import Config
 from cnnlab.data import Data, load_data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.fairness import DECISIVE
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.statistics import LEVEL
+from cnnlab.params import from_params
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import RawRun, find_run, load_raw, load_runs, same_arm
@@ -29,6 +30,7 @@ from cnnlab.training import fit
 
 JUDGED = ("accuracy/valid", "loss/valid")
 COMPARED = (*JUDGED, "accuracy/train_eval", "loss/train_eval", "loss/train")
+UNKNOWN = "nan"  # a fact that older runs don't have
 KIND = (*DECISIVE, "system", "threads")  # facts by which two machines are of the same kind
 # The widest bound, a fraction and nats; the narrowest is half of it. An arm whose seeds have a larger SD is unstable.
 WIDEST = {"accuracy/valid": 0.01, "loss/valid": 0.02}
@@ -102,8 +104,8 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     runs = load_runs(store, kind=None)
     run = find_run(runs, run_id)
     data = data or load_data(lambda line: None)
-    if run.get("fact.valid_sha256") != data.valid.sha256():
-        raise LabError(f"the run {run_id} can't be trained again here: its validation images are others.")
+    if run["identity"].images != data.sha256():
+        raise LabError(f"the run {run_id} can't be trained again here: it was trained on other images.")
     device = "cpu" if str(run.get("fact.device")).startswith("cpu") else "auto"
     threads, recorded = torch.get_num_threads(), str(run.get("fact.threads"))
     torch.set_num_threads(int(recorded) if recorded.isdecimal() else threads)
@@ -112,10 +114,10 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     finally:
         torch.set_num_threads(threads)
     now = result.facts | environment_facts()
-    before = {fact: str(run.get(f"fact.{fact}", "unknown")) for fact in KIND}
-    differs = [f"{fact} {before[fact]} -> {now[fact]}" for fact in KIND if before[fact] != now[fact]]
+    before = {fact: str(run.get(f"fact.{fact}", UNKNOWN)) for fact in KIND}
+    differs = [f"{fact} {before[fact]} -> {now[fact]}" for fact in KIND if before[fact] not in (UNKNOWN, now[fact])]
     arm = same_arm(runs, run)
-    others = arm[arm["config"] != run["config"]]
+    others = arm[arm["identity"] != run["identity"]]
     bounds = {metric: bound(metric, others[metric]) for metric in JUDGED}
     columns = {"recorded": run, "now": pd.Series(result.final), "bound": pd.Series(bounds)}
     table = pd.DataFrame({name: column.reindex(COMPARED) for name, column in columns.items()}).astype(float)
@@ -154,7 +156,7 @@ def reproduce_random(
     data = data or load_data(lambda line: None)
     for run in (rng or random.SystemRandom()).sample(runs, min(n, len(runs))):
         try:
-            from_params(run.params)  # says what is wrong with them
+            from_params(Config, run.params)  # says what is wrong with them
             yield reproduce(run.run_id, store, data, progress)
         except LabError as error:
             yield f"{run.experiment}: {run.name} (run {run.run_id}) of {run.owner}: {error}"

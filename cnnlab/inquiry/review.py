@@ -7,23 +7,28 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from cnnlab.config import ConfigError, differences, from_params
-from cnnlab.inquiry import examples, reference
+from cnnlab.config import DATA_SHA256
+from cnnlab.inquiry.before import seen_before, shipped_seals, what_was_known
+from cnnlab.inquiry.claim import UNUSUAL_SESOI
+from cnnlab.inquiry.evidence import check_evidence, check_subsets, downloaded, in_folder
 from cnnlab.inquiry.foreign import describe_foreign
 from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.prediction import Prediction
-from cnnlab.inquiry.verdict import runs_predicted, seen_before
+from cnnlab.params import ConfigError, differences
 from cnnlab.studies.contrast import in_words
-from cnnlab.tracking.ledger import START, Record, VerdictRecord, head, load_records
+from cnnlab.tracking.entries import entries
+from cnnlab.tracking.heads import Head, heads
+from cnnlab.tracking.ledger import START, Record, VerdictRecord, load_records
 from cnnlab.tracking.seal import seal_record
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import RawRun, load_raw
+from cnnlab.tracking.table import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 
 CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
-SHIPPED = (reference.OWNER, examples.OWNER)  # owners whose results come with the lab
 KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 
 
@@ -31,26 +36,41 @@ KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of 
 class Review:
     """What was found. problems: what does not fit, each naming a record or a run; empty if the records are intact.
 
-    timeline: one row for each event, `time, owner, what`. predictions: one row each, with label and verdict. heads: the
-    last seal of every owner's chain, by which an earlier copy can be told from a rewritten one.
+    unverified: runs that lack what a result could be checked by. timeline: one row for each event, `time, owner, what`.
+    predictions: one row each, with label and verdict. heads: of every owner, see `cnnlab.tracking.heads`.
     """
 
     problems: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     timeline: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
-    heads: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, list[Head]] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     runs: int = 0
 
     @property
     def is_intact(self) -> bool:
-        """Whether every record and every run is what was sealed, and the chain has no gap."""
+        """Whether every record and every run is what was sealed, agrees with itself, and the chain has no gap."""
         return not self.problems
 
+    def find_head(self, sha256: str) -> str:
+        """Return in a sentence whose head it is or was, "" where nobody's."""
+        for owner, theirs in self.heads.items():
+            for head in theirs:
+                if head.sha256.startswith(sha256):
+                    later = theirs[-1].number - head.number
+                    return (
+                        f"The head is that of {owner} at {head.time:%Y-%m-%d %H:%M} UTC, after {head.number} records. "
+                        f"All of them are in the store as they were; {later} have come since."
+                    )
+        return ""
 
-def review(store: Store) -> Review:
+
+def review(store: Store, folder: Path | None = None) -> Review:
     """Return what there is to see in a store, which is only read.
+
+    `folder` is that of the project it belongs to, with models/ and experiment_log/; without it, the store is a server.
 
     Raises:
         LabError: the store doesn't answer.
@@ -59,15 +79,21 @@ def review(store: Store) -> Review:
     own = [run for run in runs if run.kind == "run" or run.sealed_right is not None]
     by_id = {run.run_id: run for run in runs}
     found = Review(runs=len(own))
-    for owner in sorted({record.owner for record in records}):
+    for owner in sorted({record.owner for record in records} | {run.owner for run in own}):
         chain = [record for record in records if record.owner == owner]
         _check_chain(found, chain, by_id)
-        if any(record.sha256 for record in chain):
-            found.heads[owner] = head(chain)
+        if theirs := heads(owner, records, runs):
+            found.heads[owner] = theirs
     for record in records:
         _check_verdicts(found, record, by_id)
     _check_runs(found, own, records)
-    _note_what_was_tried(found, records, runs)
+    _check_what_they_left(found, own, store, folder)
+    if folder:
+        _check_folder(found, folder, {run.run_id for run in runs}, {record.sha256 for record in records})
+    table = load_runs(store, deleted=True, kind=None)
+    if unread := sum(run.kind in RUN_KINDS for run in runs) - len(table):
+        found.notes.append(f"Runs that this version of the lab can't read: {unread}.")
+    _note_what_was_tried(found, records, table)
     found.timeline = _timeline(records, runs)
     found.predictions = _predictions(records)
     found.foreign = describe_foreign([run for run in runs if run.kind not in KINDS and run not in own])
@@ -148,69 +174,115 @@ def _number(value: float | None) -> str:
 def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> None:
     """Check that every run is what was sealed, and that the predictions it names are there."""
     known = {record.sha256 for record in records}
-    without_seal = without_prediction = changed_code = 0
+    without_prediction, changed_code, other_images = Counter[str](), 0, Counter[str]()
     for run in runs:
-        name = f"run {run.name} of {run.experiment} ({run.run_id[:8]})"
         if run.sealed_right is False:
-            found.problems.append(f"{name}: its params, facts, tags or final metrics were changed after it ended.")
-        without_seal += run.sealed_right is None and run.status == "FINISHED"
+            found.problems.append(f"{run.label}: its params, facts, tags or final metrics were changed after it ended.")
+        elif run.sealed_right is None and run.status == "FINISHED":
+            found.problems.append(f"{run.label}: it has no seal, which every finished run gets.")
         named = [seal for seal in run.tags.get("prediction", "").split(",") if seal]
-        without_prediction += not named
+        without_prediction[run.owner] += not named
         changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
+        other_images[run.owner] += run.status == "FINISHED" and images_of(run.tags) != DATA_SHA256
         for seal in named:
             if seal not in known:
-                found.problems.append(f"{name}: the prediction that it belongs to ({seal[:12]}) is missing.")
+                found.problems.append(f"{run.label}: the prediction that it belongs to ({seal[:12]}) is missing.")
         if run.deleted:
-            found.notes.append(f"{name}: deleted in the MLflow UI.")
-    if without_seal:
-        found.notes.append(f"Finished runs without a seal, made by another version of the lab: {without_seal}.")
-    if without_prediction:
-        found.notes.append(f"Runs of no prediction, of a search or another version of the lab: {without_prediction}.")
+            found.notes.append(f"{run.label}: deleted in the MLflow UI.")
+    for owner, count in without_prediction.items():
+        if count:
+            found.notes.append(f"Runs of no prediction by {owner or 'nobody'}: {count}.")
+    for owner, count in other_images.items():
+        if count:
+            found.notes.append(f"Runs by {owner or 'nobody'} on other images than Fashion-MNIST's own: {count}.")
     if changed_code:
         found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
+
+
+def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folder: Path | None) -> None:
+    """Check that what finished runs left behind agrees with their results."""
+    trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
+        files = in_folder(folder) if folder else downloaded(store, Path(downloads))
+        evidence = check_evidence([run for run in trained if not run.deleted], store, files, shipped_seals())
+    found.problems += [*evidence.wrong, *check_subsets(trained)]
+    found.unverified = evidence.missing
+    originals = {run.run_id: run for run in trained}
+    for run in runs:
+        origin = originals.get(run.tags.get("reused_from", ""))
+        if origin and _finals(origin) != _finals(run):
+            found.problems.append(f"{run.label}: its results aren't those of the {origin.label}, from which they are.")
+
+
+def _finals(run: RawRun) -> dict[str, str]:
+    return {name: _number(value) for name, value in run.metrics.items() if name.startswith("final/")}
+
+
+def _check_folder(found: Review, folder: Path, runs: set[str], predictions: set[str]) -> None:
+    """Check that files and logbook entries of a project belong to runs and predictions that are in its store."""
+    for artifacts in sorted((folder / "models").glob("*/*/artifacts")):
+        if artifacts.parent.name not in runs:
+            found.problems.append(
+                f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run that these files are of isn't "
+                "in the store: it was removed, or an older copy of the store was put back."
+            )
+    seals = {seal[:12] for seal in predictions}
+    for entry in entries(folder / "experiment_log").values():
+        if entry.id.split("-")[0] not in seals:
+            found.problems.append(
+                f"experiment_log/{entry.file.name}: the prediction of the entry {entry.id} isn't in the store: it was "
+                "removed, or an older copy of the store was put back."
+            )
 
 
 # What was tried before, or is missing
 
 
-def _note_what_was_tried(found: Review, records: list[Record], runs: list[RawRun]) -> None:
-    table, earlier = _config_table(runs), list[Prediction]()
+def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFrame) -> None:
+    predictions: dict[str, list[Prediction]] = {}
+    unread = 0
     for record in records:
         try:
             prediction = Prediction.from_record(record)
         except ConfigError:
+            unread += bool(record.sha256)
             continue
         if record.is_whole and _time_of(record.content) is not None:
-            _note_earlier_looks(found, prediction, table)
-            _note_second_try(found, prediction, earlier, table)
-            _note_missing_runs(found, prediction, table)
-            earlier.append(prediction)
+            predictions.setdefault(record.owner, []).append(prediction)
+    if unread:
+        found.notes.append(f"Predictions that this version of the lab can't read: {unread}.")
+    for theirs in predictions.values():
+        for i, prediction in enumerate(theirs):
+            if prediction.record.sha256 not in shipped_seals():
+                name = name_of(prediction.record)
+                found.notes += [f"{name}: {said}" for said in what_was_known(prediction, theirs, runs)]
+                _note_unusual(found, prediction)
+                _note_second_try(found, prediction, theirs[:i], runs)
+                _note_missing_runs(found, prediction, runs)
 
 
-def _note_earlier_looks(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
-    """Note where somebody else had run the very arms of a prediction before it was made, in the same store."""
-    record = prediction.record
-    assert record is not None
-    for other in sorted(set(runs["owner"]) - {record.owner, *SHIPPED}):
-        theirs = runs[runs["owner"] == other].assign(owner=record.owner)
-        if seen := seen_before(prediction, theirs):
-            found.notes.append(f"{name_of(record)}: {other} had run its arms before it ({len(seen)} times).")
+def _note_unusual(found: Review, prediction: Prediction) -> None:
+    """Note other images than Fashion-MNIST's own, and a smallest effect of interest that is large."""
+    name = name_of(prediction.record)
+    if prediction.contrast.images != DATA_SHA256:
+        found.notes.append(f"{name}: it is about other images than Fashion-MNIST's own.")
+    if prediction.sesoi > UNUSUAL_SESOI * prediction.metric.sesoi:
+        usual, own = (prediction.metric.say(m, sign=False) for m in (prediction.metric.sesoi, prediction.sesoi))
+        why = prediction.claim.sesoi_because or "no reason given"
+        found.notes.append(f"{name}: its smallest effect of interest is {own}, and {usual} is usual ({why}).")
 
 
 def _note_second_try(found: Review, prediction: Prediction, earlier: list[Prediction], runs: pd.DataFrame) -> None:
     """Note where the same was asked before, and runs were known that answered it, under whatever settings."""
-    record = prediction.record
-    assert record is not None
     for before in reversed(earlier):
-        assert before.record is not None
-        same = before.record.owner == record.owner and _question(before) == _question(prediction)
-        known = seen_before(replace(before, record=record), runs) if same else []
+        same = _question(before) == _question(prediction)
+        known = seen_before(replace(before, record=prediction.record), runs) if same else []
         if known:
             contrasts = before.contrast, prediction.contrast
             said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
             found.notes.append(
-                f"{name_of(record)}: it asks again what {before.record.sha256[:12]} asked ({_outcome(before.record)}), "
-                f"when results of that were known (runs: {len(known)}); now with {said}."
+                f"{name_of(prediction.record)}: it asks again what {before.record.sha256[:12]} asked "
+                f"({_outcome(before.record)}), when results of that were known (runs: {len(known)}); now with {said}."
             )
             return
 
@@ -228,29 +300,15 @@ def _question(prediction: Prediction) -> tuple[str, str, frozenset[tuple[str, fl
 
 def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
     """Note which runs of a prediction aren't there where others are: never run, deleted, or lost."""
-    record = prediction.record
-    assert record is not None
-    theirs = runs[(runs["owner"] == record.owner) & (runs["status"] == "FINISHED") & ~runs["deleted"]]
-    done = set(theirs["config"])
-    wanted = runs_predicted(prediction, list(prediction.contrast.arms))
-    missing = [f"{arm}, seed {seed}" for config, (arm, seed) in wanted.items() if config not in done]
+    deleted = runs["deleted"].astype(bool)
+    theirs = runs[(runs["owner"] == prediction.record.owner) & (runs["status"] == "FINISHED") & ~deleted]
+    done = set(theirs["identity"])
+    wanted = prediction.contrast.runs(prediction.contrast.arms)
+    missing = [f"{arm}, seed {seed}" for identity, (arm, seed) in wanted.items() if identity not in done]
     if 0 < len(missing) < len(wanted):
         said = "; ".join(missing[:3]) + (" and more" if len(missing) > 3 else "")
         count = f"{len(missing)} of its {len(wanted)} runs"
-        found.notes.append(f"{name_of(record)}: {count} aren't there ({said}): not finished, or deleted.")
-
-
-def _config_table(runs: list[RawRun]) -> pd.DataFrame:
-    rows = []
-    for run in runs:
-        try:
-            config = from_params(run.params)
-        except ConfigError:
-            continue
-        row = {"run_id": run.run_id, "owner": run.owner, "started": run.started, "measured": bool(run.metrics)}
-        rows.append(row | {"status": run.status, "deleted": run.deleted, "config": config})
-    columns = ["run_id", "owner", "started", "measured", "status", "deleted", "config"]
-    return pd.DataFrame(rows, columns=columns).astype({"deleted": bool})
+        found.notes.append(f"{name_of(prediction.record)}: {count} aren't there ({said}): not finished, or deleted.")
 
 
 # What there is

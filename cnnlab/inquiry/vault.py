@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from cnnlab.config import replace
+from cnnlab.config import DATA_SHA256, replace
 from cnnlab.data import Batches, Split
 from cnnlab.errors import LabError
 from cnnlab.inquiry.statistics import LEVEL, Effect, contrast_effect
@@ -114,6 +114,10 @@ def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
     runs = results(study, store)
     runs = runs[runs["arm"] == arm].sort_values("seed", ignore_index=True)  # arms are compared seed by seed
     runs["trained"] = trained(runs)  # where the weights are
+    if study.images != DATA_SHA256:
+        raise LabError(f"{name}: {study.name} is about other images, and the vault holds Fashion-MNIST's test images.")
+    if not runs["sealed_right"].eq(True).all():
+        raise LabError(f"{name}: runs of {arm} in {study.name} aren't what was sealed; `cnnlab review` names them.")
     if len(runs) < 2:
         raise LabError(f"{name}: {len(runs)} finished runs of {arm} in {study.name}; a claim needs at least two seeds.")
     return runs

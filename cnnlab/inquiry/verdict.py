@@ -13,7 +13,7 @@ positive, and the smallest effect of interest m (Lakens 2017, Equivalence Tests,
     inconclusive              else: this many seeds can't tell
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
@@ -23,11 +23,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cnnlab.config import Config, ConfigError, replace
 from cnnlab.errors import LabError
+from cnnlab.inquiry.before import seen_before, standing, what_was_known
 from cnnlab.inquiry.fairness import Fairness, check_fairness
 from cnnlab.inquiry.metrics import METRICS, Metric
-from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.prediction import Prediction, load_predictions
 from cnnlab.inquiry.statistics import (
     Effect,
     Improvement,
@@ -42,7 +42,7 @@ from cnnlab.studies.results import results
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.ledger import VerdictRecord, load_records, record_verdict
+from cnnlab.tracking.ledger import VerdictRecord, record_verdict
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 
@@ -76,12 +76,8 @@ class Verdict:
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: tuple[str, ...] = ()  # what was known or tried beside the prediction
     recorded: VerdictRecord | None = None  # what stands in MLflow
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether the runs settled the question, one way or the other."""
-        return self.outcome in DECIDED
 
     @property
     def in_size_range(self) -> bool | None:
@@ -107,7 +103,7 @@ class Verdict:
         said += [f"Exploratory, because {reason}." for reason in self.because]
         if self.effect:
             said += [self.meaning(), *self._size_line(), *self._power_line(), *self._wins_line(), *self._scale_lines()]
-        said += [f"Noted: {note}" for note in self.fairness.notes]
+        said += [f"Noted: {note}" for note in (*self.fairness.notes, *self.notes)]
         return said
 
     def meaning(self) -> str:
@@ -116,7 +112,7 @@ class Verdict:
         if self.outcome == "supported":
             return "The runs agree with the prediction." if p.sign else f"Any difference is smaller than {m}."
         if self.outcome == "refuted":
-            if p.at_least_sesoi:
+            if p.claim.at_least_sesoi:
                 return f"The effect is smaller than the claimed {m}, or goes the other way."
             return "The effect goes the other way." if p.sign else f"There is a difference of more than {m}."
         if self.outcome == "practically equivalent":
@@ -225,81 +221,61 @@ def verdict(study: Study, store: Store | None = None) -> Verdicts:
         LabError: nothing was predicted, or the store doesn't answer.
     """
     store = store or connect(say=lambda line: None)
-    everything = load_runs(store, deleted=True, kind=None)
-    predictions = _standing_predictions(study, store, everything)
-    if not predictions:
-        raise LabError(f"nothing was predicted about {study.name}: there is nothing to confront the runs with.")
-    runs, found = results(study, store), []
-    for prediction in predictions:
-        one = judge(prediction, study, runs, seen_before(prediction, everything))
-        if one.outcome != "waiting" and prediction.record:
-            one = replace_fields(one, recorded=record_verdict(store, prediction.record, to_content(one), note(one)))
+    found = []
+    for one in compute_verdicts(study, store):
+        if one.outcome != "waiting":
+            recorded = record_verdict(store, one.prediction.record, to_content(one), note(one))
+            one = replace_fields(one, recorded=recorded)
         found.append(one)
     return Verdicts(study.name, tuple(found))
 
 
-def _standing_predictions(study: Study, store: Store, runs: pd.DataFrame) -> list[Prediction]:
-    """Return the predictions of this owner that are about the arms of `study`, without those that were replaced
-    before there were any results."""
-    records = [record for record in load_records(store, study.name, owner()) if not record.deleted]
-    fitting = []
-    for record in records:
-        try:
-            prediction = Prediction.from_record(record)
-        except ConfigError:
-            continue  # of another version of the lab; `cnnlab review` names it
-        if not prediction.contrast.unlike(study):
-            fitting.append(prediction)
-    return [p for i, p in enumerate(fitting) if not _was_replaced(p, fitting[i + 1 :], runs)]
+def compute_verdicts(study: Study, store: Store, of: str = "") -> list[Verdict]:
+    """Return the verdict on every prediction about `study` that stands, of one owner (`of`; without it, of this one).
+
+    Raises:
+        LabError: nothing was predicted, or the store doesn't answer.
+    """
+    runs = results(study, store, of)
+    everything = load_runs(store, deleted=True, kind=None)
+    predictions = standing(load_predictions(store, owner=of or owner()), everything)
+    about = [
+        one for one in predictions if one.study == study.name and not one.contrast.unlike(study.arms, study.images)
+    ]
+    if not about:
+        raise LabError(
+            f"nothing that was predicted about {study.name} stands: it was never predicted, or the same was predicted "
+            "anew later, maybe in another study. There is nothing to confront the runs with."
+        )
+    return [
+        judge(one, study, runs, seen_before(one, everything), what_was_known(one, predictions, everything))
+        for one in about
+    ]
 
 
-def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.DataFrame) -> bool:
-    """Return whether a later prediction answers the same question and no result was known yet when it was made."""
-    question = (prediction.contrast.text, prediction.metric.name)
-    same = [p for p in later if (p.contrast.text, p.metric.name) == question]
-    return any(not seen_before(p, runs) for p in same)
-
-
-def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
-    """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
-    at least once, whatever became of them, in whichever study or search."""
-    record = prediction.record
-    if record is None or runs.empty:
-        return []
-    wanted = runs_predicted(prediction, prediction.contrast.new)
-    before = runs["started"] < int(record.time.timestamp() * 1000)
-    theirs = runs[before & (runs["owner"] == record.owner) & runs["measured"]]
-    theirs = theirs.drop_duplicates("config")  # one that another study took over is the same run
-    return [run_id for run_id, config in zip(theirs["run_id"], theirs["config"], strict=True) if config in wanted]
-
-
-def runs_predicted(prediction: Prediction, arms: Iterable[str]) -> dict[Config, tuple[str, int]]:
-    """Return the runs that a prediction is about, of some of its arms: their configs with arm and seed."""
-    contrast = prediction.contrast
-    return {
-        replace(contrast.arms[arm], seed=contrast.arms[arm].seed + seed): (arm, seed)
-        for arm in arms
-        for seed in contrast.seeds
-    }
-
-
-def judge(prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[str]) -> Verdict:
+def judge(
+    prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[str], notes: Sequence[str] = ()
+) -> Verdict:
     """Return the verdict on a prediction from the finished runs of its study.
 
-    `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction.
+    `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction; `notes` say
+    what else was known or tried.
     """
     contrast, column = prediction.contrast, prediction.metric.name
-    because = _why_exploratory(prediction, study, known)
-    label: Label = "exploratory" if because else "confirmatory"
     seeds = sorted({*contrast.seeds, *study.seeds}) if _adds_seeds(prediction, study) else list(contrast.seeds)
     used = runs[runs["arm"].isin(list(contrast.arms)) & runs["seed"].isin(seeds)].reset_index(drop=True)
+    because = _why_exploratory(prediction, study, known, used)
+    label: Label = "exploratory" if because else "confirmatory"
 
     def without_effect(outcome: Outcome, reasons: Iterable[str], fairness: Fairness | None = None) -> Verdict:
-        return Verdict(prediction, outcome, label, because, fairness or Fairness(), tuple(reasons), runs=used)
+        found = fairness or Fairness()
+        return Verdict(prediction, outcome, label, because, found, tuple(reasons), runs=used, notes=tuple(notes))
 
     missing = len(seeds) * len(contrast.arms) - len(used)
     if missing:
         return without_effect("waiting", [f"{missing} of {len(seeds) * len(contrast.arms)} runs are missing."])
+    if broken := _broken_seals(used):
+        return without_effect("withheld", broken)
     fairness = check_fairness(used, contrast.control, contrast.factors, contrast.nuisances)
     if not fairness.is_fair:
         return without_effect("withheld", fairness.unfair + fairness.unknown, fairness)
@@ -313,7 +289,7 @@ def judge(prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[
         )
     return Verdict(
         prediction,
-        decide(effect, prediction.sign, prediction.sesoi, prediction.at_least_sesoi),
+        decide(effect, prediction.sign, prediction.sesoi, prediction.claim.at_least_sesoi),
         label,
         because,
         fairness,
@@ -323,6 +299,7 @@ def judge(prediction: Prediction, study: Study, runs: pd.DataFrame, known: list[
         _other_scales(prediction, used),
         _others(prediction, study, runs, seeds),
         used,
+        tuple(notes),
     )
 
 
@@ -343,15 +320,34 @@ def _adds_seeds(prediction: Prediction, study: Study) -> bool:
     return not set(study.seeds) <= set(prediction.contrast.seeds)
 
 
-def _why_exploratory(prediction: Prediction, study: Study, known: list[str]) -> tuple[str, ...]:
+def _why_exploratory(prediction: Prediction, study: Study, known: list[str], used: pd.DataFrame) -> tuple[str, ...]:
     reasons = []
-    if prediction.record and not prediction.record.is_whole:
+    if not prediction.record.is_whole:
         reasons.append("its record was changed after it was sealed")
     if known:
         reasons.append(f"{len(known)} of its runs existed before the prediction")
     if _adds_seeds(prediction, study):
         reasons.append(f"{prediction.n} seeds were predicted, and others were added later")
+    new = used[used["arm"].isin(prediction.contrast.new)]
+    named = [prediction.record.sha256 in seals.split(",") for seals in new["prediction"]]
+    if not all(named) and not known:
+        reasons.append(
+            f"{named.count(False)} of its runs don't name the prediction: it wasn't on record when they began"
+        )
     return tuple(reasons)
+
+
+def _broken_seals(used: pd.DataFrame) -> list[str]:
+    """Return which runs aren't what was sealed when they ended, in words."""
+    broken = used[~used["sealed_right"].eq(True)]
+    if broken.empty:
+        return []
+    run = broken.iloc[0]
+    what = "has no seal" if run["sealed_right"] is None else "was changed after it had ended"
+    return [
+        f"{len(broken)} of {len(used)} runs aren't what was sealed, such as {run['arm']}, seed {run['seed']}, which "
+        f"{what}: delete them in the MLflow UI and run the study again."
+    ]
 
 
 def _no_numbers(used: pd.DataFrame, column: str) -> str:

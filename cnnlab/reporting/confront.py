@@ -81,7 +81,7 @@ def confront(study: Study, store: Store | None = None, number: str = "") -> Conf
 
 def _keep(study: Study, one: Verdict, reference: Reference | None, store: Store) -> None:
     """Keep the figures of a verdict at the prediction in MLflow, and write it into the journal."""
-    assert one.prediction.record is not None and one.recorded is not None
+    assert one.recorded is not None
     figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)

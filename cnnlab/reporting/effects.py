@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnlab.config import differences
 from cnnlab.figures import BLUE, GREEN, GREY, ORANGE
 from cnnlab.inquiry.calibration import Calibration
 from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.reference import Reference
 from cnnlab.inquiry.statistics import Effect
 from cnnlab.inquiry.verdict import SCALES, Verdict
+from cnnlab.params import differences
 from cnnlab.reporting.figures import WIDTH, axis_label, mean_interval, titled
 from cnnlab.studies.contrast import Contrast
 

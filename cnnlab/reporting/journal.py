@@ -6,8 +6,6 @@ student writes into its fields stays.
 """
 
 import re
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,23 +14,11 @@ from cnnlab import paths, server
 from cnnlab.inquiry.reference import Reference
 from cnnlab.inquiry.verdict import Verdict
 from cnnlab.studies.study import Study
+from cnnlab.tracking.entries import read_entries
 from cnnlab.tracking.ledger import VerdictRecord
 from cnnlab.tracking.store import Store
 
 FIELDS = {"why": "Why did it come out so? (your own words)", "next": "What next?"}
-_FIELD = re.compile(
-    r"<!-- (?P<name>why|next) (?P<entry>[0-9a-f]+-\d+) -->(?P<text>.*?)(?=<!-- (?:end|why|next)\b|\Z)", re.DOTALL
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One verdict in the journal, and what the student made of it; `id` is that of the prediction and the verdict."""
-
-    id: str
-    file: Path
-    why: str
-    next: str
 
 
 def journal_file(study: str) -> Path:
@@ -49,10 +35,9 @@ def add_entry(
     reference: Reference | None = None,
 ) -> Path:
     """Add a verdict to the journal of its study, unless it is there already; return the file."""
-    assert one.prediction.record is not None
     entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
     file = journal_file(study.name)
-    text = _read(file) if file.exists() else ""
+    text = read_entries(file) if file.exists() else ""
     if f" {entry} -->" in text:
         return file
     picture = paths.experiment_log() / "figures" / f"{_plain(study.name)}-{entry}.png"
@@ -75,7 +60,6 @@ def _entry(
     reference: Reference | None,
 ) -> str:
     p, record = one.prediction, one.prediction.record
-    assert record is not None
     time = recorded.content["time"][:16].replace("T", " ")
     quoted = "\n".join(f"> {line}" for line in str(p).splitlines())
     arms = {arm: study.differs(arm) or "control" for arm in p.contrast.arms}
@@ -84,7 +68,7 @@ def _entry(
     said = "\n".join(f"- {line}" for line in lines)
     fields = "\n".join(f"**{title}**\n\n<!-- {name} {entry} -->\n\n<!-- end -->\n" for name, title in FIELDS.items())
     return (
-        f"\n## {time} UTC, {record.owner}: {p.metric.name} {p.direction}, {p.contrast.text}\n\n"
+        f"\n## {time} UTC, {record.owner}: {p.metric.name} {p.claim.direction}, {p.contrast.text}\n\n"
         f"**Predicted**\n\n{quoted}\n\n"
         f"**Plan and runs** ({study.describe()})\n\n| arm | differs | runs |\n|---|---|---|\n{rows}\n\n"
         f"![Effect, predicted size and smallest effect of interest](figures/{picture})\n\n"
@@ -102,29 +86,6 @@ def _runs(one: Verdict, arm: str, store: Store) -> str:
         for seed, run_id in zip(runs.get("seed", []), runs.get("run_id", []), strict=True)
     ]
     return f"seeds {', '.join(links)}" if links else "none"
-
-
-def entries(folder: Path | None = None) -> dict[str, Entry]:
-    """Return all entries of all journals by their ids, with what the student wrote."""
-    found: dict[str, Entry] = {}
-    for file in sorted((folder or paths.experiment_log()).glob("*.md")):
-        fields: dict[str, dict[str, str]] = {}
-        for match in _FIELD.finditer(_read(file)):
-            fields.setdefault(match["entry"], {})[match["name"]] = match["text"].strip()
-        for entry, texts in fields.items():
-            found[entry] = Entry(entry, file, texts.get("why", ""), texts.get("next", ""))
-    return found
-
-
-def empty_reflections(folder: Path) -> list[str]:
-    """Return where the journals in a folder lack a "why": "<file> (<how many>)"."""
-    empty = Counter(entry.file.name for entry in entries(folder).values() if not entry.why)
-    return [f"{name} ({number})" for name, number in empty.items()]
-
-
-def _read(file: Path) -> str:
-    """Return the text of a journal; what an editor saved in another encoding is no reason to stop."""
-    return file.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _plain(name: str) -> str:

@@ -5,10 +5,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from cnnlab.config import BASE, Config, differences, replace
+from cnnlab.config import BASE, Config
 from cnnlab.data import CLASSES, MEAN, SD, Data, load_data
 from cnnlab.inquiry.statistics import t_interval
+from cnnlab.params import differences, replace
 from cnnlab.tracking.registry import ADDRESS, model_of, register
+from cnnlab.tracking.run_logger import CORRECT
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import find_run, load_runs, same_arm
 
@@ -52,7 +54,11 @@ Nothing is done to the images but to shift and scale them.
 **What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
 
-    model = mlflow.pytorch.load_model("{ADDRESS}")  # after cnnlab.connect()
+    import cnnlab, mlflow
+    cnnlab.connect()
+    x = (pixels / 255 - {MEAN:.4f}) / {SD:.4f}  # pixels: uint8 (B, 1, 28, 28)
+    model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
+    logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 
 **What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
 
@@ -77,7 +83,7 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
 def _classes(run_id: str, store: Store, data: Data) -> str:
     """Return with which classes the run was most and least often right, on the validation images."""
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
-        correct = np.load(store.client.download_artifacts(run_id, "valid_correct.npy", folder))
+        correct = np.load(store.client.download_artifacts(run_id, CORRECT, folder))
     share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()
     worst, best = share.index[0], share.index[-1]
     return f"It is right least often with {worst} ({share[worst]:.1f} %), most often with {best} ({share[best]:.1f} %)."

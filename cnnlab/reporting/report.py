@@ -10,11 +10,12 @@ from cnnlab.errors import LabError
 from cnnlab.inquiry.calibration import calibrate_records
 from cnnlab.inquiry.review import effect_of
 from cnnlab.reporting.effects import plot_calibration
-from cnnlab.reporting.journal import Entry, entries
 from cnnlab.reporting.page import count_pages, render_html, write_pdf
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.entries import Entry, entries
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.ledger import Record, head, load_records
+from cnnlab.tracking.heads import my_head
+from cnnlab.tracking.ledger import Record, load_records
 from cnnlab.tracking.store import Store
 
 COUNTED = ("supported", "refuted", "practically equivalent", "inconclusive")
@@ -37,7 +38,7 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     picture = folder / "figures" / f"{name}-calibration.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot_calibration(calibrate_records(judged)).savefig(picture, dpi=130)
-    text = _markdown(judged, words, head(records), f"figures/{picture.name}")
+    text = _markdown(judged, words, my_head(store, owner()), f"figures/{picture.name}")
     page = folder / f"{name}.html"
     page.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
     page.write_text(render_html(text, f"Report of {owner()}", folder), encoding="utf-8", newline="\n")
@@ -76,13 +77,13 @@ def _words(judged: list[Record]) -> dict[str, Entry]:
     return words
 
 
-def _markdown(judged: list[Record], words: dict[str, Entry], seal: str, picture: str) -> str:
+def _markdown(judged: list[Record], words: dict[str, Entry], head: str, picture: str) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     rows = "\n".join(_row(record) for record in judged)
     told = "\n\n".join(_reflection(record, words[record.sha256]) for record in judged if record.sha256 in words)
     return (
         f"# Experiments with CNNs: report of {owner()}\n\n"
-        f"{now} · {len(judged)} predictions with a verdict · last seal {seal[:16]}\n\n"
+        f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
         f"| study | predicted (confidence) | verdict | effect |\n|---|---|---|---|\n{rows}\n\n"
         f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({picture})\n\n"
         f"## Why, and what next\n\n{told}\n"

@@ -3,16 +3,16 @@
 import math
 import textwrap
 from collections.abc import Collection
+from typing import NamedTuple
 
 import pandas as pd
 from rich.table import Table
 
 from cnnlab import server
 from cnnlab.inquiry.review import Review
+from cnnlab.printable import printable
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.views import VIEWS, view_links
-
-_HANG = "\0"  # in a line: where its continuation begins
 
 
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
@@ -28,6 +28,13 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
     return table
 
 
+class Line(NamedTuple):
+    """A line with its beginning, below which its continuation hangs."""
+
+    begin: str
+    text: str
+
+
 def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
     """Return what a review found, for a terminal: whether it is intact, predictions, timeline, notes.
 
@@ -37,54 +44,63 @@ def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
         first = f"Intact: {len(found.predictions)} predictions and {found.runs} runs, each as it was sealed."
     else:
         first = f"NOT INTACT: {len(found.problems)} things do not fit together."
-    seals = [line for owner, seal in found.heads.items() for line in (f"  {owner or 'nobody'}", f"    {seal}")]
+    lasts = {owner: theirs[-1] for owner, theirs in found.heads.items() if owner != hide}
     sections = {
-        "Last seals (whoever noted one earlier can tell whether the chain was rewritten)": seals,
+        "Heads (one handed in earlier: `cnnlab review --head ...` says whether all before it is unchanged)": [
+            line
+            for owner, head in lasts.items()
+            for line in (Line("  ", f"{owner or 'nobody'}, {head.number} records"), Line("    ", head.sha256))
+        ],
         "Predictions": _prediction_lines(found, hide),
         "Timeline (UTC)": _timeline_lines(found.timeline[found.timeline["owner"] != hide]),
-        "Notes": [f"  - {note}" for note in found.notes],
-        "Runs that this lab did not make": [f"  {line}" for line in found.foreign],
+        "Can't be verified": [Line("  - ", said) for said in found.unverified],
+        "Notes": [Line("  - ", note) for note in found.notes],
+        "Runs that this lab did not make": [Line("  ", line) for line in found.foreign],
     }
-    lines = [first, *(f"  ! {problem}" for problem in found.problems)]
+    lines = [Line("", first), *(Line("  ! ", problem) for problem in found.problems)]
     for title, section in sections.items():
-        lines += ["", title, "", *section] if section else []
+        lines += [Line("", ""), Line("", title), Line("", ""), *section] if section else []
     return "\n".join(_wrap(line, width) for line in lines)
 
 
-def _prediction_lines(found: Review, hide: str | None) -> list[str]:
+def _prediction_lines(found: Review, hide: str | None) -> list[Line]:
     """Return the lines of all predictions, each when, who and where; the claim; the verdict."""
-    lines: list[str] = []
+    lines: list[Line] = []
     for number, row in enumerate(found.predictions.to_dict("records"), start=1):
         if row["owner"] == hide:
             continue
         verdict = f"{row['verdict']} ({row['label']})" if row["label"] else row["verdict"]
+        where = f"{row['time']}, {row['owner'] or 'nobody'}, {row['study']} (seal {row['seal'] or 'missing'})"
         lines += [
-            f"  {number}. {row['time']}, {row['owner'] or 'nobody'}, {row['study']} (seal {row['seal'] or 'missing'})",
-            f"     {_HANG}{row['prediction']} (confidence {row['confidence'] or '?'} %)",
-            f"     => {_HANG}{verdict}" + (f": {row['effect']}" if row["effect"] else ""),
-            "",
+            Line(f"  {number}. ", where),
+            Line("     ", f"{row['prediction']} (confidence {row['confidence'] or '?'} %)"),
+            Line("     => ", verdict + (f": {row['effect']}" if row["effect"] else "")),
+            Line("", ""),
         ]
     hidden = int((found.predictions["owner"] == hide).sum()) if hide else 0
-    return [*lines, f"  Checked, but not shown: {hidden} of {hide} (--all shows them)"] if hidden else lines[:-1]
+    if hidden:
+        return [*lines, Line("  ", f"Checked, but not shown: {hidden} of {hide} (--all shows them)")]
+    return lines[:-1]
 
 
-def _timeline_lines(timeline: pd.DataFrame) -> list[str]:
+def _timeline_lines(timeline: pd.DataFrame) -> list[Line]:
     """Return the events under their days, with the owners in a column of their own."""
-    lines, day = list[str](), ""
-    widest = min(16, max((len(owner) for owner in timeline["owner"]), default=0)) if len(timeline) else 0
-    for row in timeline.itertuples(index=False):
+    lines, day = list[Line](), ""
+    owners = [printable(owner)[:16] for owner in timeline["owner"]]
+    widest = max(map(len, owners), default=0)
+    for owner, row in zip(owners, timeline.itertuples(index=False), strict=True):
         date, time = str(row.time).split(" ")
-        lines += [f"  {date}"] if date != day else []
-        lines.append(f"  {time}  {str(row.owner)[:16]:<{widest}}  {_HANG}{row.what}")
+        lines += [Line("  ", date)] if date != day else []
+        lines.append(Line(f"  {time}  {owner:<{widest}}  ", str(row.what)))
         day = date
     return lines
 
 
-def _wrap(line: str, width: int) -> str:
-    """Return a line as several that fit, set in as far as `_HANG` is in it, else by two more than the first."""
-    before, hang, _ = line.partition(_HANG)
-    margin = len(before) if hang else len(line) - len(line.lstrip(" ")) + 2
-    return textwrap.fill(line.replace(_HANG, ""), width, subsequent_indent=" " * margin, break_on_hyphens=False)
+def _wrap(line: Line, width: int) -> str:
+    """Return a line as several that fit; what came from a store is written so that a terminal shows all of it."""
+    margin = " " * len(line.begin)
+    text = printable(line.text)
+    return textwrap.fill(text, width, initial_indent=line.begin, subsequent_indent=margin, break_on_hyphens=False)
 
 
 def _number(value: float, digits: int) -> str:

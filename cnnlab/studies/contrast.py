@@ -1,13 +1,13 @@
 """The contrast that a prediction is about, as it is recorded: which arms are compared, with which weights and seeds."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from cnnlab.config import Config, ConfigError, differences, from_params, to_params
-
-if TYPE_CHECKING:
-    from cnnlab.studies.study import Study
+from cnnlab.config import DATA_SHA256, Config
+from cnnlab.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.tracking.table import Identity
 
 
 def in_words(a: Config, b: Config) -> str:
@@ -33,6 +33,7 @@ class Contrast:
     seeds: tuple[int, ...]
     factors: tuple[str, ...]
     nuisances: tuple[str, ...]
+    images: str = DATA_SHA256  # of the runs; predictions from before there was this field are about Fashion-MNIST
 
     def difference(self) -> str:
         """Return in a sentence what differs between two arms, where their names don't say it, or where it is more than
@@ -51,7 +52,7 @@ class Contrast:
     def to_json(self) -> str:
         """Return the text of the record: the control's config whole, the others as what differs from it."""
         base = self.arms[self.control]
-        changes = {arm: {k: str(v) for k, (_, v) in differences(base, c).items()} for arm, c in self.arms.items()}
+        changes = {arm: {k: str(v) for k, v in c if v != getattr(base, k)} for arm, c in self.arms.items()}
         rest: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "arms"}
         return json.dumps(rest | {"base": to_params(base), "arms": changes})
 
@@ -65,7 +66,7 @@ class Contrast:
         try:
             whole = json.loads(text)
             base = whole.pop("base")
-            arms = {arm: from_params(base | changes) for arm, changes in whole.pop("arms").items()}
+            arms = {arm: from_params(Config, base | changes) for arm, changes in whole.pop("arms").items()}
             lists = {name: tuple(whole[name]) for name in ("new", "seeds", "factors", "nuisances")}
             if unknown := {whole["control"], *whole["weights"], *lists["new"]} - set(arms):
                 raise KeyError(*unknown)
@@ -75,11 +76,28 @@ class Contrast:
                 f"not the contrast of a prediction of this lab ({type(error).__name__}: {error})."
             ) from None
 
-    def unlike(self, study: "Study") -> str:
-        """Return in words in which of its arms a study isn't what was predicted; "" where all are."""
+    def unlike(self, arms: Mapping[str, Config], images: str) -> str:
+        """Return in words in what a study isn't what was predicted, by its arms and images; "" where it is."""
         for arm, config in self.arms.items():
-            if arm not in study.arms:
+            if arm not in arms:
                 return f"it has no arm {arm}"
-            if changed := in_words(config, study.arms[arm]):
+            if changed := in_words(config, arms[arm]):
                 return f"its arm {arm} was changed ({changed})"
-        return ""
+        return "" if images == self.images else "its images are others"
+
+    @property
+    def question(self) -> tuple[tuple[Identity, float], ...]:
+        """The arms with their weights, in an order of their own, and the same whichever way one subtracts."""
+        weights = [(Identity.of(self.arms[arm], self.images), weight) for arm, weight in self.weights.items()]
+        weights.sort(key=lambda pair: str(pair[0]))
+        sign = 1 if weights[0][1] > 0 else -1
+        return tuple((identity, sign * weight) for identity, weight in weights)
+
+    def runs(self, arms: Iterable[str]) -> dict[Identity, tuple[str, int]]:
+        """Return the runs of some of its arms, each with arm and seed."""
+        return {
+            Identity.of(replace(config, seed=config.seed + seed), self.images): (arm, seed)
+            for arm in arms
+            for config in [self.arms[arm]]
+            for seed in self.seeds
+        }

@@ -60,7 +60,7 @@ class Dispatcher:
         self._bar.total = (self._bar.total or 0) + images
 
     def _note(self, job: Job, trained: Trained) -> None:
-        self._expect(trained.images - job.images)  # fewer than planned where it stopped early
+        self._expect(trained.images - job.num_images)  # fewer than planned where it stopped early
         accuracy, loss = trained.final["accuracy/valid"], trained.final["loss/valid"]
         self._bar.set_postfix_str(f"{job.title}: accuracy {100 * accuracy:.1f} %, loss {loss:.3f}")
         for note in set(trained.notes) - self._told:
@@ -75,7 +75,7 @@ class Dispatcher:
             self._record_death(job, reason)
         if "attempt" not in job.tags and isinstance(error, (*self._engine.deaths, *OUT_OF_MEMORY)):
             self._say(f"{job.title}: {reason}. That is in the record; the run is tried once more.")
-            self._expect(job.images)
+            self._expect(job.num_images)
             return True
         self._say(f"{job.title} failed: {reason}.")
         self.failures.append(f"{job.title}: {reason}")

@@ -32,6 +32,7 @@ from cnnlab.tracking.store import Store
 
 ENGINES = ("auto", "process", "local", "ray")
 WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the images and one network
+WORKERS_PER_CORE = 4  # more than one train no faster; so many still have the files and the memory that they need
 SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
 
 
@@ -114,7 +115,7 @@ class LocalWorkers:
         self.slots = workers
         self._store = store
         self._folder = tempfile.TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True)
-        self._images = data and _save(data, Path(self._folder.name) / "images.pt")
+        self._images = _save(data, Path(self._folder.name) / "images.pt") if data else None
         self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
         self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [images done, shall stop]
         self._pools = [self._new_pool(slot) for slot in range(workers)]
@@ -236,12 +237,16 @@ def choose_engine(
     and `gpus_per_run` are for "ray". Without `data` the workers load Fashion-MNIST.
 
     Raises:
-        LabError: there is no such engine, or an option that it doesn't have.
+        LabError: there is no such engine, or an option that it doesn't have, or too many workers.
     """
     if name not in ENGINES:
         raise LabError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}.")
     if workers and name != "local":
         raise LabError(f"workers={workers} is for the engine local, not for {name}: add --engine local.")
+    if workers and workers > (most := WORKERS_PER_CORE * (os.cpu_count() or 1)):
+        raise LabError(
+            f"workers={workers} is more than this machine can take: at most {most}, 4 for each of its cores."
+        )
     if (address or gpus_per_run is not None) and name != "ray":
         raise LabError(f"an address and GPUs per run are for the engine ray, not for {name}: add --engine ray.")
     if name == "ray":

@@ -19,6 +19,7 @@ from cnnlab.studies.runner import THREADS, trained_elsewhere
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import Identity
 from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 BATCHES = 10  # that a timing trains, twice: the first time warms up
@@ -62,18 +63,20 @@ class Plan:
 def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
     """Return the plan of a study; it trains a few batches of each kind of arm, to measure their speed."""
     store = store or connect(say=lambda line: None)
-    done = set(results(study, store)["config"])
+    done = set(results(study, store)["identity"])
     elsewhere = set(trained_elsewhere(store)) - done
     counts = {"finished": done, "taken over": elsewhere}
+    images = study.images
+    identities = [(arm, Identity.of(config, images)) for arm, _, config in study.runs()]
     rows = []
     for arm, config in study.arms.items():
-        configs = {run for name, _, run in study.runs() if name == arm}
-        row = {"arm": arm, "differs": study.differs(arm) or "(control)", "runs": len(configs)}
+        runs = {identity for name, identity in identities if name == arm}
+        row = {"arm": arm, "differs": study.differs(arm) or "(control)", "runs": len(runs)}
         row |= {"parameters": num_parameters(build_model(config))}
-        row |= {name: len(configs & known) for name, known in counts.items()}
-        rows.append(row | {"to train": len(configs - done - elsewhere)})
+        row |= {name: len(runs & known) for name, known in counts.items()}
+        rows.append(row | {"to train": len(runs - done - elsewhere)})
     arms = pd.DataFrame(rows).set_index("arm")
-    missing = [run for _, _, run in study.runs() if run not in done | elsewhere]
+    missing = [identity.config for _, identity in identities if identity not in done | elsewhere]
     with _engine(missing, store, engine) as chosen:
         slots, where = min(chosen.slots, len(missing)), chosen.describe()
     speeds: dict[Config, Speed] = {}

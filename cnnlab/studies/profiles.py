@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 
 from cnnlab.errors import LabError
+from cnnlab.studies.study import MOST_SEEDS
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Profile:
         """Return the MLflow experiment of a study in this profile."""
         return study if self.name == "full" else f"{self.name}-{study}"
 
+
+MOST = {"epochs": 10_000, "seeds": MOST_SEEDS}
 
 PROFILES = {
     "tiny": Profile(  # a minute: does everything work?
@@ -103,6 +106,9 @@ def find_profile(name: str | None = None, epochs: int | None = None, seeds: int 
     name = name or os.environ.get("CNNLAB_PROFILE") or "quick"
     if name not in PROFILES:
         raise LabError(f"there is no profile {name!r}: choose {', '.join(PROFILES)} (or set CNNLAB_PROFILE to one).")
+    for number, what in ((epochs, "epochs"), (seeds, "seeds")):
+        if number is not None and not 1 <= number <= MOST[what]:
+            raise LabError(f"{what}={number} is not possible: choose 1 to {MOST[what]:,}.")
     profile = PROFILES[name]
     wanted = replace(
         profile,

@@ -177,7 +177,9 @@ def _room(resources: dict[str, float]) -> str:
 
 def _to_arrays(data: Data | None) -> Arrays | None:
     """Return images and labels as NumPy arrays, which Ray keeps once on each node."""
-    return data and tuple(part.numpy() for split in data for part in (split.x, split.y))
+    if data is None:
+        return None
+    return tuple(part.numpy() for split in (data.train, data.valid) for part in (split.x, split.y))
 
 
 def _from_arrays(arrays: Arrays | None) -> Data | None:

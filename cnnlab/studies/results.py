@@ -6,20 +6,22 @@ from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.environment import owner
 from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_runs
+from cnnlab.tracking.table import Identity, load_runs
 
 
 def results(study: Study, store: Store | None = None, of: str = "") -> pd.DataFrame:
-    """Return the finished runs of a study, one row each: `arm, seed`, then final metrics and facts.
+    """Return the finished runs of a study, one row each: `arm, seed`, then the columns of `cnnlab.load_runs`.
 
-    Only runs of one owner count (`of`; without it, of this one), and a config counts once, with its first finished
-    run. The rows are in the order of `study.runs()`.
+    Only runs of one owner count (`of`; without it, of this one), on the images of the study, and each run once, the
+    first that finished. The rows are in the order of `study.runs()`.
     """
     store = store or connect(say=lambda line: None)
     runs = load_runs(store, study.name)
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == (of or owner()))].drop_duplicates("config")
-    wanted = pd.DataFrame(study.runs(), columns=["arm", "seed", "config"])
-    return wanted.merge(runs, on="config", how="inner", validate="one_to_one")
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == (of or owner()))].drop_duplicates("identity")
+    images = study.images
+    wanted = [(arm, seed, Identity.of(config, images)) for arm, seed, config in study.runs()]
+    table = pd.DataFrame(wanted, columns=["arm", "seed", "identity"])
+    return table.merge(runs, on="identity", how="inner", validate="one_to_one")
 
 
 def summary(study: Study, runs: pd.DataFrame) -> pd.DataFrame:

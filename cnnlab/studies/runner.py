@@ -9,10 +9,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from cnnlab import paths
-from cnnlab.config import Config, ConfigError
-from cnnlab.data import Data, load_data
-from cnnlab.errors import LabError
+from cnnlab.errors import LabError, stopping
+from cnnlab.params import ConfigError
 from cnnlab.progress import progress_bar
+from cnnlab.promises import broken_promises
 from cnnlab.studies.contrast import Contrast
 from cnnlab.studies.dispatch import Dispatcher
 from cnnlab.studies.engines import Engine, choose_engine
@@ -23,22 +23,20 @@ from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier, deliver_leftovers
 from cnnlab.tracking.dead_runs import close_dead_runs
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.ledger import Record, load_records
+from cnnlab.tracking.ledger import load_records
 from cnnlab.tracking.run_logger import reuse_run
 from cnnlab.tracking.store import Store, first_line
-from cnnlab.tracking.table import load_runs
+from cnnlab.tracking.table import Identity, load_runs, warn_unread
 from cnnlab.tracking.views import publish_views
 
 Say = Callable[[str], None]
 
 PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
-IMAGES = "fact.valid_sha256"
 THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
 def run_study(
     study: Study,
-    data: Data | None = None,
     store: Store | None = None,
     say: Say = print,
     engine: str | Engine = "auto",
@@ -49,34 +47,35 @@ def run_study(
     """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
 
     Nothing is trained before something was predicted: at least one prediction of this owner has to be about these
-    arms. Every run carries the seals of the predictions that it belongs to. `explore` is for a search that claims
-    nothing: its runs belong to no prediction, and one that is made later knows their results.
+    arms and images. Every run carries the seals of the predictions that it belongs to. `explore` is for a search that
+    claims nothing: its runs belong to no prediction, and one that is made later knows their results.
 
-    A run is identified by its config (with the seed) and its owner: calling this twice trains nothing twice, what
-    another study has trained is taken over, and after an interruption it goes on with what is missing. `engine` says
-    where the runs are trained (see `cnnlab.studies.engines`): its name, or an engine that is then left open.
+    A run is identified by its config (with the seed), its images and its owner: calling this twice trains nothing
+    twice, what another study has trained is taken over, and after an interruption it goes on with what is missing.
+    `engine` says where the runs are trained (see `cnnlab.studies.engines`): its name, or an engine that is then left
+    open.
 
     A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
 
     Raises:
-        LabError: nothing was predicted; another command is running this study; or some runs failed (all others are
-            finished by then).
+        LabError: nothing was predicted; another command is running this study; it has runs on other images, or of
+            another network than the code builds now; or some runs failed (all others are finished by then).
+        Stopped: it was interrupted; what was measured is kept.
     """
     store = store or connect(say)
-    with _alone(study):
+    with _alone(study), stopping("study.run()"):
         deliver_leftovers(say)
-        predictions = [] if explore else _predictions(study, store)
-        done = set(_finished(study, store, data)["config"])
+        finished = results(study, store)
+        _refuse_other_images(study, store)
+        predictions = {} if explore else _predictions(study, store)
+        _refuse_another_network(study, finished)
         close_dead_runs(store, study.name, owner(), say)
         say(study.describe())
-        if done:
-            say(f"{len(done)} of its runs are finished already and are not trained again.")
+        if len(finished):
+            say(f"{len(finished)} of its runs are finished already and are not trained again.")
         _publish(study, store, say)
-        tags = {"prediction": ",".join(record.sha256 for record in predictions)} if predictions else {}
-        missing = [(arm, seed, config) for arm, seed, config in study.runs() if config not in done]
-        jobs = [_job(study, arm, seed, config, device, tags) for arm, seed, config in missing]
-        jobs = _take_over(jobs, store, data, say) if jobs else []
-        failures = _train_all(study, jobs, store, data, say, engine, device, progress) if jobs else []
+        jobs = _take_over(_jobs(study, finished, predictions, device), store, say)
+        failures = _train_all(study, jobs, store, say, engine, device, progress) if jobs else []
     table = results(study, store)
     if failures:
         raise LabError(
@@ -102,23 +101,41 @@ def _alone(study: Study) -> Iterator[None]:
         lock.release()
 
 
-def _predictions(study: Study, store: Store) -> list[Record]:
-    """Return the predictions of this owner about these arms.
+def _refuse_other_images(study: Study, store: Store) -> None:
+    """Keep runs on different images in different experiments, where nobody takes their means together.
 
     Raises:
-        LabError: there is none; the sentence says how to make one, or what has changed since.
+        LabError: this owner has runs of the study on other images.
     """
-    records = [record for record in load_records(store, study.name, owner()) if not record.deleted]
-    reasons = []
-    for record in reversed(records):
+    runs = load_runs(store, study.name)
+    images = study.images
+    if any(identity.images != images for identity in runs.loc[runs["owner"] == owner(), "identity"]):
+        raise LabError(
+            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
+        )
+
+
+def _predictions(study: Study, store: Store) -> dict[str, Contrast]:
+    """Return what this owner has predicted, by the seals of the predictions.
+
+    Raises:
+        LabError: none is about these arms and images; the sentence says how to make one, or what has changed.
+    """
+    found: dict[str, Contrast] = {}
+    reasons, unread = [], []
+    for record in load_records(store, owner=owner()):
         try:
-            reasons.append(Contrast.from_json(record.content["design"]).unlike(study))
-        except (KeyError, ConfigError):
-            reasons.append("the prediction was made with another version of the lab")
-    fitting = [record for record, reason in zip(reversed(records), reasons, strict=True) if not reason]
-    if fitting:
-        return fitting[::-1]
-    what = f"{study.name} doesn't fit what you predicted: {reasons[0]}. Predict again" if reasons else PREDICT_FIRST
+            if not record.deleted:
+                found[record.sha256] = contrast = Contrast.from_json(record.content["design"])
+                if record.experiment == study.name:
+                    reasons.append(contrast.unlike(study.arms, study.images))
+        except (KeyError, ConfigError) as error:
+            unread.append(str(error))
+    if unread:
+        warn_unread("predictions", unread, store.uri)
+    if "" in reasons:
+        return found
+    what = f"{study.name} doesn't fit what you predicted: {reasons[-1]}. Predict again" if reasons else PREDICT_FIRST
     arm = next((name for name in study.arms if name != study.control), "...")
     raise LabError(
         f"{what}, for example: predict(study, arm={arm!r}, metric='accuracy/valid', direction='higher', size=(0.3, 1), "
@@ -126,53 +143,62 @@ def _predictions(study: Study, store: Store) -> list[Record]:
     )
 
 
-def _finished(study: Study, store: Store, data: Data | None) -> pd.DataFrame:
-    """Return the finished runs of a study.
+def _refuse_another_network(study: Study, finished: pd.DataFrame) -> None:
+    """Refuse to add runs to those of a network that the code doesn't build any more.
 
     Raises:
-        LabError: they were made on other images.
+        LabError: there are such runs.
     """
-    runs = results(study, store)
-    if data is not None and len(runs) and (runs[IMAGES] != data.valid.sha256()).any():
+    broken = {run["arm"]: ", ".join(broken) for _, run in finished.iterrows() if (broken := broken_promises(run))}
+    if broken:
+        said = "; ".join(f"{arm} ({what})" for arm, what in broken.items())
         raise LabError(
-            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
+            f"finished runs of {study.name} aren't what the code makes of their params now: {said}. New runs beside "
+            "them would be something else: undo the change, or give the study another name."
         )
-    return runs
 
 
-def _job(study: Study, arm: str, seed: int, config: Config, device: str, tags: dict[str, str]) -> Job:
-    own = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm, "lab.job": uuid.uuid4().hex}
-    return Job(study.name, f"{arm}, seed {seed}", config, own | tags, device, THREADS)
+def _jobs(study: Study, finished: pd.DataFrame, predictions: dict[str, Contrast], device: str) -> list[Job]:
+    """Return what is to be trained; every run names the predictions of this owner that it belongs to."""
+    images, done = study.images, set(finished["identity"])
+    of_study = [seal for seal, contrast in predictions.items() if not contrast.unlike(study.arms, images)]
+    runs = {seal: contrast.runs(contrast.arms) for seal, contrast in predictions.items()}
+    jobs = []
+    for arm, seed, config in study.runs():
+        identity = Identity.of(config, images)
+        if identity not in done:
+            seals = [seal for seal in predictions if seal in of_study or identity in runs[seal]]
+            title = f"{arm}, seed {study.seeds.index(seed) + 1} of {len(study.seeds)}"
+            tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
+            tags |= {"lab.job": uuid.uuid4().hex} | ({"prediction": ",".join(seals)} if seals else {})
+            jobs.append(Job(study.name, title, config, images, tags, device, THREADS))
+    return jobs
 
 
-def _take_over(jobs: list[Job], store: Store, data: Data | None, say: Say) -> list[Job]:
+def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
     """Take over what this owner has trained in another study on the same images, and return the jobs that are left."""
-    elsewhere = trained_elsewhere(store)
-    if any(job.config in elsewhere for job in jobs):
-        elsewhere = trained_elsewhere(store, images=(data or load_data(lambda line: None)).valid.sha256())
-    known = [job for job in jobs if job.config in elsewhere]
+    elsewhere = trained_elsewhere(store) if jobs else {}
+    known = [job for job in jobs if job.identity in elsewhere]
     if known:
         say(f"{len(known)} of its runs were trained in another study; their results are taken over.")
         courier = Courier(store, say)
         try:
             for job in known:
-                reuse_run(courier, elsewhere[job.config], job.experiment, job.title, job.tags)
+                reuse_run(courier, elsewhere[job.identity], job.experiment, job.title, job.tags)
         finally:
             courier.close()
-    return [job for job in jobs if job.config not in elsewhere]
+    return [job for job in jobs if job.identity not in elsewhere]
 
 
-def trained_elsewhere(store: Store, images: str = "") -> dict[Config, str]:
-    """Return the id of the first finished run of every config that this owner has trained, in any study.
+def trained_elsewhere(store: Store) -> dict[Identity, str]:
+    """Return the id of the first finished run of every identity that this owner has trained, in any study.
 
-    images: the fingerprint of the validation images; without it, runs on any images count.
+    Runs that were changed since, or that the code would make something else of now, don't count.
     """
     runs = load_runs(store)
-    if images and len(runs):
-        runs = runs[runs[IMAGES] == images]
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & (runs["reused_from"] == "")]
-    first = runs.drop_duplicates("config")
-    return dict(zip(first["config"], first["run_id"], strict=True))
+    first = runs[runs["sealed_right"].eq(True)].drop_duplicates("identity")  # None: it has no seal
+    return {run["identity"]: run["run_id"] for _, run in first.iterrows() if not broken_promises(run)}
 
 
 def _publish(study: Study, store: Store, say: Say) -> None:
@@ -186,16 +212,15 @@ def _train_all(
     study: Study,
     jobs: list[Job],
     store: Store,
-    data: Data | None,
     say: Say,
     engine: str | Engine,
     device: str,
     progress: bool,
 ) -> list[str]:
     """Train all jobs; return what failed, in words."""
-    images = sum(job.images for job in jobs)
+    images = sum(job.num_images for job in jobs)
     if isinstance(engine, str):
-        context: AbstractContextManager[Engine] = choose_engine(engine, store, images, device, data=data)
+        context: AbstractContextManager[Engine] = choose_engine(engine, store, images, device, data=study.data)
     else:
         context = nullcontext(engine)  # it stays open: it is the caller's
     try:

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from cnnlab.errors import LabError
+from cnnlab.errors import LabError, stopping
 from cnnlab.studies.engines import Engine
 from cnnlab.studies.profiles import Profile
 from cnnlab.studies.study import Study
@@ -26,5 +26,6 @@ def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
         raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
+    with stopping("run_search()"):
+        study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
     return study

@@ -1,12 +1,14 @@
 """A study: one question, asked of several arms, each trained with several seeds."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from cnnlab.config import Config, differences, replace
+from cnnlab.config import DATA_SHA256, Config
 from cnnlab.errors import LabError
+from cnnlab.names import check_name
+from cnnlab.params import differences, replace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from cnnlab.tracking.store import Store
 
 Role = Literal["scientific", "nuisance", "fixed"]
+MOST_SEEDS = 1000  # of a study
 BUDGET = ("train_images", "epochs", "patience", "keep", "precision")
 
 
@@ -36,8 +39,10 @@ class Study:
     that differs between arms is scientific unless said otherwise, the seed is a nuisance, the rest is fixed. How much
     is trained (`BUDGET`) is no accident: where named arms differ in it, its role has to be said.
 
+    `data` are the images, where they aren't Fashion-MNIST's own: they are part of what identifies a run.
+
     Raises:
-        LabError: seeds, arms, control or roles that can't be; the sentence says which and why.
+        LabError: names, seeds, arms, control or roles that can't be; the sentence says which and why.
     """
 
     name: str
@@ -48,11 +53,13 @@ class Study:
     arms: Mapping[str, Config] = field(default_factory=dict)
     control: str = ""
     roles: Mapping[str, Role] = field(default_factory=dict)
+    data: "Data | None" = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-        self._check_seeds()
+        check_name("study", self.name)
         object.__setattr__(self, "arms", self._all_arms())
+        self._check_seeds()
+        object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "control", self.control or self._arm_of_base())
         if self.control not in self.arms:
             raise LabError(f"control={self.control!r} is no arm of {self.name}: choose from {', '.join(self.arms)}.")
@@ -60,16 +67,26 @@ class Study:
         self._check_no_run_is_in_two_arms()
 
     def _check_seeds(self) -> None:
-        whole = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
-        if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
+        seeds: Any = self.seeds
+        few = isinstance(seeds, Collection) and 1 <= len(seeds) <= MOST_SEEDS
+        if not few or not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+            shown = f"{len(seeds):,} of them" if isinstance(seeds, Collection) and not few else repr(seeds)
             raise LabError(
-                f"seeds={self.seeds} is not possible: a study needs at least one seed, each a whole number, each once."
+                f"seeds: {shown} is not possible: a study has 1 to {MOST_SEEDS:,} seeds, each a whole number, each "
+                "once, such as (0, 1, 2) or my_seeds(5)."
             )
+        for config in self.arms.values():
+            for seed in (min(self.seeds), max(self.seeds)):
+                if not 0 <= config.seed + seed < 2**32:
+                    raise LabError(
+                        f"seeds: {seed} is not possible: with the seed of its arm, {config.seed}, added, a run's seed "
+                        "lies between 0 and 2**32 - 1."
+                    )
 
     def _check_no_run_is_in_two_arms(self) -> None:
         owners: dict[Config, tuple[str, int]] = {}
         for arm, seed, config in self.runs():
-            if (twin := owners.setdefault(config, (arm, seed))) != (arm, seed):
+            if (twin := owners.setdefault(config.canonical(), (arm, seed))) != (arm, seed):
                 raise LabError(
                     f"{self.name}: {arm!r} with seed {seed} is the same run as {twin[0]!r} with seed {twin[1]}. Give "
                     "one of the two arms a seed further away, such as replace(BASE, seed=1000)."
@@ -90,16 +107,21 @@ class Study:
             arms = dict(self.arms) or {"baseline": self.base}
         names: dict[Config, str] = {}
         for name, config in arms.items():
-            if (twin := names.setdefault(config, name)) != name:
+            check_name("arm", name)
+            if not isinstance(config, Config):
+                raise LabError(f"{self.name}: the arm {name!r} is {config!r}, and should be a Config.")
+            if (twin := names.setdefault(config.canonical(), name)) != name:
+                idle = ", ".join(field for field, value in config if value != getattr(arms[twin], field))
+                why = f"they differ in {idle} only, which changes nothing here" if idle else "they have the same config"
                 raise LabError(
-                    f"{self.name}: the arms {twin!r} and {name!r} are the same config. If that is what you want to "
+                    f"{self.name}: the arms {twin!r} and {name!r} are the same: {why}. If that is what you want to "
                     "compare (an A/A test), give one of them another seed, such as replace(BASE, seed=1000)."
                 )
         return arms
 
     def _arm_of_base(self) -> str:
         for name, config in self.arms.items():
-            if config == self.base:
+            if config.canonical() == self.base.canonical():
                 return name
         if self.vary:
             given = ", ".join(f"{name}={getattr(self.base, name)}" for name in self.vary)
@@ -107,7 +129,7 @@ class Study:
         raise LabError(f"the study {self.name} has no control: name one of its arms, {', '.join(self.arms)}.")
 
     def _all_roles(self) -> dict[str, Role]:
-        names = [f.name for f in fields(Config)]
+        names = list(Config.model_fields)
         for name, role in self.roles.items():
             if name not in names or role not in get_args(Role):
                 allowed = ", ".join(get_args(Role))
@@ -127,6 +149,11 @@ class Study:
             if name not in differing and role == "scientific":
                 raise LabError(f"{self.name}: {name} is said to be scientific, but no arm differs in it.")
         return roles
+
+    @property
+    def images(self) -> str:
+        """The fingerprint of the images that its runs are trained and validated on."""
+        return self.data.sha256() if self.data else DATA_SHA256
 
     def role(self, role: Role) -> list[str]:
         """Return the fields that have this role."""
@@ -160,7 +187,6 @@ class Study:
 
     def run(
         self,
-        data: "Data | None" = None,
         store: "Store | None" = None,
         say: Callable[[str], None] = print,
         engine: "str | Engine" = "auto",
@@ -173,7 +199,7 @@ class Study:
         """
         from cnnlab.studies.runner import run_study
 
-        return run_study(self, data, store, say, engine, device, progress)
+        return run_study(self, store, say, engine, device, progress)
 
     def results(self, store: "Store | None" = None) -> "pd.DataFrame":
         """Return the finished runs, one row each; see `cnnlab.studies.results.results`."""

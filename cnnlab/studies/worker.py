@@ -9,26 +9,37 @@ import torch
 
 from cnnlab.config import Config
 from cnnlab.data import Data, load_data
+from cnnlab.errors import LabError
 from cnnlab.progress import Counter
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import Identity
 from cnnlab.training import fit
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be trained: all that a worker needs to know, wherever it is."""
+    """One run to be trained: all that a worker needs to know, wherever it is.
+
+    images: the fingerprint of the images to train and validate on.
+    """
 
     experiment: str
     title: str
     config: Config
+    images: str
     tags: dict[str, str]
     device: str = "auto"
     threads: int = 1
 
     @property
-    def images(self) -> int:
+    def identity(self) -> Identity:
+        """What the run is, beside its owner."""
+        return Identity.of(self.config, self.images)
+
+    @property
+    def num_images(self) -> int:
         """How many images it trains, over all epochs."""
         return self.config.epochs * self.config.train_images
 
@@ -59,6 +70,8 @@ class Worker:
         """Train and log one run; whatever happens, the run has an end in the record."""
         if self._data is None:
             self._data = load_data(say=lambda line: None)
+        if self._data.sha256() != job.images:
+            raise LabError("the engine was given other images than the study")
         threads = torch.get_num_threads()
         torch.set_num_threads(job.threads)
         try:

@@ -8,6 +8,10 @@ MLflow. What a crash or a lost server leaves behind is carried there by the next
 
 from collections.abc import Callable
 
+from cnnlab.server import require_mlflow
+
+require_mlflow()
+
 
 def leave_nothing_behind(say: Callable[[str], None] = print) -> None:
     """Deliver to MLflow what an earlier command could not; MLflow is imported only if there is something."""

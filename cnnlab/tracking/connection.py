@@ -6,47 +6,61 @@ from pathlib import Path
 
 import mlflow
 from filelock import FileLock
-from sqlalchemy.engine import make_url
 
 from cnnlab import paths
 from cnnlab.errors import LabError
 from cnnlab.tracking.courier import deliver_leftovers
+from cnnlab.tracking.schema import keep_up_to_date, wait_until_free
 from cnnlab.tracking.store import Store, find_store, first_line, is_sqlite
 
 
 def connect(say: Callable[[str], None] = print) -> Store:
     """Find the store, make sure that it answers, point MLflow at it, and deliver what waits for it.
 
+    A store that an older MLflow wrote is upgraded; the old file stays beside it.
+
     Raises:
-        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened.
+        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened, is held by another
+            program, or was written by a newer MLflow.
     """
     store = find_store()
-    if is_sqlite(store.uri):
-        _create_tables(store.uri)
-    try:
-        store.client.search_experiments(max_results=1)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        mend = (
-            "start that server, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
-            if not store.is_project
-            else "run `cnnlab doctor`"
-        )
-        reason = first_line(error)
-        raise LabError(f"the MLflow store {store.uri} doesn't answer ({reason}): {mend}.") from None
+    if store.file and is_sqlite(store.uri):
+        _create_tables(store.uri, store.file)
+        keep_up_to_date(store.file, say)
+    if store.file:
+        wait_until_free(store.file)
+    ask(store)
     _point_mlflow_at(store)
     say(store.describe())
     deliver_leftovers(say)
     return store
 
 
-def _create_tables(uri: str) -> None:
+def ask(store: Store) -> int:
+    """Make sure that a store answers; return how many experiments it has.
+
+    Raises:
+        LabError: it doesn't.
+    """
+    try:
+        return len(store.client.search_experiments())
+    except LabError:
+        raise
+    except Exception as error:  # MLflow raises whatever the library below it raises
+        mend = "run `cnnlab doctor`"
+        if not store.is_project:
+            first = "start that server" if store.file is None else "see what is wrong with that file"
+            mend = f"{first}, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
+        raise LabError(f"the MLflow store {store.uri} doesn't answer ({first_line(error)}): {mend}.") from None
+
+
+def _create_tables(uri: str, file: Path) -> None:
     """Create MLflow's tables in a database that doesn't exist yet, without a path of this machine in them."""
-    file = Path(make_url(uri).database or "")
     if file.exists() and file.stat().st_size > 0:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and is seldom needed
 
-    file.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(file.parent)
     with FileLock(paths.state_folder() / "create.lock"):
         SqlAlchemyStore(uri, "mlflow-artifacts:/")
 

@@ -140,7 +140,7 @@ class Courier:
             journal.release()
         if self._journals:
             self.say(
-                f"{len(self._journals)} runs are not in MLflow yet: {self.store.uri} doesn't answer. They are kept in "
+                f"{len(self._journals)} runs are not in MLflow yet: {self._began_at} doesn't answer. They are kept in "
                 f"{spool_folder()}, and the next cnnlab command delivers them."
             )
 
@@ -215,7 +215,7 @@ def deliver_leftovers(say: Say = print) -> None:
             run_id = deliver(journal, store.client)
         except Exception as error:  # kept for the next time
             journal.release()
-            say(f"The run {entries[0]['name']} still waits in {journal.folder}: {store.uri}: {first_line(error)}")
+            say(f"The run {entries[0]['name']} still waits in {journal.folder}: {first_line(error)}")
             continue
         status = journal.entries()[-1]["status"]
         say(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")

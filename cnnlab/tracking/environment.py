@@ -8,11 +8,21 @@ from functools import cache
 from importlib.metadata import version
 
 from cnnlab import paths
+from cnnlab.names import check_name
+from cnnlab.source import SOURCE_SHA256
+
+EXAMPLE, REFERENCE = "example", "reference"
+SHIPPED = (EXAMPLE, REFERENCE)  # owners whose predictions or results come with the lab
 
 
 def owner() -> str:
-    """Return who makes runs here: `CNNLAB_OWNER` where that is set, else the name of the user's account."""
-    return os.environ.get("CNNLAB_OWNER") or getpass.getuser()
+    """Return who makes runs here: `CNNLAB_OWNER`, else `MLFLOW_TRACKING_USERNAME`, else the name of the account.
+
+    Raises:
+        LabError: that name can't be an owner's.
+    """
+    name = os.environ.get("CNNLAB_OWNER") or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    return check_name("owner", name, "Set CNNLAB_OWNER to one.")
 
 
 @cache
@@ -23,6 +33,7 @@ def environment_facts() -> dict[str, str]:
         "version.python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
+        "source_sha256": SOURCE_SHA256,
     }
 
 

@@ -1,11 +1,11 @@
 """The ledger: predictions and their verdicts, written once, each sealed and chained to the one before.
 
-A prediction is a run of kind "prediction" in the experiment of its study. What it says is in params, which MLflow
-doesn't let anybody change; a SHA-256 over all of them, with that of the owner's previous prediction among them,
-shows a change that was made past MLflow. Verdicts are further params of the same run, chained to it in the same way.
+A prediction is a run of kind "prediction" in the experiment of its study. What it says is in params, which MLflow's
+interface refuses to change; a SHA-256 over all of them, with that of the owner's previous prediction among them, shows
+a change that was made past MLflow. Verdicts are further params of the same run, chained to it in the same way.
 
-What a chain can't show: a store in which somebody rewrote everything, with all its hashes. Against that, an earlier
-copy helps: the hash of the last record (`head`), handed in or committed in time, fits no rewritten chain.
+What a chain can't show: a store in which somebody rewrote everything, with all its hashes. Against that, a head that
+was handed in or committed in time helps (`cnnlab.tracking.heads`): it fits no rewritten store.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from cnnlab import paths
 from cnnlab.errors import LabError
 from cnnlab.tracking.environment import owner
 from cnnlab.tracking.seal import seal_record
-from cnnlab.tracking.store import Store, first_line
+from cnnlab.tracking.store import Store, answering
 from cnnlab.tracking.table import search_runs
 
 START = "start"  # what the first record of an owner has instead of a previous one
@@ -85,7 +85,7 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
         LabError: a text is too long for MLflow, or the store can't be written.
     """
     with _writing(store):
-        previous = head(load_records(store, owner=owner()))
+        previous = last_seal(load_records(store, owner=owner()))
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         full = dict(content) | {"owner": owner(), "time": now, "previous": previous}
         full["sha256"] = seal_record(full)
@@ -126,18 +126,16 @@ def load_records(store: Store, experiment: str | None = None, owner: str | None 
     Raises:
         LabError: the store doesn't answer.
     """
-    try:
+    with answering(store, "the predictions can't be read now"):
         names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
         runs = search_runs(store, "tags.kind = 'prediction'", experiment, deleted=True)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(f"the predictions can't be read now: {store.uri} ({first_line(error)}).") from None
     records = [_record(run, names[run.info.experiment_id]) for run in runs]
     records = [record for record in records if owner is None or record.owner == owner]
     return sorted(records, key=lambda record: (record.content.get("time", ""), record.written))
 
 
-def head(records: list[Record]) -> str:
-    """Return the seal of the last record of a chain: who knows it can tell later whether the chain was rewritten.
+def last_seal(records: list[Record]) -> str:
+    """Return the seal of the last record of an owner's chain, which the next one follows.
 
     The last is the one that no other follows: the clocks of two machines may disagree about the order.
     """
@@ -168,11 +166,6 @@ def _check_lengths(content: Mapping[str, str]) -> None:
 
 @contextmanager
 def _writing(store: Store) -> Iterator[None]:
-    """Let one process of this machine at a time add to the ledger, and say in one sentence what goes wrong."""
-    with FileLock(paths.state_folder() / "ledger.lock"):
-        try:
-            yield
-        except LabError:
-            raise
-        except Exception as error:  # MLflow raises whatever the library below it raises
-            raise LabError(f"the ledger can't be written now: {store.uri} ({first_line(error)}).") from None
+    """Let one process of this machine at a time add to the ledger."""
+    with FileLock(paths.state_folder() / "ledger.lock"), answering(store, "the ledger can't be written now"):
+        yield

@@ -5,6 +5,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.fx import config as fx_config
 
-from cnnlab.config import IMAGE_SIZE, Config, from_params, to_params
+from cnnlab.config import IMAGE_SIZE, Config
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.figures import run_figures
+from cnnlab.params import from_params, to_params
 from cnnlab.probes import PROBES
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.dead_runs import this_process
@@ -32,6 +34,7 @@ from cnnlab.tracking.store import Store, first_line
 from cnnlab.training import FactReporter, Result
 
 WEIGHTS = "weights.safetensors"
+CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
 MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
@@ -116,6 +119,7 @@ class RunLogger(FactReporter):
 
     def end(self, status: str, **when: int) -> None:
         """Seal what was written, and end the run."""
+        self._facts({"ended": datetime.now(UTC).isoformat(timespec="milliseconds")})
         self.write("tags", tags={SEAL: seal_run(self._started, to_params(self.config), self._tags, self._metrics)})
         self.write("end", status=status, **when)
         self._courier.flush()
@@ -133,7 +137,7 @@ class RunLogger(FactReporter):
         model = copy.deepcopy(result.model).cpu().eval()
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, self._journal.files / WEIGHTS)
-        np.save(self._journal.files / "valid_correct.npy", result.valid.correct.numpy())
+        np.save(self._journal.files / CORRECT, result.valid.correct.numpy())
         self.write("files")
         save_for_mlflow(model, str(self._journal.model))
 
@@ -141,11 +145,14 @@ class RunLogger(FactReporter):
 def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
     """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
 
-    Params, facts, metrics and times are those of the run `run_id`; its probes, figures and model stay there.
+    It names the predictions that were on record when it was trained, whatever `tags` say. Params, facts, metrics and
+    times are those of the run `run_id`; its probes, figures and model stay there.
     """
     client = courier.store.client
     run = client.get_run(run_id)
     facts = {name: value for name, value in run.data.tags.items() if name.startswith("fact.")}
+    tags = {name: value for name, value in tags.items() if name != "prediction"}
+    tags |= {name: value for name, value in run.data.tags.items() if name == "prediction"}
     origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
@@ -156,7 +163,7 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     logger = RunLogger(
         courier,
         experiment,
-        from_params(run.data.params),
+        from_params(Config, run.data.params),
         name,
         facts | tags | {"reused_from": run_id, "mlflow.note.content": origin},
         started=run.info.start_time,

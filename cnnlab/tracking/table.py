@@ -1,17 +1,37 @@
 """Runs as a table: what is in MLflow, read back."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import pandas as pd
 from mlflow.entities import Run, ViewType
 
-from cnnlab.config import Config, ConfigError, from_params, replace
+from cnnlab.config import DATA_SHA256, VALID_SHA256, Config
 from cnnlab.errors import LabError
+from cnnlab.params import ConfigError, from_params, replace
 from cnnlab.tracking.seal import SEAL, is_sealed_right
-from cnnlab.tracking.store import Store, first_line
+from cnnlab.tracking.store import Store, answering, find_experiment
 
-COLUMNS = ["run_id", "name", "status", "owner", "reused_from", "started", "measured", "seal", "config"]
+RUN_KINDS = ("run", "trial")  # whose params are those of a `Config`
+COLUMNS = ["run_id", "name", "kind", "status", "owner", "reused_from", "prediction", "started"]
+COLUMNS += ["deleted", "measured", "seal", "sealed_right", "config", "identity"]
+
+log = logging.getLogger("cnnlab")
+
+
+class Identity(NamedTuple):
+    """What identifies a run, beside its owner: two runs of one identity have the same results."""
+
+    config: Config  # in its canonical form, with the seed
+    images: str  # the fingerprint of all that it was trained and validated on; "" where that isn't known
+
+    @classmethod
+    def of(cls, config: Config, images: str) -> "Identity":
+        """Return the identity of the run of a config on some images."""
+        return cls(config.canonical(), images)
 
 
 def load_runs(
@@ -20,36 +40,56 @@ def load_runs(
     """Return the runs of an experiment (of all, without a name) that this lab made, one row each, oldest first.
 
     With `deleted`, those are among them that were deleted in the MLflow UI. `kind` is what they are: a run of a study,
-    a "trial" of a search, or whatever has the params of a `Config` (None).
+    a "trial" of a search, or both (None). Runs whose params this version of the lab can't read are left out, and a
+    warning says how many they are.
 
-    Columns: `run_id, name, status, owner, reused_from`; `started`, in ms since 1970; `measured`, whether any metric was
-    logged; `seal`, see `cnnlab.tracking.seal`; `config` (a `Config`); the final metrics by their names
+    Columns: `run_id, name, kind, status, owner, reused_from`; `prediction`, the seals of the predictions that it names;
+    `started`, in ms since 1970; `deleted`, in the MLflow UI; `measured`, whether any metric was logged; `seal` and
+    `sealed_right`, see `cnnlab.tracking.seal`; `config` (a `Config`) and `identity`; the final metrics by their names
     (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
 
     Raises:
         LabError: the store doesn't answer.
     """
-    try:
+    with answering(store, "the runs can't be read now"):
         runs = search_runs(store, f"tags.kind = '{kind}'" if kind else "", experiment, deleted)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(
-            f"the runs can't be read now, {store.uri} doesn't answer ({first_line(error)}). Nothing is lost: "
-            "start that server, and call this again."
-        ) from None
-    rows = [row for run in runs if (row := _row(run)) is not None]
+    rows: list[dict[str, Any]] = []
+    unread: list[str] = []
+    for run in runs:
+        if run.data.tags.get("kind") in RUN_KINDS:
+            try:
+                rows.append(_row(run))
+            except ConfigError as error:
+                unread.append(f"{run.info.run_name} ({run.info.run_id[:8]}): {error}")
+    if unread:
+        warn_unread("runs", unread, store.uri)
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+
+
+@cache  # once is enough
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+def warn_unread(what: str, reasons: Sequence[str], where: str) -> None:
+    """Warn of records that this version of the lab can't read."""
+    _warn(
+        f"{len(reasons)} {what} in {where} can't be read by this version of the lab and are left out, such as "
+        f"{reasons[0]}"
+    )
 
 
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:
     """Return the runs of an experiment (of all, without a name) that pass MLflow's filter `rule`, oldest first."""
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    # MLflow's filter can't hold a name with a quote in it
-    experiments = [e for e in store.client.search_experiments(view) if experiment in (None, e.name)]
+    client = store.client
+    found = [find_experiment(client, experiment)] if experiment else client.search_experiments(view)
+    ids = [one.experiment_id for one in found if one]
     runs: list[Run] = []
     token = None
-    while experiments:
-        page = store.client.search_runs(
-            [found.experiment_id for found in experiments],
+    while ids:
+        page = client.search_runs(
+            ids,
             rule,
             view,
             max_results=500,
@@ -76,6 +116,7 @@ class RawRun:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
+    artifact_uri: str
     sealed_right: bool | None  # None: it has no seal
 
     @property
@@ -88,6 +129,16 @@ class RawRun:
         """Who made it."""
         return self.tags.get("owner") or self.tags.get("mlflow.user", "")
 
+    @property
+    def seal(self) -> str:
+        """Its seal, "" where it has none."""
+        return self.tags.get(SEAL, "")
+
+    @property
+    def label(self) -> str:
+        """How a sentence calls it."""
+        return f"run {self.name} of {self.experiment} ({self.run_id[:8]})"
+
 
 def load_raw(store: Store) -> list[RawRun]:
     """Return everything in a store, oldest first, deleted runs too.
@@ -95,11 +146,9 @@ def load_raw(store: Store) -> list[RawRun]:
     Raises:
         LabError: the store doesn't answer.
     """
-    try:
+    with answering(store, "the runs can't be read now"):
         names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
         runs = search_runs(store, "", deleted=True)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(f"the store {store.uri} can't be read ({first_line(error)}).") from None
     return [_raw(run, names[run.info.experiment_id]) for run in runs]
 
 
@@ -115,6 +164,7 @@ def _raw(run: Run, experiment: str) -> RawRun:
         dict(run.data.params),
         dict(run.data.tags),
         dict(run.data.metrics),
+        run.info.artifact_uri,
         is_sealed_right(run),
     )
 
@@ -144,10 +194,14 @@ def find_run(runs: pd.DataFrame, run_id: str) -> pd.Series:
 
 def same_arm(runs: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
     """Return the finished runs of a run's owner that differ from it in their seed alone, itself among them."""
-    arm = replace(run["config"], seed=0)
-    alike = pd.Series([replace(config, seed=0) == arm for config in runs["config"]], index=runs.index)
+    arm = _without_seed(run["identity"])
+    alike = pd.Series([_without_seed(identity) == arm for identity in runs["identity"]], index=runs.index)
     theirs: pd.DataFrame = runs[alike & (runs["owner"] == run["owner"]) & (runs["status"] == "FINISHED")]
-    return theirs.drop_duplicates("config")
+    return theirs.drop_duplicates("identity")
+
+
+def _without_seed(identity: Identity) -> Identity:
+    return Identity(replace(identity.config, seed=0), identity.images)
 
 
 def trained(runs: pd.DataFrame) -> "pd.Series[str]":
@@ -155,21 +209,38 @@ def trained(runs: pd.DataFrame) -> "pd.Series[str]":
     return runs["run_id"].where(runs["reused_from"] == "", runs["reused_from"])
 
 
-def _row(run: Run) -> dict[str, Any] | None:
-    try:
-        config: Config = from_params(run.data.params)
-    except ConfigError:
-        return None  # made by an other version of the lab, or half created
+def _row(run: Run) -> dict[str, Any]:
+    """Return the row of a run.
+
+    Raises:
+        ConfigError: its params are none of this version of the lab.
+    """
+    config: Config = from_params(Config, run.data.params)
+    tags = run.data.tags
     return {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
+        "kind": tags.get("kind", ""),
         "status": run.info.status,
-        "owner": run.data.tags.get("owner") or run.data.tags.get("mlflow.user", ""),
-        "reused_from": run.data.tags.get("reused_from", ""),
+        "owner": tags.get("owner") or tags.get("mlflow.user", ""),
+        "reused_from": tags.get("reused_from", ""),
+        "prediction": tags.get("prediction", ""),
         "started": run.info.start_time,
+        "deleted": run.info.lifecycle_stage == "deleted",
         "measured": bool(run.data.metrics),
-        "seal": run.data.tags.get(SEAL, ""),
+        "seal": tags.get(SEAL, ""),
+        "sealed_right": is_sealed_right(run),
         "config": config,
+        "identity": Identity.of(config, images_of(tags)),
         **{k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")},
-        **{k: v for k, v in run.data.tags.items() if k.startswith("fact.")},
+        **{k: v for k, v in tags.items() if k.startswith("fact.")},
     }
+
+
+def images_of(tags: Mapping[str, str]) -> str:
+    """Return the fingerprint of a run's images; "" where it isn't known.
+
+    Older runs have that of the validation images alone: where it is Fashion-MNIST's, so are the training images.
+    """
+    older = DATA_SHA256 if tags.get("fact.valid_sha256") == VALID_SHA256 else ""
+    return tags.get("fact.data_sha256", older)

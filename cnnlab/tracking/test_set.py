@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnlab.data import Split, read_test
+from cnnlab.data import Split
+from cnnlab.errors import LabError
+from cnnlab.sources import _load_arrays
 from cnnlab.tracking.environment import environment_facts, owner
 from cnnlab.tracking.ledger import LONGEST
-from cnnlab.tracking.store import Store
+from cnnlab.tracking.store import Store, answering
 from cnnlab.tracking.table import search_runs
 
 EXPERIMENT = "test-set"
@@ -21,20 +23,20 @@ EXPERIMENT = "test-set"
 def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print) -> Split:
     """Return the official 10,000 test images, after a run of kind "test-reading" has recorded who reads them and why.
 
-    The reason is a param of that run: MLflow doesn't let params be changed.
+    This is the one door to them. The reason is a param of that run.
 
     Raises:
-        LabError: no reason was given.
-        Exception: the record could not be written; the test set then stays closed.
+        LabError: no reason was given, or the record can't be written: the test set then stays closed.
     """
-
-    def record(reason: str) -> None:
-        facts = {f"fact.{name}": value for name, value in environment_facts().items()}
+    if not isinstance(reason, str) or not reason.strip():
+        raise LabError("the test set is locked: say why you open it, such as reason='the final claim'.")
+    facts = {f"fact.{name}": value for name, value in environment_facts().items()}
+    with answering(store, "the test set stays closed, since its reading can't be recorded now"):
         run_id = _create(store, "test-reading", "test set read", facts)
         store.client.log_param(run_id, "reason", reason)
         store.client.set_terminated(run_id)
-
-    return read_test(record, reason, say)
+    arrays = _load_arrays(say)
+    return Split(arrays.test_images, arrays.test_labels)
 
 
 def num_readings(store: Store) -> int:

@@ -2,11 +2,10 @@
 
 import pandas as pd
 
-from cnnlab.config import from_params
 from cnnlab.errors import LabError
 from cnnlab.tracking.environment import owner
-from cnnlab.tracking.store import Store, first_line
-from cnnlab.tracking.table import search_runs
+from cnnlab.tracking.store import Store
+from cnnlab.tracking.table import load_runs
 
 
 def load_trials(store: Store, experiment: str) -> pd.DataFrame:
@@ -18,17 +17,13 @@ def load_trials(store: Store, experiment: str) -> pd.DataFrame:
     Raises:
         LabError: the store doesn't answer, or there are no trials yet.
     """
-    try:
-        runs = search_runs(store, "tags.kind = 'trial'", experiment)
-    except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(f"the trials can't be read now: {store.uri} ({first_line(error)}).") from None
-    rows: list[dict[str, object]] = []
-    for run in runs:
-        if run.info.status == "FINISHED" and run.data.tags.get("owner") == owner():
-            config = from_params(run.data.params)
-            depth, width = config.blocks[0]
-            finals = {k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")}
-            rows.append({"trial": len(rows) + 1, "width": width, "depth": depth} | vars(config) | finals)
-    if not rows:
+    runs = load_runs(store, experiment, kind="trial")
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())]
+    if runs.empty:
         raise LabError(f"there are no trials in {experiment} yet: `uv run 03_mlflow.py` makes them.")
+    finals = [str(name) for name in runs if "/" in str(name)]
+    rows = []
+    for number, (_, run) in enumerate(runs.iterrows(), start=1):
+        depth, width = run["config"].blocks[0]
+        rows.append({"trial": number, "width": width, "depth": depth} | dict(run["config"]) | run[finals].to_dict())
     return pd.DataFrame(rows)

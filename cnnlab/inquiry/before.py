@@ -1,0 +1,121 @@
+"""What was known before a prediction was made, and what else was predicted about the same runs.
+
+Results that were there make a verdict exploratory. Whatever else could have been learned before, from runs of no
+prediction or from runs of other owners in the same store, is said beside the verdict.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.params import replace
+from cnnlab.tracking.table import Identity
+
+FALSE_SUPPORT = 2.5  # percent of studies without an effect in which one claim is "supported" all the same, at most
+NAMED = 3  # other owners
+SEALS = Path(__file__).parent / "shipped.txt"  # of what comes with the lab, one per line
+
+
+def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
+    """Return the predictions of one owner, in the order of time, without those that were replaced: by a later one about
+    the same question, in whichever study, that was made when no result was known yet."""
+    return [one for i, one in enumerate(predictions) if not _was_replaced(one, predictions[i + 1 :], runs)]
+
+
+def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.DataFrame) -> bool:
+    return any(one.question == prediction.question and not seen_before(one, runs) for one in later)
+
+
+def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
+    """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
+    at least once, whatever became of them, in whichever study or search. Runs whose images aren't known count."""
+    contrast = prediction.contrast
+    wanted = {_look_alike(prediction, identity) for identity in contrast.runs(contrast.new)}
+    theirs = _earlier(prediction, runs)
+    theirs = theirs[theirs["owner"] == prediction.record.owner].drop_duplicates("identity")
+    alike = [_look_alike(prediction, identity) for identity in theirs["identity"]]
+    known = [Identity(one.config, one.images or contrast.images) in wanted for one in alike]
+    return list(theirs.loc[known, "run_id"])
+
+
+def _look_alike(prediction: Prediction, identity: Identity) -> Identity:
+    """Return what a run has in common with those whose result tells its own: its precision changes next to nothing."""
+    if "precision" in prediction.contrast.factors:
+        return identity
+    return Identity(replace(identity.config, precision="auto"), identity.images)
+
+
+def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that were measured before a prediction."""
+    before: pd.DataFrame = runs[(runs["started"] < prediction.record.time.timestamp() * 1000) & runs["measured"]]
+    return before
+
+
+def what_was_known(prediction: Prediction, predictions: list[Prediction], runs: pd.DataFrame) -> list[str]:
+    """Return what was known or tried beside a prediction, a sentence each; `predictions` are those of its owner."""
+    return [
+        line
+        for line in (
+            _explored(prediction, runs),
+            _seen_by_others(prediction, runs),
+            _asked_at_once(prediction, predictions),
+        )
+        if line
+    ]
+
+
+def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say which of its factors had been varied before, in runs of no prediction."""
+    contrast = prediction.contrast
+    control = contrast.arms[contrast.control].canonical()
+    earlier = _earlier(prediction, runs)
+    free = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] == "")]
+    varied = {
+        name: [i.config.seed for i in free["identity"] if getattr(i.config, name) != getattr(control, name)]
+        for name in contrast.factors
+    }
+    said = [f"{name} in {len(seeds)} (seeds: {len(set(seeds))})" for name, seeds in varied.items() if seeds]
+    if not said:
+        return ""
+    return (
+        f"runs of no prediction had varied before it: {', '.join(said)}. The prediction is about {prediction.n} seeds."
+    )
+
+
+def _seen_by_others(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say which other owners of the store had run its new arms before, with whatever seeds."""
+    new = {_arm(identity) for identity in prediction.contrast.runs(prediction.contrast.new)}
+    earlier = _earlier(prediction, runs)
+    others = earlier[(earlier["owner"] != prediction.record.owner) & ~earlier["seal"].isin(shipped_seals())]
+    looked = Counter(run["owner"] for _, run in others.iterrows() if _arm(run["identity"]) in new)
+    if not looked:
+        return ""
+    named = ", ".join(f"{owner} ({count})" for owner, count in looked.most_common(NAMED))
+    more = f" and {len(looked) - NAMED} more" if len(looked) > NAMED else ""
+    return f"other owners of this store had run its arms before it: {named}{more}."
+
+
+def _arm(identity: Identity) -> Identity:
+    return Identity(replace(identity.config, seed=0, precision="auto"), identity.images)
+
+
+def _asked_at_once(prediction: Prediction, predictions: list[Prediction]) -> str:
+    """Say how many predictions were made about the same runs, and what that means for chance."""
+    runs = set(prediction.contrast.runs(prediction.contrast.new))
+    count = sum(not runs.isdisjoint(one.contrast.runs(one.contrast.new)) for one in predictions)
+    if count < 2:
+        return ""
+    return (
+        f"{count} predictions are about the same runs. Without any effect, each is 'supported' in at most "
+        f"{FALSE_SUPPORT} % of studies, and at least one of them in at most {count * FALSE_SUPPORT:g} % (Bonferroni)."
+    )
+
+
+@cache
+def shipped_seals() -> frozenset[str]:
+    """Return the seals of the predictions and runs that come with the lab."""
+    return frozenset(SEALS.read_text(encoding="utf-8").split())

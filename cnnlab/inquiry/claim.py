@@ -1,0 +1,125 @@
+"""A claim: what somebody expects of a study. Its fields are the arguments of `predict`, in Python and in a terminal."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cnnlab.errors import LabError
+from cnnlab.inquiry.metrics import Metric, find_metric
+from cnnlab.params import Params, replace
+
+Direction = Literal["higher", "lower", "none"]
+# What one says of an interaction: more, or less, than the two effects added up; the better side depends on the metric.
+INTERACTION_WORDS = ("synergy", "antagonism", "additive")
+FEWEST_WORDS = 3  # of a reason
+LARGEST = 100  # effect that can be claimed: in pp there is no larger one, and a loss that far off has diverged
+UNUSUAL_SESOI = 3  # times the metric's own: from there on a SESOI needs a reason
+
+Pair = Annotated[tuple[float, float], BeforeValidator(lambda pair: tuple(pair) if isinstance(pair, list) else pair)]
+
+
+class Claim(Params):
+    """What is compared, what comes out, and why.
+
+    Raises:
+        ConfigError: a value that can't be; the sentence says what is allowed.
+        LabError: values that can't go together.
+    """
+
+    noun: ClassVar[str] = "A prediction"
+
+    arm: str = Field("", description="the name of an arm, which is compared with the control")
+    against: str = Field("", description="the name of another arm to compare it with")
+    trend: str = Field("", description="the name of a field such as 'dropout', over all of its levels")
+    interaction: dict[str, Any] | None = Field(
+        None, description="two changes to the control, such as {'norm': 'batch', 'lr': 0.3}"
+    )
+    metric: str = Field(description="what is measured, such as 'accuracy/valid', 'loss/valid' or 'gap/loss'")
+    direction: str = Field(
+        description="'higher', 'lower' or 'none' (of an interaction also 'synergy', 'antagonism' or 'additive')"
+    )
+    size: Pair | None = Field(
+        None, description="two numbers, the smallest and the largest effect that you expect, such as (1, 3)"
+    )
+    confidence: float = Field(description="how sure you are, a number from 50 (a coin) to 99 (%)")
+    because: str = Field(description="a sentence about the mechanism that you have in mind")
+    if_refuted: str = Field(description="a sentence about what you learn if it turns out otherwise")
+    sesoi: float | None = Field(None, description="the smallest effect of interest, in the metric's unit")
+    sesoi_because: str = Field("", description="a sentence about why so large an effect would still not matter")
+    at_least_sesoi: bool = Field(False, description="True or False: you claim at least the smallest effect of interest")
+    builds_on: str = Field("", description="an earlier verdict that it builds on, in words")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        unit = find_metric(self.metric).unit or "its unit"
+        if not 50 <= self.confidence <= 99:
+            percent = f" Did you mean {100 * self.confidence:g}?" if 0.5 <= self.confidence < 1 else ""
+            raise LabError(
+                f"confidence={self.confidence:g} is not possible: it is how sure you are, from 50 (a coin) to 99 (%). "
+                f"Less than 50 means that you expect something else: predict that.{percent}"
+            )
+        if self.size is not None and not 0 <= self.size[0] < self.size[1]:
+            raise LabError(
+                f"size={self.size!r} is not possible: smallest and largest, both positive and in {unit}; the direction "
+                "says which way."
+            )
+        if self.sesoi is not None and self.sesoi <= 0:
+            raise LabError(f"sesoi={self.sesoi:g} is not possible: the smallest effect of interest is more than 0.")
+        asked = {
+            "because": "the mechanism you have in mind",
+            "if_refuted": "what you learn if it turns out otherwise",
+        }
+        for name, ask in asked.items():
+            if len(getattr(self, name).split()) < FEWEST_WORDS:
+                raise LabError(f"{name}={getattr(self, name)!r} says too little: write in a sentence {ask}.")
+        return self
+
+    def filled(self, kind: str) -> "Claim":
+        """Return the claim as it is recorded: with a direction of the metric and a smallest effect of interest, and
+        without what is compared, which the contrast says; `kind` is that of the contrast.
+
+        Raises:
+            LabError: a direction, size or smallest effect of interest that can't be for this metric and this contrast.
+        """
+        metric = find_metric(self.metric)
+        direction = _direction(self.direction, kind, metric)
+        sesoi = metric.sesoi if self.sesoi is None else self.sesoi
+        self._check_size(direction, sesoi, metric)
+        if sesoi > UNUSUAL_SESOI * metric.sesoi and len(self.sesoi_because.split()) < FEWEST_WORDS:
+            raise LabError(
+                f"sesoi={sesoi:g} {metric.unit} is more than {UNUSUAL_SESOI} times the usual {metric.sesoi:g}, and a "
+                "large one makes 'no difference' easy to claim: say in sesoi_because=... why so much wouldn't matter."
+            )
+        words = {name: getattr(self, name).strip() for name in ("because", "if_refuted", "sesoi_because", "builds_on")}
+        compared = {"arm": "", "against": "", "trend": "", "interaction": None}
+        return replace(self, direction=direction, sesoi=sesoi, **words, **compared)
+
+    def _check_size(self, direction: Direction, sesoi: float, metric: Metric) -> None:
+        unit = metric.unit or "its unit"
+        if direction == "none" and self.size is not None:
+            raise LabError("no difference has no size: leave size out, and choose sesoi instead.")
+        if direction != "none" and self.size is None:
+            raise LabError(f"size is missing: how large is the effect, from ... to ... {unit}? Such as size=(1, 3).")
+        if max(sesoi, *(self.size or (0.0,))) > LARGEST:
+            raise LabError(f"an effect of more than {LARGEST} {unit} is not possible: choose a smaller size and sesoi.")
+        if self.at_least_sesoi and (self.size is None or self.size[1] <= sesoi):
+            raise LabError(
+                f"at_least_sesoi needs a direction, and a size that reaches beyond the smallest effect of interest, "
+                f"{sesoi:g} {unit}."
+            )
+
+
+def _direction(direction: str, kind: str, metric: Metric) -> Direction:
+    if direction in INTERACTION_WORDS and kind == "interaction":
+        if direction == "additive":
+            return "none"
+        if not metric.better:
+            raise LabError(f"of {metric.name} neither side is the better one: say 'higher', 'lower' or 'none' instead.")
+        worse: Direction = "lower" if metric.better == "higher" else "higher"
+        return metric.better if direction == "synergy" else worse
+    for known in get_args(Direction):
+        if direction == known:
+            return known  # type: ignore[no-any-return]
+    words = ", ".join(get_args(Direction))
+    more = f" (for an interaction also {', '.join(INTERACTION_WORDS)})"
+    raise LabError(f"direction={direction!r} is not possible: choose {words}{more}.")

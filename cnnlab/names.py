@@ -1,0 +1,28 @@
+"""One rule for the names of studies, arms and owners: they become names of files, folders and records."""
+
+from cnnlab.errors import LabError
+
+MARKS = "-_.,=+()@' "  # beside letters and digits
+LONGEST = {"study": 64, "owner": 64, "arm": 200}  # characters
+
+
+def check_name(kind: str, name: object, mend: str = "") -> str:
+    """Return the name of a `kind` of thing ("study", "arm" or "owner"), as it is.
+
+    Raises:
+        LabError: it can't be a name; `mend` says what to do, where that isn't obvious.
+    """
+    longest = LONGEST[kind]
+    if (
+        isinstance(name, str)
+        and 0 < len(name) <= longest
+        and all(char.isalnum() or char in MARKS for char in name)
+        and name.strip(" .") == name
+    ):
+        return name
+    shown = repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:77]}..."
+    raise LabError(
+        f"{shown} can't be the name of {'an' if kind[0] in 'ao' else 'a'} {kind}: use letters, digits and "
+        f"{' '.join(MARKS.strip())} or spaces, at most {longest} characters, neither a dot nor a space at either end."
+        + (f" {mend}" if mend else "")
+    )

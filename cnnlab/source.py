@@ -1,0 +1,38 @@
+"""A fingerprint of the code that a run's numbers follow from: `training.py`, and what it imports of this package."""
+
+import ast
+import hashlib
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def source_files(module: str = "training") -> list[Path]:
+    """Return the files of the package that a module's code is in: its own, and those of all that it imports there."""
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = PACKAGE / f"{name.replace('.', '/')}.py"
+            tree = ast.parse(found[name].read_text(encoding="utf-8"))
+            imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            waiting += [other.removeprefix("cnnlab.") for other in imported if other.startswith("cnnlab.")]
+    return [found[name] for name in sorted(found)]
+
+
+def source_sha256() -> str:
+    """Return the fingerprint; it is the same whatever ends a line."""
+    digest = hashlib.sha256()
+    for file in source_files():
+        digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
+    return digest.hexdigest()
+
+
+SOURCE_SHA256 = source_sha256()  # of the code that this process has loaded
+RELEASED = PACKAGE / "released.txt"  # the fingerprint of the code as it was released
+
+
+def is_released(sha256: str) -> bool:
+    """Return whether a fingerprint is that of the code as it was released."""
+    return sha256 == RELEASED.read_text(encoding="utf-8").strip()

@@ -1,0 +1,214 @@
+"""What identifies a run: every field of its config that has an effect, and its images."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from cnnlab.config import BASE, DATA_SHA256, VALID_SHA256, Config
+from cnnlab.data import Data
+from cnnlab.device import has_bf16
+from cnnlab.errors import LabError
+from cnnlab.inquiry.verdict import verdict
+from cnnlab.models import ACTIVATIONS
+from cnnlab.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.promises import broken_promises, promised
+from cnnlab.tracking.connection import connect
+from cnnlab.tracking.environment import environment_facts
+from cnnlab.tracking.table import images_of, load_runs
+from cnnlab.training import Result, fit
+from tests.helpers import SMALL_DATA, predicted, quiet, small_study
+
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01, precision="float32")
+TREE = {"module_tree", "module_tree_sha256"}
+COUNTED = TREE | {"num_parameters"}
+STEPS = {"steps", "schedule", "kept"}
+
+# For every field: settings under which it has an effect, another value, and the facts that are then others.
+FIELDS = {
+    "blocks": ({}, ((1, 8), (1, 16)), COUNTED),
+    "kernel_size": ({}, 5, COUNTED),
+    "activation": ({}, "gelu", TREE),
+    "norm": ({}, "batch", COUNTED),
+    "norm_groups": ({"norm": "group"}, 4, TREE),
+    "residual": ({}, True, TREE),
+    "head_norm": ({}, "layer", COUNTED),
+    "dropout": ({}, 0.5, TREE),
+    "conv_dropout": ({}, 0.2, TREE),
+    "conv_dropout_kind": ({"conv_dropout": 0.2}, "spatial", TREE),
+    "conv_dropout_place": ({"conv_dropout": 0.2}, "before_norm", TREE),
+    "train_images": ({}, 160, STEPS | {"num_train", "train_sha256", "images_seen"}),
+    "epochs": ({}, 3, STEPS | {"images_seen"}),
+    "batch_size": ({}, 16, STEPS | {"batch_size"}),
+    "optimizer": ({}, "sgd", {"optimizer"}),
+    "lr": ({}, 0.02, {"optimizer", "schedule"}),
+    "weight_decay": ({}, 0.5, {"optimizer"}),
+    "momentum": ({"optimizer": "sgd", "schedule": "constant"}, 0.5, {"optimizer"}),
+    "label_smoothing": ({}, 0.2, {"loss"}),
+    "schedule": ({}, "constant", {"schedule"}),
+    "keep": ({"epochs": 8, "lr": 0.3}, "best", {"kept"}),
+    "patience": ({"epochs": 8, "lr": 0.3}, 1, {"early_stopping", "steps", "images_seen", "kept", "outcome"}),
+    "precision": ({}, "bf16", {"precision"}),
+    "seed": ({}, 1, {"train_sha256"}),
+}
+
+
+def trained(config: Config) -> Result:
+    return fit(config, SMALL_DATA, progress=False, device="cpu", probes=False)
+
+
+def changed_facts(a: Result, b: Result) -> set[str]:
+    assert a.facts.keys() == b.facts.keys()
+    return {name for name, value in a.facts.items() if value != b.facts[name]}
+
+
+def same_weights(a: Result, b: Result) -> bool:
+    one, other = a.model.state_dict(), b.model.state_dict()
+    return one.keys() == other.keys() and all(map(torch.equal, one.values(), other.values()))
+
+
+def as_row(result: Result) -> pd.Series:
+    facts = {f"fact.{name}": value for name, value in (result.facts | environment_facts()).items()}
+    return pd.Series({"config": result.config, **facts})
+
+
+def test_the_table_has_every_field() -> None:
+    assert set(FIELDS) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_changes_the_weights_and_just_the_facts_that_follow_from_it(field: str) -> None:
+    settings, value, facts = FIELDS[field]
+    if value == "bf16" and not has_bf16("cpu"):
+        pytest.skip("this processor has to emulate bf16")
+    before = trained(replace(SMALL, **settings))
+    after = trained(replace(SMALL, **settings, **{field: value}))
+    assert changed_facts(before, after) == facts
+    assert not same_weights(before, after)
+    assert broken_promises(as_row(before)) == broken_promises(as_row(after)) == []
+    assert differences(before.config, after.config).keys() == {field}
+
+
+def test_sgd_without_momentum_gets_none_from_the_schedule() -> None:
+    with_it, without = (trained(replace(SMALL, optimizer="sgd", momentum=m)) for m in (0.9, 0.0))
+    assert changed_facts(with_it, without) == {"optimizer", "schedule"}
+    assert not same_weights(with_it, without)
+
+
+# Two ways to write the same run: settings, and what makes no difference to them.
+IDLE = [
+    ({}, {"norm_groups": 4}),
+    ({"norm": "batch"}, {"norm_groups": 4}),
+    ({}, {"conv_dropout_kind": "spatial"}),
+    ({"norm": "batch"}, {"conv_dropout_place": "before_norm"}),
+    ({}, {"momentum": 0.5}),
+    ({"optimizer": "sgd"}, {"momentum": 0.5}),
+    ({"epochs": 1}, {"keep": "best"}),
+    ({"epochs": 4, "lr": 0.3}, {"patience": 3}),
+    ({"blocks": ((1, 8), (1, 16))}, {"residual": True}),
+    ({"norm": "layer"}, {"norm": "group", "norm_groups": 1}),
+    ({"weight_decay": 0.0}, {"optimizer": "adam"}),
+]
+
+
+@pytest.mark.parametrize(("settings", "idle"), IDLE, ids=[", ".join(f"{k}={v}" for k, v in i.items()) for _, i in IDLE])
+def test_fields_without_effect_are_the_same_run_to_the_last_bit(settings: dict, idle: dict) -> None:
+    plain = replace(SMALL, **settings)
+    other = replace(plain, **idle)
+    assert other != plain
+    assert other.canonical() == plain.canonical()
+    one, two = trained(plain), trained(other)
+    assert same_weights(one, two)
+    assert one.final["loss/valid"] == two.final["loss/valid"]
+
+
+def test_a_canonical_config_is_its_own_canonical_form() -> None:
+    for settings, idle in IDLE:
+        once = replace(SMALL, **(settings | idle)).canonical()
+        assert once.canonical() == once
+
+
+# Fields that come and go
+
+
+class Longer(Config):
+    """A config with one more field, off by default."""
+
+    alpha_dropout: float = 0.0
+
+
+def test_a_field_that_a_record_does_not_have_takes_its_default() -> None:
+    old = to_params(replace(BASE, dropout=0.3))
+    assert from_params(Longer, old) == Longer(dropout=0.3)
+
+
+def test_a_field_that_is_not_known_is_refused_by_name() -> None:
+    newer = to_params(Longer(alpha_dropout=0.5))
+    with pytest.raises(ConfigError, match="Config has no field 'alpha_dropout'"):
+        from_params(Config, newer)
+    with pytest.raises(ConfigError, match="seed is missing"):
+        from_params(Config, {"lr": "0.1"})
+
+
+def test_runs_that_cannot_be_read_are_counted_and_said(
+    home: Path, small: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = connect(quiet)
+    study = predicted(small_study("tiny", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+    study.run(store, quiet, progress=False)
+    run_id = load_runs(store)["run_id"].iloc[0]
+    store.client.log_param(run_id, "alpha_dropout", "0.3")
+    caplog.clear()
+    assert len(study.results(store)) == 3
+    assert "1 runs in" in caplog.text and "Config has no field 'alpha_dropout'" in caplog.text
+
+
+# Images
+
+
+def test_the_fingerprints_of_the_lab_are_those_of_fashion_mnist(real_data: Data) -> None:
+    assert real_data.sha256() == DATA_SHA256
+    assert real_data.valid.sha256() == VALID_SHA256
+
+
+def test_old_records_with_the_right_validation_images_count_as_fashion_mnist() -> None:
+    assert images_of({"fact.valid_sha256": VALID_SHA256}) == DATA_SHA256
+    assert images_of({"fact.valid_sha256": "another"}) == ""
+    assert images_of({"fact.valid_sha256": VALID_SHA256, "fact.data_sha256": "augmented"}) == "augmented"
+
+
+def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
+    home: Path, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = connect(quiet)
+    study = predicted(small_study("tiny", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+    study.run(store, quiet, progress=False)
+    monkeypatch.setitem(ACTIVATIONS, "relu", torch.nn.ELU)  # a layer repaired after the first run
+    promised.cache_clear()
+    try:
+        with pytest.raises(LabError, match=r"aren't what the code makes of their params now: .*ELU, ReLU"):
+            study.run(store, quiet, progress=False)
+        other = predicted(small_study("other", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
+        again = other.run(store, quiet, engine="process", progress=False)
+        assert (again["reused_from"] == "").all()
+        assert verdict(other, store)[0].outcome not in ("withheld", "waiting")
+    finally:
+        promised.cache_clear()
+
+
+def test_a_run_that_was_changed_is_never_taken_over(home: Path, small: Config) -> None:
+    store, arms = connect(quiet), {"dropout": (0.0, 0.5)}
+    runs = predicted(small_study("tiny", "?", small, (0, 1), arms)).run(store, quiet, progress=False)
+    store.client.log_metric(runs["run_id"].iloc[0], "final/accuracy/valid", 0.99, step=99)
+    again = predicted(small_study("other", "?", small, (0, 1), arms)).run(store, quiet, progress=False)
+    assert list(again["reused_from"] == "") == [True, False, False, False]
+    assert list(again["accuracy/valid"]) == list(runs["accuracy/valid"])
+
+
+def test_runs_are_named_by_the_place_of_their_seed(home: Path, small: Config) -> None:
+    study = predicted(small_study("tiny", "?", small, (70, 7), {"dropout": (0.0, 0.5)}))
+    runs = study.run(connect(quiet), quiet, progress=False)
+    assert list(runs["name"]) == [f"dropout={rate}, seed {place} of 2" for place in (1, 2) for rate in (0.0, 0.5)]
+    assert [config.seed for config in runs["config"]] == [70, 70, 7, 7]
+    assert (runs["fact.data_sha256"] == SMALL_DATA.sha256()).all()

@@ -1,0 +1,100 @@
+"""One's own question, layer, field and images, made as the README says, word for word."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.golden import copy_what_ships
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+STUDY = """
+from cnnlab import BASE, Study, confront, connect, my_seeds, predict, replace
+from cnnlab.tracking.ledger import load_records
+from cnnlab.tracking.table import load_runs
+
+store = connect(say=lambda line: None)
+base = replace(BASE, train_images=200, epochs=1)
+study = Study("my-own", "Does it help?", base, my_seeds(2), vary={vary})
+predict(
+    study,
+    arm=list(study.arms)[1],
+    metric="accuracy/valid",
+    direction="lower",
+    size=(1, 9),
+    confidence=60,
+    because="this is a mechanism",
+    if_refuted="it is not so",
+)
+study.run(say=lambda line: None, engine="process", progress=False)
+(verdict,) = confront(study)
+print(verdict.outcome, verdict.label, len(load_runs(store)), len(load_records(store)))
+"""
+
+
+def block(beginning: str) -> str:
+    """The code block of the README that begins with these words."""
+    (found,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text.startswith(beginning)]
+    return str(found)
+
+
+@pytest.fixture
+def clone(home: Path) -> Path:
+    """The package in a folder of its own, with the store that ships."""
+    copy_what_ships(home)
+    shutil.copytree(PROJECT / "cnnlab", home / "cnnlab", ignore=shutil.ignore_patterns("__pycache__"))
+    return home
+
+
+def insert(file: Path, before: str, text: str) -> None:
+    """Insert some lines above the first line that begins with some words."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if line.startswith(before))
+    file.write_text("".join([*lines[:place], text, *lines[place:]]), encoding="utf-8")
+
+
+def run(clone: Path, script: str) -> str:
+    """Run a script on the package of a clone, and return the last line that it prints."""
+    environment = os.environ | {"PYTHONPATH": str(clone), "CNNLAB_OWNER": "a student"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=clone, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_new_field_is_judged_and_hides_no_older_record(clone: Path) -> None:
+    insert(clone / "cnnlab" / "config.py", "    conv_dropout: Rate", block("    alpha_dropout: Rate"))
+    insert(clone / "cnnlab" / "models.py", '    layers["linear"]', block("    if config.alpha_dropout"))
+    said = run(clone, STUDY.replace("{vary}", '{"alpha_dropout": (0.0, 0.3)}'))
+    outcome, label, runs, records = said.rsplit(" ", 3)
+    assert outcome in ("supported", "refuted", "inconclusive", "practically equivalent")
+    assert (label, runs, records) == ("confirmatory", str(225 + 4), str(17 + 1))
+
+
+def test_a_new_layer_takes_two_lines(clone: Path) -> None:
+    assert '`"elu": nn.ELU` in `ACTIVATIONS`' in README
+    insert(clone / "cnnlab" / "models.py", '    "gelu": nn.GELU', '    "elu": nn.ELU,\n')
+    config = clone / "cnnlab" / "config.py"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('"gelu", "silu"]', '"gelu", "silu", "elu"]'), encoding="utf-8")
+    said = run(clone, STUDY.replace("{vary}", '{"activation": ("relu", "elu")}'))
+    assert said.endswith(f" confirmatory {225 + 4} {17 + 1}") and not said.startswith(("withheld", "waiting"))
+
+
+def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
+    script = block("import torch\n\nfrom cnnlab import BASE, Study, confront, load_data") + "\n".join(
+        [
+            "from cnnlab import connect",
+            "from cnnlab.inquiry.verdict import verdict",
+            "store = connect()",
+            "images = set(study.results(store)['fact.data_sha256'])",
+            "print(verdict(study, store)[0].headline(), images == {noisy.sha256()})",
+        ]
+    )
+    said = run(clone, script)
+    assert "(confirmatory): loss/valid" in said and said.endswith("True")
