@@ -72,7 +72,18 @@ def test_a_run_is_identical_on_the_same_kind_of_machine_or_it_is_not_reproduced(
     assert "NOT REPRODUCED: not identical, though this machine is of the same kind" in str(off)
 
 
-@pytest.mark.parametrize("fact", ["device", "precision", "version.torch", "system"])
+def test_a_record_without_the_processor_is_held_to_the_bound(store: Store, small_data: Data) -> None:
+    """Two processors of one name may differ in their instructions, and older records name none."""
+    run_id = run_with_others(store)
+    store.client.delete_tag(run_id, "fact.processor")
+    exact = reproduce(run_id, store, small_data, progress=False)
+    assert exact.is_identical and exact.is_reproduced
+    change("latest_metrics", run_id, "final/loss/valid", exact.table.loc["loss/valid", "now"] + 1e-4)
+    near = reproduce(run_id, store, small_data, progress=False)
+    assert near.is_reproduced and "the processor of the record isn't known" in str(near)
+
+
+@pytest.mark.parametrize("fact", ["device", "precision", "version.torch", "system", "processor"])
 def test_on_another_kind_of_machine_a_run_is_reproduced_within_its_bound(
     fact: str, store: Store, small_data: Data
 ) -> None:

@@ -9,6 +9,7 @@ unless its arm is unstable: then nothing can be told here.
 
 import math
 import random
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from cnnlab.training import fit
 JUDGED = ("accuracy/valid", "loss/valid")
 COMPARED = (*JUDGED, "accuracy/train_eval", "loss/train_eval", "loss/train")
 UNKNOWN = "nan"  # a fact that older runs don't have
-KIND = (*DECISIVE, "system", "threads")  # facts by which two machines are of the same kind
+KIND = (*DECISIVE, "system", "processor", "threads")  # facts by which two machines are of the same kind
 # The widest bound, a fraction and nats; the narrowest is half of it. An arm whose seeds have a larger SD is unstable.
 WIDEST = {"accuracy/valid": 0.01, "loss/valid": 0.02}
 FEWEST = 4  # other seeds, from whose SD a narrower bound follows; that of fewer is too often far too small
@@ -114,8 +115,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     finally:
         torch.set_num_threads(threads)
     now = result.facts | environment_facts()
-    before = {fact: str(run.get(f"fact.{fact}", UNKNOWN)) for fact in KIND}
-    differs = [f"{fact} {before[fact]} -> {now[fact]}" for fact in KIND if before[fact] not in (UNKNOWN, now[fact])]
+    differs = tuple(_differences({fact: str(run.get(f"fact.{fact}", UNKNOWN)) for fact in KIND}, now))
     arm = same_arm(runs, run)
     others = arm[arm["identity"] != run["identity"]]
     bounds = {metric: bound(metric, others[metric]) for metric in JUDGED}
@@ -123,7 +123,16 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     table = pd.DataFrame({name: column.reindex(COMPARED) for name, column in columns.items()}).astype(float)
     stable = all(is_stable(metric, others[metric]) for metric in JUDGED)
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
-    return Reproduction(str(run["name"]), experiment, run_id, table, tuple(differs), len(others), stable)
+    return Reproduction(str(run["name"]), experiment, run_id, table, differs, len(others), stable)
+
+
+def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """Say in which facts this machine isn't that of a record, or may not be."""
+    for fact, value in before.items():
+        if value == UNKNOWN and fact == "processor":
+            yield "the processor of the record isn't known"
+        elif value not in (UNKNOWN, now[fact]):
+            yield f"{fact} {textwrap.shorten(value, 60)} -> {textwrap.shorten(now[fact], 60)}"
 
 
 def bound(metric: str, others: pd.Series) -> float:
