@@ -79,19 +79,21 @@ def run(options: Options) -> Report:
             how = {"processor": processor.name, "precision": processor.precision, "is_quick": options.quick}
             in_fresh_process(train, True, processor.variables, file=str(file), wanted=wanted, **how)
         finals = read(file)
-    apart = [
-        Table(
-            f'"{AVX2.name}" against "{one.name}": SD of the seeds, and how far apart the two are for the same seed.',
-            ("what", "n", "SD of the seeds", "median", "95 % quantile", "largest", "largest / SD"),
-            [row(kind, metric, *_pair(finals, kind, one, seeds)) for kind in kinds for metric in METRICS],
-        )
-        for one in (HERE, FLOAT32)
-    ]
+    tables = [table(finals, kinds, one, seeds) for one in (HERE, FLOAT32) for table in (distances, verdicts)]
     return Report(
         "The same run on another kind of processor",
         f"n = {seeds} seeds; every seed is trained on each processor, on one thread.",
-        [*apart, verdicts_table(finals, kinds, seeds)],
+        tables,
         [f'"{name}": {", ".join(group.unique())}.' for name, group in finals["on"].groupby(level="processor")],
+    )
+
+
+def distances(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seeds: int) -> Table:
+    """Return how far apart two processors are for the same seed, beside the spread of the seeds."""
+    return Table(
+        f'"{AVX2.name}" against "{one.name}": SD of the seeds, and how far apart the two are for the same seed.',
+        ("what", "n", "SD of the seeds", "median", "95 % quantile", "largest", "largest / SD"),
+        [row(kind, metric, *_pair(finals, kind, one, seeds)) for kind in kinds for metric in METRICS],
     )
 
 
@@ -105,19 +107,18 @@ def row(kind: Kind, metric: Metric, one: pd.DataFrame, other: pd.DataFrame) -> t
     return f"{', '.join(kind)}: {metric.name}, {metric.unit}", str(len(off)), *cells, ratio
 
 
-def verdicts_table(finals: pd.DataFrame, kinds: tuple[Kind, ...], seeds: int) -> Table:
+def verdicts(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seeds: int) -> Table:
     """Return how often the bound of `cnnlab reproduce` held, and how often another seed would have been within it."""
-    most = seeds - 1
-    rows = []
+    most, rows = seeds - 1, []
     for kind in kinds:
-        recorded, now = _pair(finals, kind, HERE, seeds)
+        recorded, now = _pair(finals, kind, one, seeds)
         same = [share_of_verdicts(recorded, now, others, is_same=True) for others in (most, min(2, most))]
         another = share_of_verdicts(recorded, now, most, is_same=False)
         rows.append((", ".join(kind), *map(_percent, same), f"{100 * another[0]:.0f}"))
     widest = f"{100 * WIDEST['accuracy/valid']:g} pp and {WIDEST['loss/valid']:g} nats"
     return Table(
-        f'The bound of `cnnlab reproduce`, at most {widest}, "{AVX2.name}" against "{HERE.name}": within it / beyond '
-        "it, and the arm is unstable / beyond it, and the arm is stable; in percent.",
+        f'"{AVX2.name}" against "{one.name}" and the bound of `cnnlab reproduce`, at most {widest}: within it / beyond '
+        "it, in an unstable arm / beyond it, in a stable arm; in percent.",
         ("kind", f"{most} other seeds on record", "2 on record (mean of all pairs)", "another seed within it"),
         rows,
     )

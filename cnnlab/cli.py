@@ -255,7 +255,8 @@ def reproduce(runs: tuple[str, ...]) -> None:
     """Train RUNS, named by their ids in MLflow, again from their params, and compare with what was recorded.
 
     Without an id: one run of each reference study that ships with the lab. Nothing is recorded. On the same kind of
-    processor the numbers are the same to the last bit, elsewhere within the spread of the seeds. Exit code 1 where not.
+    processor the numbers are the same to the last bit, elsewhere within a bound that was measured. Exit code 1 where
+    they are not.
     """
     from cnnlab.data import load_data
     from cnnlab.inquiry.reproduce import one_run_of_each

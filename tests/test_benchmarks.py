@@ -73,7 +73,7 @@ def test_a_processor_is_compared_with_the_same_seed_and_the_spread_is_that_of_th
 
 def test_beyond_the_bound_it_counts_whether_the_arm_is_stable() -> None:
     close, wide = seeds_with(0.500, 0.501, 0.502), seeds_with(0.5, 0.7, 0.9)
-    for recorded, off, shares in ((close, 0.009, (1, 0, 0)), (close, 0.05, (0, 0, 1)), (wide, 0.05, (0, 1, 0))):
+    for recorded, off, shares in ((close, 0.019, (1, 0, 0)), (close, 0.05, (0, 0, 1)), (wide, 0.05, (0, 1, 0))):
         assert reproduction.share_of_verdicts(recorded, recorded.add([0, off]), 2, is_same=True) == shares
     assert reproduction.share_of_verdicts(close, close, 2, is_same=False) == (1, 0, 0)  # another seed is no further off
     assert reproduction.share_of_verdicts(wide, wide, 2, is_same=False) == (0, 1, 0)

@@ -21,7 +21,7 @@ from cnnlab.source import is_released
 NEEDED = ("module_tree", "num_parameters", "steps", "images_seen", "valid_sha256", "optimizer", "schedule", "precision")
 # They can change what a network learns; the same numbers on another processor are not promised.
 DECISIVE = ("device", "precision", "version.torch", "source_sha256")
-HARMLESS = ("threads", "system", "git_commit")  # and versions of other packages
+HARMLESS = ("threads", "system", "processor", "git_commit")  # and versions of other packages
 IMAGES = ("num_valid", "valid_sha256", "data_sha256")
 COMMIT = 7  # characters, by which git calls one
 

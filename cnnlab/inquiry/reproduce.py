@@ -1,13 +1,15 @@
 """Training a run again from what stands in the store, and comparing what comes out with what was recorded.
 
 On the same kind of processor the numbers are the same to the last bit. Elsewhere sums are rounded in another order or
-to fewer digits, and a training carries that on. How far was measured (benchmarks/results/reproduction.md): in most
-kinds of runs a fraction of what another seed changes, in an unstable training as much. So there is a bound, narrower
-than the spread of the seeds, and where a run is beyond it although its arm is unstable, nothing can be told here.
+to fewer digits, and a training carries that on: mostly less far than to another seed, an unstable one as far
+(benchmarks/results/reproduction.md). Hence a bound, narrower than the distance of two seeds. A run within it is the
+record but for effects too small to matter; whether it is the very seed, the bound doesn't say. A run beyond it is not,
+unless its arm is unstable: then nothing can be told here.
 """
 
 import math
 import random
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +21,6 @@ from cnnlab.config import Config
 from cnnlab.data import Data, load_data
 from cnnlab.errors import LabError
 from cnnlab.inquiry.fairness import DECISIVE
-from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.statistics import LEVEL
 from cnnlab.params import from_params
@@ -31,9 +32,10 @@ from cnnlab.training import fit
 JUDGED = ("accuracy/valid", "loss/valid")
 COMPARED = (*JUDGED, "accuracy/train_eval", "loss/train_eval", "loss/train")
 UNKNOWN = "nan"  # a fact that older runs don't have
-KIND = (*DECISIVE, "system", "threads")  # facts by which two machines are of the same kind
-# No bound is wider; an arm is unstable if the SD of its seeds is larger: a fraction, and nats.
+KIND = (*DECISIVE, "system", "processor", "threads")  # facts by which two machines are of the same kind
+# The widest bound, a fraction and nats; the narrowest is half of it. An arm whose seeds have a larger SD is unstable.
 WIDEST = {"accuracy/valid": 0.01, "loss/valid": 0.02}
+FEWEST = 4  # other seeds, from whose SD a narrower bound follows; that of fewer is too often far too small
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,8 +115,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     finally:
         torch.set_num_threads(threads)
     now = result.facts | environment_facts()
-    before = {fact: str(run.get(f"fact.{fact}", UNKNOWN)) for fact in KIND}
-    differs = [f"{fact} {before[fact]} -> {now[fact]}" for fact in KIND if before[fact] not in (UNKNOWN, now[fact])]
+    differs = tuple(_differences({fact: str(run.get(f"fact.{fact}", UNKNOWN)) for fact in KIND}, now))
     arm = same_arm(runs, run)
     others = arm[arm["identity"] != run["identity"]]
     bounds = {metric: bound(metric, others[metric]) for metric in JUDGED}
@@ -122,19 +123,29 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     table = pd.DataFrame({name: column.reindex(COMPARED) for name, column in columns.items()}).astype(float)
     stable = all(is_stable(metric, others[metric]) for metric in JUDGED)
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
-    return Reproduction(str(run["name"]), experiment, run_id, table, tuple(differs), len(others), stable)
+    return Reproduction(str(run["name"]), experiment, run_id, table, differs, len(others), stable)
+
+
+def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """Say in which facts this machine isn't that of a record, or may not be."""
+    for fact, value in before.items():
+        if value == UNKNOWN and fact == "processor":
+            yield "the processor of the record isn't known"
+        elif value not in (UNKNOWN, now[fact]):
+            yield f"{fact} {textwrap.shorten(value, 60)} -> {textwrap.shorten(now[fact], 60)}"
 
 
 def bound(metric: str, others: pd.Series) -> float:
     """Return how far off another kind of processor may be, in the unit of the store.
 
     Half as far as two seeds of the arm lie apart in 95 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the n
-    `others` on record; but no less than the smallest effect of interest, and no more than `WIDEST`, which alone counts
-    where n < 2. In benchmarks/results/reproduction.md is how often it held.
+    `others` on record; but no more than `WIDEST`, which alone counts where n < `FEWEST`, and no less than half of it,
+    since in long runs on all images the seeds lie no further apart than that, and rounding changes as much as they do.
+    How often it held is in benchmarks/results/reproduction.md.
     """
-    n, known = others.count(), METRICS[metric]
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n > 1 else math.inf
-    return min(max(half, known.sesoi / known.scale), WIDEST[metric])
+    n, widest = others.count(), WIDEST[metric]
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n >= FEWEST else math.inf
+    return min(max(half, widest / 2), widest)
 
 
 def is_stable(metric: str, others: pd.Series) -> bool:

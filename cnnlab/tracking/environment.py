@@ -32,9 +32,18 @@ def environment_facts() -> dict[str, str]:
     return facts | {
         "version.python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "git_commit": _git_commit(),
         "source_sha256": SOURCE_SHA256,
     }
+
+
+def _processor() -> str:
+    """Return the processor with its instructions: which of them a library uses decides how sums are rounded."""
+    import torch  # takes seconds
+
+    known = torch.cpu.get_capabilities()
+    return f"{known.get('cpu_name', 'unknown')}: {', '.join(sorted(name for name in known if known[name] is True))}"
 
 
 def _git_commit() -> str:
