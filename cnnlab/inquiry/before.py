@@ -55,17 +55,9 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
     return before
 
 
-def what_was_known(prediction: Prediction, predictions: list[Prediction], runs: pd.DataFrame) -> list[str]:
-    """Return what was known or tried beside a prediction, a sentence each; `predictions` are those of its owner."""
-    return [
-        line
-        for line in (
-            _explored(prediction, runs),
-            _seen_by_others(prediction, runs),
-            _asked_at_once(prediction, predictions),
-        )
-        if line
-    ]
+def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
+    """Return what was known before a prediction, though not as results of its own runs, a sentence each."""
+    return [line for line in (_explored(prediction, runs), _seen_by_others(prediction, runs)) if line]
 
 
 def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
@@ -103,16 +95,21 @@ def _arm(identity: Identity) -> Identity:
     return Identity(replace(identity.config, seed=0, precision="auto"), identity.images)
 
 
-def _asked_at_once(prediction: Prediction, predictions: list[Prediction]) -> str:
-    """Say how many predictions were made about the same runs, and what that means for chance."""
+def asked_at_once(prediction: Prediction, predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Return those of its owner's predictions that are about the same runs, itself included."""
     runs = set(prediction.contrast.runs(prediction.contrast.new))
-    count = sum(not runs.isdisjoint(one.contrast.runs(one.contrast.new)) for one in predictions)
+    return [one for one in predictions if not runs.isdisjoint(one.contrast.runs(one.contrast.new))]
+
+
+def by_chance(together: list[Prediction]) -> list[str]:
+    """Say what chance does where several predictions are about the same runs."""
+    count = len(together)
     if count < 2:
-        return ""
-    return (
+        return []
+    return [
         f"{count} predictions are about the same runs. Without any effect, each is 'supported' in at most "
         f"{FALSE_SUPPORT} % of studies, and at least one of them in at most {count * FALSE_SUPPORT:g} % (Bonferroni)."
-    )
+    ]
 
 
 @cache

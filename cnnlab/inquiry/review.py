@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from cnnlab.config import DATA_SHA256
-from cnnlab.inquiry.before import seen_before, shipped_seals, what_was_known
+from cnnlab.inquiry.before import asked_at_once, by_chance, seen_before, shipped_seals, what_was_known
 from cnnlab.inquiry.claim import UNUSUAL_SESOI
 from cnnlab.inquiry.evidence import check_evidence, check_subsets, downloaded, in_folder
 from cnnlab.inquiry.foreign import describe_foreign
@@ -252,10 +252,15 @@ def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFram
     if unread:
         found.notes.append(f"Predictions that this version of the lab can't read: {unread}.")
     for theirs in predictions.values():
+        families: list[list[Prediction]] = []
         for i, prediction in enumerate(theirs):
             if prediction.record.sha256 not in shipped_seals():
                 name = name_of(prediction.record)
-                found.notes += [f"{name}: {said}" for said in what_was_known(prediction, theirs, runs)]
+                found.notes += [f"{name}: {said}" for said in what_was_known(prediction, runs)]
+                together = asked_at_once(prediction, theirs)
+                if together not in families:  # said once, beside the first of them
+                    families.append(together)
+                    found.notes += [f"{name}: {said}" for said in by_chance(together)]
                 _note_unusual(found, prediction)
                 _note_second_try(found, prediction, theirs[:i], runs)
                 _note_missing_runs(found, prediction, runs)

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.errors import LabError
-from cnnlab.inquiry.before import seen_before, standing, what_was_known
+from cnnlab.inquiry.before import asked_at_once, by_chance, seen_before, standing, what_was_known
 from cnnlab.inquiry.fairness import Fairness, check_fairness
 from cnnlab.inquiry.metrics import METRICS, Metric
 from cnnlab.inquiry.prediction import Prediction, load_predictions
@@ -248,7 +248,13 @@ def compute_verdicts(study: Study, store: Store, of: str = "") -> list[Verdict]:
             "anew later, maybe in another study. There is nothing to confront the runs with."
         )
     return [
-        judge(one, study, runs, seen_before(one, everything), what_was_known(one, predictions, everything))
+        judge(
+            one,
+            study,
+            runs,
+            seen_before(one, everything),
+            [*what_was_known(one, everything), *by_chance(asked_at_once(one, predictions))],
+        )
         for one in about
     ]
 
