@@ -31,7 +31,7 @@ _HOME = {
     "replace": "params",
     "load_data": "data",
     "build_model": "models",
-    "layer_summary": "models",
+    "layer_summary": "probes",
     "fit": "training",
     "connect": "tracking.connection",
     "load_runs": "tracking.table",

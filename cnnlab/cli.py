@@ -164,8 +164,14 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
 
     chosen = _studies(studies, profile, epochs, seeds)
     store = connect(say)
-    predicted = {record.experiment for record in load_records(store, owner=owner())}
-    for study in chosen if studies else [study for study in chosen if study.name in predicted]:
+    predicted = {record.content.get("study") for record in load_records(store, owner=owner())}
+    asked = chosen if studies else [study for study in chosen if study.name in predicted]
+    if not asked:
+        raise LabError(
+            f"{owner()} has predicted nothing about the lab's studies at this size: use the profile, epochs and seeds "
+            "that you predicted with. The verdicts on a study of your own come from confront(study), in Python."
+        )
+    for study in asked:
         say(f"\n{study.name}\n{_confront(study, store)}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ MEAN, SD = 0.2860, 0.3530  # of the pixels of the 60,000 training images, on a s
 class Split:
     """Images with their labels: x uint8 (N, 1, 28, 28), 0 to 255; y int64 (N,), 0 to 9.
 
-    Whatever can be converted without loss is converted: NumPy arrays, (N, 28, 28), other types of whole numbers.
+    Whatever can be converted without loss is converted: arrays, lists, (N, 28, 28), other types of whole numbers.
 
     Raises:
         LabError: images or labels that can't be used; the sentence says what is wrong and how to mend it.
@@ -63,18 +64,27 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """What a network may be developed on. Its fingerprint is part of what identifies a run.
+    """What a network may be developed on: two splits, or two pairs (x, y) of images and labels.
+
+    Its fingerprint is part of what identifies a run.
 
     Raises:
-        LabError: one of the two is empty, or they share images.
+        LabError: one of the two is empty, its images are black, or they share images.
     """
 
     train: Split
     valid: Split
 
     def __post_init__(self) -> None:
+        for name, split in vars(self).items():
+            if not isinstance(split, Split):
+                if not isinstance(split, tuple) or len(split) != 2:
+                    raise LabError(f"{name} is of the kind {type(split).__name__}: give a Split, or a pair (x, y).")
+                object.__setattr__(self, name, Split(*split))
         if not len(self.train) or not len(self.valid):
             raise LabError("data need at least one training image and one validation image.")
+        if int(self.train.x.max()) <= 1:
+            raise LabError("the pixels lie between 0 and 1, and should lie between 0 and 255: multiply them by 255.")
         train = {image.tobytes() for image in self.train.x.cpu().numpy()}
         if shared := sum(image.tobytes() in train for image in self.valid.x.cpu().numpy()):
             raise LabError(
@@ -87,42 +97,40 @@ class Data:
         return hashlib.sha256((self.train.sha256() + self.valid.sha256()).encode()).hexdigest()
 
 
-def _tensor(values: Any, what: str) -> Tensor:
+def _numbers(values: Any, what: str, mend: str = "") -> Tensor:
+    """Return whole numbers as a tensor, whatever holds them."""
     try:
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise LabError(f"the {what} are {type(values).__name__}: give a tensor or a NumPy array of numbers.") from None
-    return tensor
+        x = values if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        raise LabError(f"the {what} are no array: give a tensor or a NumPy array.") from None
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iufc":
+        x = torch.from_numpy(x.astype(x.dtype.newbyteorder("="), order="C"))
+    if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_floating_point() or x.is_complex():
+        raise LabError(f"the {what} are {x.dtype}, and should be whole numbers{mend}.")
+    return x if x.dtype in (torch.uint8, torch.int64) else x.long()
 
 
-def _images(x: Any) -> Tensor:
+def _images(values: Any) -> Tensor:
     """Return images as uint8 (N, 1, 28, 28)."""
-    x = _tensor(x, "images")
-    if x.is_floating_point():
-        raise LabError(
-            f"the images are {x.dtype} and should be uint8, from 0 to 255: convert them, for example with "
-            "(255 * x).round().to(torch.uint8) if they lie between 0 and 1."
-        )
+    x = _numbers(values, "images", " from 0 to 255: (255 * x).round() makes them of numbers between 0 and 1")
     if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= 255:
         raise LabError(f"the pixels should lie between 0 and 255, and lie between {int(x.min())} and {int(x.max())}.")
     x = x.unsqueeze(1) if x.ndim == 3 else x
     if tuple(x.shape[1:]) != (1, IMAGE_SIZE, IMAGE_SIZE):
         raise LabError(f"the images should have the shape (N, 1, 28, 28), and have {tuple(x.shape)}.")
-    pixels: Tensor = x.byte()
-    return pixels
+    return x.byte()
 
 
-def _labels(y: Any) -> Tensor:
+def _labels(values: Any) -> Tensor:
     """Return labels as int64 (N,)."""
-    y = _tensor(y, "labels")
-    if y.is_floating_point() or y.ndim != 1:
-        raise LabError(f"the labels should be whole numbers of the shape (N,), and are {y.dtype} {tuple(y.shape)}.")
+    y = _numbers(values, "labels")
+    if y.ndim != 1:
+        raise LabError(f"the labels should have the shape (N,), and have {tuple(y.shape)}.")
     if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:
         raise LabError(
             f"the labels should lie between 0 and {NUM_CLASSES - 1}, and lie between {int(y.min())} and {int(y.max())}."
         )
-    labels: Tensor = y.long()
-    return labels
+    return y.long()
 
 
 def load_data(say: Callable[[str], None] = print, folder: Path | None = None) -> Data:

@@ -22,16 +22,17 @@ class Stopped(KeyboardInterrupt):
         return [str(self)]
 
 
+NOTHING_KEPT = "Stopped. Nothing of it is kept."
+
+
 @contextmanager
-def stopping(call: str) -> Iterator[None]:
-    """Say what an interrupt leaves behind, and that `call` goes on from there.
+def stopping(said: str = NOTHING_KEPT) -> Iterator[None]:
+    """Say what an interrupt leaves behind; around a part of what is done, or as the decorator of a function.
 
     Raises:
         Stopped: instead of KeyboardInterrupt.
     """
     try:
         yield
-    except Stopped:
-        raise
     except KeyboardInterrupt:
-        raise Stopped(f"Stopped. What was measured is kept; {call} goes on from here.") from None
+        raise Stopped(said) from None

@@ -3,11 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config
+from cnnlab.config import NUM_CLASSES, Config
 
 # Name -> layer for maps of shape (B, C, H, W). Every one but "none" has a scale and a shift per channel,
 # so that all of them add the same 2 C parameters.
@@ -101,37 +99,3 @@ def build_model(config: Config) -> nn.Sequential:
 def num_parameters(model: nn.Module) -> int:
     """Return the number of values that training changes."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def layer_summary(model: nn.Module) -> pd.DataFrame:
-    """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
-
-    The shapes are those of one image, seen on its way through the network.
-    """
-    rows: list[dict[str, object]] = []
-
-    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            rows.append(
-                {
-                    "layer": name,
-                    "type": type(layer).__name__,
-                    "output": tuple(output.shape[1:]),
-                    "parameters": num_parameters(layer),
-                }
-            )
-
-        return hook
-
-    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(note(name)) for name, layer in leaves]
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=next(model.parameters()).device)
-            model.eval()(image)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return pd.DataFrame(rows).set_index("layer")

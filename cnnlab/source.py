@@ -17,6 +17,7 @@ def source_files(module: str = "training") -> list[Path]:
             found[name] = PACKAGE / f"{name.replace('.', '/')}.py"
             tree = ast.parse(found[name].read_text(encoding="utf-8"))
             imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            imported += [one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names]
             waiting += [other.removeprefix("cnnlab.") for other in imported if other.startswith("cnnlab.")]
     return [found[name] for name in sorted(found)]
 

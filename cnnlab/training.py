@@ -21,10 +21,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
+from cnnlab.checked import checked
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data, Split, normalise
 from cnnlab.device import keep_freed_memory, resolve_device, resolve_precision
-from cnnlab.errors import LabError
+from cnnlab.errors import LabError, stopping
 from cnnlab.facts import facts_as_built
 from cnnlab.models import Build, build_model
 from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
@@ -252,6 +253,8 @@ class History(FactReporter):
         self.epochs.append({"loss/train": train_loss, **metric_dict})
 
 
+@checked
+@stopping()
 def fit(
     config: Config,
     data: Data,

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "cnnlab"
 # A module imports only from its left.
 ORDER = [
     "errors",
+    "checked",
     "names",
     "printable",
     "paths",

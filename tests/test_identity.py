@@ -161,7 +161,7 @@ def test_runs_that_cannot_be_read_are_counted_and_said(
     store.client.log_param(run_id, "alpha_dropout", "0.3")
     caplog.clear()
     assert len(study.results(store)) == 3
-    assert "1 runs in" in caplog.text and "Config has no field 'alpha_dropout'" in caplog.text
+    assert "left out: 1" in caplog.text and "Config has no field 'alpha_dropout'" in caplog.text
 
 
 # Images

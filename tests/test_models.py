@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from cnnlab.config import BASE, BEST, replace
-from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block, layer_summary, num_parameters
+from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block, num_parameters
+from cnnlab.probes import layer_summary
 
 
 def names(model: nn.Module) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cnnlab.config import DATA_SHA256
 from cnnlab.inquiry.prediction import Prediction
-from cnnlab.params import replace
+from cnnlab.params import differences, replace
 from cnnlab.tracking.table import Identity
 
 FALSE_SUPPORT = 2.5  # percent of studies without an effect in which one claim is "supported" all the same, at most
@@ -34,19 +35,12 @@ def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
     at least once, whatever became of them, in whichever study or search. Runs whose images aren't known count."""
     contrast = prediction.contrast
-    wanted = {_look_alike(prediction, identity) for identity in contrast.runs(contrast.new)}
+    wanted = _new_runs(prediction)
     theirs = _earlier(prediction, runs)
     theirs = theirs[theirs["owner"] == prediction.record.owner].drop_duplicates("identity")
-    alike = [_look_alike(prediction, identity) for identity in theirs["identity"]]
+    alike = [contrast.look_alike(identity) for identity in theirs["identity"]]
     known = [Identity(one.config, one.images or contrast.images) in wanted for one in alike]
     return list(theirs.loc[known, "run_id"])
-
-
-def _look_alike(prediction: Prediction, identity: Identity) -> Identity:
-    """Return what a run has in common with those whose result tells its own: its precision changes next to nothing."""
-    if "precision" in prediction.contrast.factors:
-        return identity
-    return Identity(replace(identity.config, precision="auto"), identity.images)
 
 
 def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +51,12 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
 
 def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     """Return what was known before a prediction, though not as results of its own runs, a sentence each."""
-    return [line for line in (_explored(prediction, runs), _seen_by_others(prediction, runs)) if line]
+    lines = (_of_other_images(prediction), _explored(prediction, runs), _tried(prediction, runs))
+    return [line for line in (*lines, _seen_by_others(prediction, runs)) if line]
+
+
+def _of_other_images(prediction: Prediction) -> str:
+    return "" if prediction.contrast.images == DATA_SHA256 else "it is about other images than Fashion-MNIST's own."
 
 
 def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
@@ -76,6 +75,23 @@ def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
     return (
         f"runs of no prediction had varied before it: {', '.join(said)}. The prediction is about {prediction.n} seeds."
     )
+
+
+def _tried(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say how often its factors had been varied before, with all else equal, in runs of other predictions."""
+    contrast = prediction.contrast
+    control, asked = contrast.arms[contrast.control], set(contrast.factors)
+    earlier = _earlier(prediction, runs)
+    predicted = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] != "")]
+    seeds = [
+        identity.config.seed
+        for identity in predicted["identity"].drop_duplicates()
+        if set(differences(control, identity.config)) - ({"seed", "precision"} - asked) == asked
+    ]
+    if not seeds:
+        return ""
+    varied = f"{' and '.join(sorted(asked))} in {len(seeds)} (seeds: {len(set(seeds))})"
+    return f"runs of other predictions had varied before it: {varied}. The prediction is about {prediction.n} seeds."
 
 
 def _seen_by_others(prediction: Prediction, runs: pd.DataFrame) -> str:
@@ -97,8 +113,14 @@ def _arm(identity: Identity) -> Identity:
 
 def asked_at_once(prediction: Prediction, predictions: Iterable[Prediction]) -> list[Prediction]:
     """Return those of its owner's predictions that are about the same runs, itself included."""
-    runs = set(prediction.contrast.runs(prediction.contrast.new))
-    return [one for one in predictions if not runs.isdisjoint(one.contrast.runs(one.contrast.new))]
+    runs = _new_runs(prediction)
+    return [one for one in predictions if not runs.isdisjoint(_new_runs(one))]
+
+
+def _new_runs(prediction: Prediction) -> set[Identity]:
+    """Return the runs that were to be unknown, with all that look alike."""
+    contrast = prediction.contrast
+    return {contrast.look_alike(identity) for identity in contrast.runs(contrast.new)}
 
 
 def by_chance(together: list[Prediction]) -> list[str]:

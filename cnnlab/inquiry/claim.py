@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from cnnlab.errors import LabError
 from cnnlab.inquiry.metrics import Metric, find_metric
 from cnnlab.params import Params, replace
+from cnnlab.printable import printable
 
 Direction = Literal["higher", "lower", "none"]
 # What one says of an interaction: more, or less, than the two effects added up; the better side depends on the metric.
@@ -65,6 +66,9 @@ class Claim(Params):
             )
         if self.sesoi is not None and self.sesoi <= 0:
             raise LabError(f"sesoi={self.sesoi:g} is not possible: the smallest effect of interest is more than 0.")
+        for name, text in self:
+            if isinstance(text, str) and (shown := printable(text, keep="\n\t")) != text:
+                raise LabError(f"{name}={shown!r} has characters that can't be shown: leave them out.")
         asked = {
             "because": "the mechanism you have in mind",
             "if_refuted": "what you learn if it turns out otherwise",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cnnlab.checked import checked
 from cnnlab.config import Config, replace
 from cnnlab.inquiry.metrics import Metric, find_metric
 from cnnlab.inquiry.statistics import detectable, seeds_to_show
@@ -61,6 +62,7 @@ class Power:
         return f"<p>{self.sentence()}</p>"
 
 
+@checked
 def power(study: Study, metric: str = "accuracy/valid", store: Store | None = None) -> Power:
     """Return what a study can show, from this owner's runs with the config of its control, on the same images, in any
     study.

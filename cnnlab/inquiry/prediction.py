@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, get_args
 
+from cnnlab.checked import checked
 from cnnlab.config import DATA_SHA256
 from cnnlab.errors import LabError
 from cnnlab.inquiry.claim import Claim, Direction
@@ -132,6 +133,7 @@ class Prediction:
         return "<blockquote>" + "<br>".join(escape(line) for line in str(self).splitlines()) + "</blockquote>"
 
 
+@checked
 def predict(study: Study, *, store: Store | None = None, **claim: Any) -> Prediction:
     """Record what you expect of a study, before its first run, and return it.
 
@@ -152,8 +154,6 @@ def predict(study: Study, *, store: Store | None = None, **claim: Any) -> Predic
     Raises:
         LabError: something is missing or impossible, in one sentence; or the store can't be written.
     """
-    if not isinstance(study, Study):
-        raise LabError(f"predict: {study!r} is no study: give it one, such as predict(studies['02-dropout'], ...).")
     said = Claim(**claim)
     if len(study.seeds) < 2:
         raise LabError(f"{study.name} has one seed: without repetition there is no verdict; give it at least two.")
@@ -197,15 +197,19 @@ def _record(study: Study, contrast: Contrast, claim: Claim, store: Store) -> Pre
     return Prediction.from_record(written)
 
 
-def load_predictions(store: Store, experiment: str | None = None, owner: str | None = None) -> list[Prediction]:
-    """Return the predictions that stand in a store, oldest first; a warning says how many can't be read.
+def load_predictions(
+    store: Store, experiment: str | None = None, owner: str | None = None, deleted: bool = False
+) -> list[Prediction]:
+    """Return the predictions of a store, oldest first, with `deleted` those too that were deleted in the MLflow UI.
+
+    A warning says how many can't be read.
 
     Raises:
         LabError: the store doesn't answer.
     """
     found, unread = [], []
     for record in load_records(store, experiment, owner):
-        if not record.deleted:
+        if deleted or not record.deleted:
             try:
                 found.append(Prediction.from_record(record))
             except ConfigError as error:

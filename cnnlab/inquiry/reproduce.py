@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from cnnlab.checked import checked
 from cnnlab.config import Config
 from cnnlab.data import Data, load_data
-from cnnlab.errors import LabError
+from cnnlab.errors import LabError, stopping
 from cnnlab.inquiry.fairness import DECISIVE
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.statistics import LEVEL
@@ -96,6 +97,8 @@ class Reproduction:
     __repr__ = __str__
 
 
+@checked
+@stopping()
 def reproduce(run_id: str, store: Store, data: Data | None = None, progress: bool = True) -> Reproduction:
     """Train a finished run again from its params in the store, as it was trained, and compare; nothing is recorded.
 

@@ -3,6 +3,7 @@
 It only reads. It also works on stores that this lab did not make, and says what can't be known there.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from cnnlab.config import DATA_SHA256
+from cnnlab.errors import LabError
 from cnnlab.inquiry.before import asked_at_once, by_chance, seen_before, shipped_seals, what_was_known
 from cnnlab.inquiry.claim import UNUSUAL_SESOI
 from cnnlab.inquiry.evidence import check_evidence, check_subsets, downloaded, in_folder
@@ -29,6 +31,7 @@ from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 
 CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
+SHORTEST_HEAD = 12  # characters that tell one head from all others
 KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 
 
@@ -54,8 +57,18 @@ class Review:
         """Whether every record and every run is what was sealed, agrees with itself, and the chain has no gap."""
         return not self.problems
 
-    def find_head(self, sha256: str) -> str:
-        """Return in a sentence whose head it is or was, "" where nobody's."""
+    def find_head(self, said: str) -> str:
+        """Return in a sentence whose head it is or was, "" where nobody's; its first characters are enough.
+
+        Raises:
+            LabError: it is no head, or too little of one.
+        """
+        sha256 = said.strip().partition(" ")[0]  # without the number of records, which is printed beside it
+        if not re.fullmatch(f"[0-9a-f]{{{SHORTEST_HEAD},64}}", sha256):
+            raise LabError(
+                f"{said!r} is no head: a head has 64 characters, 0 to 9 and a to f; give all of them, or at least the "
+                f"first {SHORTEST_HEAD}."
+            )
         for owner, theirs in self.heads.items():
             for head in theirs:
                 if head.sha256.startswith(sha256):
@@ -267,10 +280,8 @@ def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFram
 
 
 def _note_unusual(found: Review, prediction: Prediction) -> None:
-    """Note other images than Fashion-MNIST's own, and a smallest effect of interest that is large."""
+    """Note a smallest effect of interest that is large."""
     name = name_of(prediction.record)
-    if prediction.contrast.images != DATA_SHA256:
-        found.notes.append(f"{name}: it is about other images than Fashion-MNIST's own.")
     if prediction.sesoi > UNUSUAL_SESOI * prediction.metric.sesoi:
         usual, own = (prediction.metric.say(m, sign=False) for m in (prediction.metric.sesoi, prediction.sesoi))
         why = prediction.claim.sesoi_because or "no reason given"

@@ -17,8 +17,10 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cnnlab.checked import checked
 from cnnlab.config import NUM_CLASSES, Config, replace
 from cnnlab.data import Data, Split, normalise
+from cnnlab.errors import stopping
 from cnnlab.models import Build, build_model
 from cnnlab.training import Seeds, fit
 
@@ -94,6 +96,8 @@ class SanityReport:
         return f"{len(bad)} of {count} checks failed ({', '.join(bad)}): mend that before you train anything."
 
 
+@checked
+@stopping()
 def sanity_checks(config: Config, data: Data, build: Build = build_model) -> SanityReport:
     """Return what the checks find of the network that `build(config)` makes, and of `data`.
 

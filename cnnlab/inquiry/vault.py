@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from cnnlab.checked import checked
 from cnnlab.config import DATA_SHA256, replace
 from cnnlab.data import Batches, Split
-from cnnlab.errors import LabError
+from cnnlab.errors import LabError, stopping
 from cnnlab.inquiry.statistics import LEVEL, Effect, contrast_effect
 from cnnlab.models import build_model
 from cnnlab.studies.contrast import in_words
@@ -78,6 +79,8 @@ class Opening:
         return self.arms.round(2).to_html() + "".join(f"<p>{line}</p>" for line in self.lines())
 
 
+@checked
+@stopping("Stopped. If the test images had been read by then, that is on record.")
 def open_vault(
     arms: Mapping[str, tuple[Study, str]],
     reason: str,

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from cnnlab.checked import checked
 from cnnlab.errors import LabError
 from cnnlab.inquiry.before import asked_at_once, by_chance, seen_before, standing, what_was_known
 from cnnlab.inquiry.fairness import Fairness, check_fairness
@@ -213,6 +214,7 @@ class Verdicts:
         return "<hr>".join(verdict._repr_html_() for verdict in self.verdicts)
 
 
+@checked
 def verdict(study: Study, store: Store | None = None) -> Verdicts:
     """Compute the verdict on every prediction of this owner about `study`, record those that aren't waiting, and
     return them in the order of the predictions.
@@ -238,7 +240,9 @@ def compute_verdicts(study: Study, store: Store, of: str = "") -> list[Verdict]:
     """
     runs = results(study, store, of)
     everything = load_runs(store, deleted=True, kind=None)
-    predictions = standing(load_predictions(store, owner=of or owner()), everything)
+    made = load_predictions(store, owner=of or owner(), deleted=True)
+    predictions = standing([one for one in made if not one.record.deleted], everything)
+    claims = [one for one in made if one in predictions or one.record.deleted]
     about = [
         one for one in predictions if one.study == study.name and not one.contrast.unlike(study.arms, study.images)
     ]
@@ -253,7 +257,7 @@ def compute_verdicts(study: Study, store: Store, of: str = "") -> list[Verdict]:
             study,
             runs,
             seen_before(one, everything),
-            [*what_was_known(one, everything), *by_chance(asked_at_once(one, predictions))],
+            [*what_was_known(one, everything), *by_chance(asked_at_once(one, claims))],
         )
         for one in about
     ]

@@ -8,6 +8,8 @@ from string import ascii_lowercase
 
 from matplotlib.figure import Figure
 
+from cnnlab.checked import checked
+from cnnlab.errors import stopping
 from cnnlab.inquiry.reference import Reference, find_reference
 from cnnlab.inquiry.verdict import Verdict, verdict
 from cnnlab.reporting.effects import plot_effects, plot_interaction
@@ -55,6 +57,8 @@ class Confrontation:
             yield one, [reference.sentence(one.prediction)] if reference else []
 
 
+@checked
+@stopping("Stopped. Verdicts that were recorded by then are kept; confront(study) does the rest.")
 def confront(study: Study, store: Store | None = None, number: str = "") -> Confrontation:
     """Confront the predictions about a study with its runs; record and journal every verdict that isn't waiting.
 

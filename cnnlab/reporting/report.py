@@ -28,8 +28,10 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
         LabError: there are no verdicts yet, or a field "why" in a journal is empty: it is named.
     """
     store = store or connect(say)
-    records = [record for record in load_records(store, owner=owner()) if not record.deleted]
-    judged = [record for record in records if record.verdicts]
+    records = [record for record in load_records(store, owner=owner()) if record.verdicts]
+    judged = [record for record in records if not record.deleted]
+    if deleted := sorted({record.experiment for record in records if record.deleted}):
+        say(f"Not in the report, since it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
     if not judged:
         raise LabError("there is nothing to report yet: predict, run a study, and confront it.")
     words = _words(judged)

@@ -85,10 +85,20 @@ class Contrast:
                 return f"its arm {arm} was changed ({changed})"
         return "" if images == self.images else "its images are others"
 
+    def look_alike(self, identity: Identity) -> Identity:
+        """Return what a run has in common with those whose results tell its own: precision changes next to nothing."""
+        if "precision" in self.factors:
+            return identity
+        return Identity(replace(identity.config, precision="auto"), identity.images)
+
     @property
     def question(self) -> tuple[tuple[Identity, float], ...]:
-        """The arms with their weights, in an order of their own, and the same whichever way one subtracts."""
-        weights = [(Identity.of(self.arms[arm], self.images), weight) for arm, weight in self.weights.items()]
+        """The arms with their weights, in an order of their own, and the same whichever way one subtracts.
+
+        An arm without a weight adds nothing: a trend over three even levels asks what its last and its first arm ask.
+        """
+        alike = {arm: self.look_alike(Identity.of(self.arms[arm], self.images)) for arm in self.weights}
+        weights = [(alike[arm], weight) for arm, weight in self.weights.items() if weight]
         weights.sort(key=lambda pair: str(pair[0]))
         sign = 1 if weights[0][1] > 0 else -1
         return tuple((identity, sign * weight) for identity, weight in weights)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import joblib
 import psutil
@@ -36,6 +36,7 @@ WORKERS_PER_CORE = 4  # more than one train no faster; so many still have the fi
 SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Trains jobs, `slots` of them at a time; use it as a context."""
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from cnnlab.checked import checked
 from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config, replace
 from cnnlab.data import VALID_PER_CLASS, Data, Split
+from cnnlab.errors import stopping
 from cnnlab.models import build_model, num_parameters
 from cnnlab.probes import PROBE_IMAGES
 from cnnlab.studies.engines import Engine, choose_engine, num_workers
@@ -60,6 +62,8 @@ class Plan:
         return f"To train: {missing} runs, about {_duration(self.seconds)} {self.where} (from a short timing here)."
 
 
+@checked
+@stopping()
 def make_plan(study: Study, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
     """Return the plan of a study; it trains a few batches of each kind of arm, to measure their speed."""
     store = store or connect(say=lambda line: None)

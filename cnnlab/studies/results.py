@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from cnnlab.checked import checked
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.environment import owner
@@ -9,6 +10,7 @@ from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import Identity, load_runs
 
 
+@checked
 def results(study: Study, store: Store | None = None, of: str = "") -> pd.DataFrame:
     """Return the finished runs of a study, one row each: `arm, seed`, then the columns of `cnnlab.load_runs`.
 

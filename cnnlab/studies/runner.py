@@ -9,6 +9,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from cnnlab import paths
+from cnnlab.checked import checked
 from cnnlab.errors import LabError, stopping
 from cnnlab.params import ConfigError
 from cnnlab.progress import progress_bar
@@ -35,6 +36,7 @@ PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
 THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
+@checked
 def run_study(
     study: Study,
     store: Store | None = None,
@@ -63,7 +65,7 @@ def run_study(
         Stopped: it was interrupted; what was measured is kept.
     """
     store = store or connect(say)
-    with _alone(study), stopping("study.run()"):
+    with _alone(study), stopping("Stopped. What was measured is kept; study.run() goes on from here."):
         deliver_leftovers(say)
         finished = results(study, store)
         _refuse_other_images(study, store)
@@ -108,8 +110,9 @@ def _refuse_other_images(study: Study, store: Store) -> None:
         LabError: this owner has runs of the study on other images.
     """
     runs = load_runs(store, study.name)
-    images = study.images
-    if any(identity.images != images for identity in runs.loc[runs["owner"] == owner(), "identity"]):
+    theirs = runs[runs["owner"] == owner()]
+    images = {run["identity"].images for _, run in theirs.iterrows() if run["measured"]}
+    if images - {study.images}:
         raise LabError(
             f"{study.name} has runs on other images than these: give the study on these images a name of its own."
         )

@@ -26,6 +26,6 @@ def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
         raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    with stopping("run_search()"):
+    with stopping("Stopped. What was measured is kept; run_search() goes on from here."):
         study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
     return study

@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from itertools import count, islice
 
+from cnnlab.errors import LabError
+from cnnlab.names import check_name
+from cnnlab.studies.study import MOST_SEEDS
 from cnnlab.tracking.environment import SHIPPED, owner
 
 OFFSET = 1000  # between the two arms of an A/A test, whose random numbers differ
@@ -15,8 +18,13 @@ def my_seeds(n: int, first: int = 0, of: str = "") -> tuple[int, ...]:
 
     They follow from the owner's name alone, so they are the same in every study and on every machine, and `my_seeds(3)`
     are the first three of `my_seeds(5)`. The owners whose results ship with the lab have 0, 1, 2, ...
+
+    Raises:
+        LabError: a number or an owner that can't be.
     """
-    name = of or owner()
+    if type(n) is not int or not 1 <= n <= MOST_SEEDS or type(first) is not int or not 0 <= first <= MOST_SEEDS:
+        raise LabError(f"my_seeds({n!r}, first={first!r}) is not possible: a study has 1 to {MOST_SEEDS:,} seeds.")
+    name = check_name("owner", of) if of else owner()
     stream = count() if name in SHIPPED else _stream(name)
     return tuple(islice(stream, first, first + n))
 

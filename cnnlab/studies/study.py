@@ -57,6 +57,7 @@ class Study:
 
     def __post_init__(self) -> None:
         check_name("study", self.name)
+        self._check_kinds()
         object.__setattr__(self, "arms", self._all_arms())
         self._check_seeds()
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -65,6 +66,24 @@ class Study:
             raise LabError(f"control={self.control!r} is no arm of {self.name}: choose from {', '.join(self.arms)}.")
         object.__setattr__(self, "roles", self._all_roles())
         self._check_no_run_is_in_two_arms()
+        self._check_images()
+
+    def _check_kinds(self) -> None:
+        kinds = {"question": str, "base": Config, "vary": Mapping, "arms": Mapping, "control": str, "roles": Mapping}
+        for name, kind in kinds.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise LabError(f"{self.name}: {name} is {value!r}, and should be a {kind.__name__}.")
+
+    def _check_images(self) -> None:
+        if self.data is None:
+            return
+        from cnnlab.data import Data
+
+        if not isinstance(self.data, Data):
+            raise LabError(f"{self.name}: data is of the kind {type(self.data).__name__}, and should be a Data.")
+        most = max(config.train_images for config in self.arms.values())
+        if most > (there := len(self.data.train)):
+            raise LabError(f"{self.name}: train_images={most} is not possible: its data have {there:,} to train on.")
 
     def _check_seeds(self) -> None:
         seeds: Any = self.seeds

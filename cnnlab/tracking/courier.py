@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
@@ -11,6 +12,7 @@ from mlflow.models import Model
 
 from cnnlab.tracking.dead_runs import GONE
 from cnnlab.tracking.journal import Journal, leftovers, spool_folder
+from cnnlab.tracking.seal import ARRIVED, SEAL
 from cnnlab.tracking.store import Store, experiment_id, first_line
 
 RETRY_S = 2.0
@@ -52,7 +54,8 @@ def _metrics(client: MlflowClient, journal: Journal, run_id: str, entry: dict[st
 
 
 def _tags(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:
-    client.log_batch(run_id, tags=[RunTag(k, v) for k, v in entry["tags"].items()])
+    arrived = {ARRIVED: datetime.now(UTC).isoformat(timespec="milliseconds")} if SEAL in entry["tags"] else {}
+    client.log_batch(run_id, tags=[RunTag(k, v) for k, v in (entry["tags"] | arrived).items()])
 
 
 def _files(client: MlflowClient, journal: Journal, run_id: str, entry: dict[str, Any]) -> None:

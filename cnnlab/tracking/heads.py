@@ -1,9 +1,9 @@
 """Heads: one number for all that an owner has on record at a moment, predictions, runs and verdicts.
 
-The seals of an owner's records are chained in the order in which they were made: each head is a SHA-256 over the one
-before and the next seal. Later records add to the chain and leave its beginning as it is. So a head that was handed in
-is found again in an honest store, however much has been added, and in none where something before it was changed,
-removed or put in between.
+The seals of an owner's records are chained in the order in which they came into the store: each head is a SHA-256 over
+the one before and the next seal. Later records add to the chain and leave its beginning as it is. So a head that was
+handed in is found again in an honest store, however much has been added, and in none where something before it was
+changed, removed or put in between. Where one owner's records come from several machines, their clocks have to agree.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cnnlab.tracking.ledger import Record, load_records
+from cnnlab.tracking.seal import ARRIVED
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import RawRun, load_raw
 
@@ -28,7 +29,7 @@ def heads(owner: str, records: list[Record], runs: list[RawRun]) -> list[Head]:
     theirs = [record for record in records if record.owner == owner and record.sha256]
     contents = [content for record in theirs for content in (record.content, *(one.content for one in record.verdicts))]
     sealed = [(_time(content.get("time", "")), content.get("sha256", "")) for content in contents]
-    sealed += [(_ended(run), run.seal) for run in runs if run.owner == owner and run.seal]
+    sealed += [(_arrived(run), run.seal) for run in runs if run.owner == owner and run.seal]
     chain, found = "", list[Head]()
     for number, (time, seal) in enumerate(sorted(sealed), start=1):
         chain = hashlib.sha256(f"{chain}{seal}".encode()).hexdigest()
@@ -42,10 +43,10 @@ def my_head(store: Store, owner: str) -> str:
     return f"{found[-1].sha256} ({found[-1].number} records)" if found else ""
 
 
-def _ended(run: RawRun) -> datetime:
-    """Return when a run was sealed; runs from before that was a fact have MLflow's own end."""
-    ended = run.tags.get("fact.ended", "")
-    return _time(ended) if ended else datetime.fromtimestamp((run.ended or run.started) / 1000, UTC)
+def _arrived(run: RawRun) -> datetime:
+    """Return when the seal of a run came into the store; for runs from before that was noted, when they ended."""
+    arrived = run.tags.get(ARRIVED) or run.tags.get("fact.ended", "")
+    return _time(arrived) if arrived else datetime.fromtimestamp((run.ended or run.started) / 1000, UTC)
 
 
 def _time(text: str) -> datetime:

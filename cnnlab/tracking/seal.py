@@ -9,6 +9,7 @@ from typing import Any
 from mlflow.entities import Run
 
 SEAL = "lab.seal"  # the tag of a run
+ARRIVED = "lab.arrived"  # the tag that says when the seal came into the store, which may be long after the run
 # Tags that say what a run is; others, such as a note, may be written by anybody at any time.
 SEALED_TAGS = ("kind", "owner", "study", "arm", "prediction", "reused_from")
 

@@ -12,6 +12,7 @@ from mlflow.entities import Run, ViewType
 from cnnlab.config import DATA_SHA256, VALID_SHA256, Config
 from cnnlab.errors import LabError
 from cnnlab.params import ConfigError, from_params, replace
+from cnnlab.printable import printable
 from cnnlab.tracking.seal import SEAL, is_sealed_right
 from cnnlab.tracking.store import Store, answering, find_experiment
 
@@ -68,14 +69,14 @@ def load_runs(
 
 @cache  # once is enough
 def _warn(text: str) -> None:
-    log.warning(text)
+    log.warning(printable(text))
 
 
 def warn_unread(what: str, reasons: Sequence[str], where: str) -> None:
     """Warn of records that this version of the lab can't read."""
     _warn(
-        f"{len(reasons)} {what} in {where} can't be read by this version of the lab and are left out, such as "
-        f"{reasons[0]}"
+        f"{what.capitalize()} in {where} that this version of the lab can't read are left out: {len(reasons)}, "
+        f"such as {reasons[0]}"
     )
 
 
