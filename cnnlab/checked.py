@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import UnionType
-from typing import ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cnnlab.errors import LabError
 
@@ -39,4 +39,4 @@ def _classes(hint: object) -> tuple[type, ...]:
         parts = [_classes(part) for part in get_args(hint)]
         return tuple(one for part in parts for one in part) if all(parts) else ()
     found = get_origin(hint) or hint
-    return (found,) if isinstance(found, type) else ()
+    return (found,) if isinstance(found, type) and found is not Any else ()

@@ -1,6 +1,6 @@
 """What is inside a network, and what goes on there: activations, dead channels, gradients, what BatchNorm meets.
 
-Every number that is read is named `<probe>/<layer>`, with the layer's dotted name in the network, such as `block1.norm1`.
+What is read is named `<probe>/<layer>`, with the layer's dotted name in the network, such as `block1.norm1`.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -34,6 +34,7 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+@runtime_checkable
 class Bar(Protocol):
     """What training tells about its progress; tqdm's bars are such."""
 

@@ -6,15 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cnnlab.cli import main
 from cnnlab.reporting.text import links
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.journal import spool_folder
 from tests.helpers import epochs_in, quiet, wait_for
 
+Cnnlab = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,7 +26,24 @@ def cnnlab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout)
 
 
-def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cnnlab:
+    """The command line in this process, which saves the seconds of its imports."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["cnnlab", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    return call
+
+
+def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> None:
     """The README's first command, two studies of it: example predictions, real runs, verdicts; and again, for free."""
     command = ("run", "baseline", "02-dropout", "--examples", "--profile", "tiny")
     done = cnnlab(*command)
@@ -40,17 +60,20 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path) -> None:
     assert [bar.split("%")[0] for bar in bars] == ["tiny-01-baseline 100", "tiny-02-dropout 100"]
     runs = runs_in_store()
     assert len(runs) == 12
-    again = cnnlab(*command)
+    again = here(*command)
     assert again.returncode == 0
     assert "8 of its runs are finished already" in again.stdout
     assert again.stderr == ""
     assert runs_in_store() == runs
     one = links(connect(quiet), ["tiny-01-baseline"])
     assert "tiny-01-baseline\n" in one and "tiny-02-dropout" not in one
+    trained_again = here("review", "--reproduce", "1")
+    assert trained_again.returncode == 0
+    assert "Reproduced: identical to the last bit." in trained_again.stdout
 
 
-def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home: Path) -> None:
-    done = cnnlab("plan", "02-dropout", "--profile", "tiny")
+def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home: Path, here: Cnnlab) -> None:
+    done = here("plan", "02-dropout", "--profile", "tiny")
     assert done.returncode == 0, done.stderr
     assert "To train: 8 runs, about" in done.stdout
     assert "dropout: 0.0 -> 0.5" in done.stdout
@@ -63,22 +86,27 @@ def runs_in_store() -> list[str]:
     return [run.info.run_id for run in store.client.search_runs(ids, "tags.kind = 'run'")]
 
 
-def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path) -> None:
+def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cnnlab) -> None:
     """The same verbs as in the notebook; without a prediction nothing is trained."""
     size = ("--profile", "tiny", "--epochs", "1")
-    refused = cnnlab("run", "baseline", *size)
+    refused = here("run", "baseline", *size)
     assert refused.returncode == 1
     assert "nothing is trained before you have predicted what comes out" in refused.stderr
     options = ("--metric", "accuracy/valid", "--direction", "none", "--confidence", "70", *size)
     words = ("--because", "only the random numbers differ", "--if-refuted", "something else differs too")
-    predicted = cnnlab("predict", "baseline", "--arm", "baseline again", *options, *words)
+    nothing = here("verdict", *size)
+    assert nothing.returncode == 1
+    assert "a student has predicted nothing about the lab's studies at this size" in nothing.stderr
+    predicted = here("predict", "baseline", "--arm", "baseline again", *options, *words)
     assert predicted.returncode == 0, predicted.stderr
     assert "differs by less than 0.30 pp, over 2 seeds" in predicted.stdout
     assert "by a student, sealed" in predicted.stdout
-    assert "4 of 4 runs are missing" in cnnlab("verdict", *size).stdout
-    assert cnnlab("run", "baseline", *size).returncode == 0
-    assert "inconclusive (confirmatory): accuracy/valid" in cnnlab("verdict", *size).stdout
-    reviewed = cnnlab("review")
+    assert "4 of 4 runs are missing" in here("verdict", *size).stdout
+    done = here("run", "baseline", *size)
+    assert done.returncode == 0
+    assert "Head of all that a student has on record, to note or to hand in: " in done.stdout
+    assert "inconclusive (confirmatory): accuracy/valid" in here("verdict", *size).stdout
+    reviewed = here("review")
     assert reviewed.returncode == 0
     assert "1 prediction" in reviewed.stdout
     assert "Reflections that are empty: custom-01-baseline.md (1)" in reviewed.stdout
@@ -149,9 +177,9 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     ],
 )
 def test_a_mistake_gets_one_sentence_and_the_right_exit_code(
-    home: Path, arguments: tuple[str, ...], code: int, hint: str
+    home: Path, here: Cnnlab, arguments: tuple[str, ...], code: int, hint: str
 ) -> None:
-    done = cnnlab(*arguments)
+    done = here(*arguments)
     assert done.returncode == code
     assert hint in done.stderr
     assert "Traceback" not in done.stderr
@@ -164,8 +192,8 @@ def test_help_names_every_command() -> None:
         assert command in done.stdout
 
 
-def test_the_doctor_finds_a_healthy_lab_well(home: Path) -> None:
-    done = cnnlab("doctor")
+def test_the_doctor_finds_a_healthy_lab_well(home: Path, here: Cnnlab) -> None:
+    done = here("doctor")
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     assert all(line.startswith("OK") for line in lines)
@@ -175,22 +203,22 @@ def test_the_doctor_finds_a_healthy_lab_well(home: Path) -> None:
     assert "55,000 train, 5,000 valid" in done.stdout
 
 
-def test_the_doctor_names_what_mends_a_damaged_store(home: Path) -> None:
+def test_the_doctor_names_what_mends_a_damaged_store(home: Path, here: Cnnlab) -> None:
     connect(quiet)
     file = home / "mlflow.db"
     file.write_bytes(b"not a database at all" * 500)
-    done = cnnlab("doctor")
+    done = here("doctor")
     assert done.returncode == 1
     ill = [line for line in done.stdout.splitlines() if line.startswith("MEND")]
     assert any("is damaged" in line and "version control" in line for line in ill)
     assert "Traceback" not in done.stderr
 
 
-def test_the_doctor_sees_runs_that_wait(home: Path) -> None:
+def test_the_doctor_sees_runs_that_wait(home: Path, here: Cnnlab) -> None:
     folder = spool_folder() / json.dumps("left over").strip('"')
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_text('{"event": "create"}\n')
-    done = cnnlab("doctor")
+    done = here("doctor")
     assert done.returncode == 1
     assert "1 runs are on their way" in done.stdout
     shutil.rmtree(folder)

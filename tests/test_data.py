@@ -71,16 +71,19 @@ LABELS = torch.arange(20) % 10
 @pytest.mark.parametrize(
     ("x", "y", "hint"),
     [
-        (images() / 255, LABELS, r"the images are torch.float32 and should be uint8, from 0 to 255: convert them"),
+        (images() / 255, LABELS, "the images are torch.float32, and should be whole numbers from 0 to 255: .255 . x"),
         (images().repeat(1, 3, 1, 1), LABELS, r"should have the shape \(N, 1, 28, 28\), and have \(20, 3, 28, 28\)"),
         (images()[:, :, :14], LABELS, "should have the shape"),
         (images().int() - 300, LABELS, "the pixels should lie between 0 and 255, and lie between -300 and -45"),
         (images(), LABELS[:15], "20 images have 15 labels"),
         (images(), LABELS + 1, "the labels should lie between 0 and 9, and lie between 1 and 10"),
-        (images(), LABELS.float(), "the labels should be whole numbers"),
-        (images(), LABELS.unsqueeze(1), "the labels should be whole numbers"),
-        (images(), ["T-shirt"] * 20, "give a tensor or a NumPy array of numbers"),
-        (None, LABELS, "the images are NoneType"),
+        (images(), LABELS.float(), "the labels are torch.float32, and should be whole numbers"),
+        (images(), LABELS.unsqueeze(1), "the labels should have the shape"),
+        (images(), ["T-shirt"] * 20, "the labels are <U7, and should be whole numbers"),
+        (None, LABELS, "the images are object, and should be whole numbers"),
+        ([[1, 2], [3]], LABELS, "the images are no array"),
+        (images() > 99, LABELS, "the images are torch.bool, and should be whole numbers"),
+        (images().numpy() + 0j, LABELS, "the images are torch.complex"),
     ],
 )
 def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: Any, y: Any, hint: str) -> None:
@@ -96,6 +99,9 @@ def test_what_can_be_converted_without_loss_is_converted() -> None:
         (images().squeeze(1), LABELS.to(torch.int32)),
         (images().int(), LABELS.to(torch.uint8)),
         (images().tolist(), LABELS.tolist()),
+        (images().numpy().astype("uint16"), LABELS.numpy().astype(">i4")),
+        (images().to(torch.uint16), LABELS.numpy().astype("uint32")),
+        (images().flip(3).numpy()[..., ::-1], LABELS.numpy()[::-1][::-1]),
     ):
         split = Split(x, y)
         assert split.sha256() == plain.sha256()
@@ -107,6 +113,12 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
     both = Split(torch.cat([train.x, valid.x[:3]]), torch.cat([train.y, valid.y[:3]]))
     with pytest.raises(LabError, match="3 of the 20 validation images are training images too"):
         Data(both, valid)
+    assert Data((train.x, train.y), (valid.x, valid.y)).sha256() == Data(train, valid).sha256()
+    for wrong in (None, "fashion", (train.x, train.y, 0)):
+        with pytest.raises(LabError, match=r"valid is of the kind \w+: give a Split, or a pair"):
+            Data(train, wrong)
+    with pytest.raises(LabError, match="the pixels lie between 0 and 1, and should lie between 0 and 255"):
+        Data(Split(train.x // 128, train.y), valid)  # a network would stay at chance on them
     with pytest.raises(LabError, match="at least one training image and one validation image"):
         Data(train, Split(images(0), LABELS[:0]))
 

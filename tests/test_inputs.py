@@ -1,6 +1,7 @@
 """Bad input gets one sentence: what is wrong, what is allowed, what to do; before anything is trained."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,24 @@ from nbclient import NotebookClient
 from cnnlab.cli import cli
 from cnnlab.config import Config
 from cnnlab.errors import LabError
+from cnnlab.inquiry.power import power
 from cnnlab.inquiry.prediction import predict
+from cnnlab.inquiry.vault import open_vault
 from cnnlab.inquiry.verdict import verdict
 from cnnlab.names import check_name
 from cnnlab.params import replace
+from cnnlab.reporting.confront import confront
 from cnnlab.studies.lab import lab_studies
 from cnnlab.studies.profiles import PROFILES, find_profile
 from cnnlab.studies.seeds import OFFSET, my_seeds
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
+from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.environment import owner
+from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.table import load_raw
-from tests.helpers import predicted, quiet, small_study
+from cnnlab.training import fit
+from tests.helpers import SMALL_DATA, predicted, quiet, small_study
 
 CLAIM = {
     "arm": "dropout=0.5",
@@ -46,7 +53,8 @@ def study(small: Config) -> Study:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "..", ".", "%2e%2e", "a\0b", "a/b", "a\\b", "a:b", "", " a", "a.", "x" * 65, 5]
+    "name",
+    ["../x", "..", ".", "%2e%2e", "a\0b", "a/b", "a\\b", "a:b", "", " a", "a.", "x" * 65, 5, "-rf", "CON", "nul.txt"],
 )
 def test_a_name_that_leads_elsewhere_is_refused_when_it_is_given(small: Config, name: Any) -> None:
     with pytest.raises(LabError, match="can't be the name of a study: use letters, digits") as refused:
@@ -111,8 +119,40 @@ def test_what_is_missing_is_named_with_what_it_should_be(home: Path, study: Stud
     for name in ("metric", "direction", "confidence", "because", "if_refuted"):
         with pytest.raises(LabError, match=f"{name} is missing: it should be"):
             predict(study, **{field: value for field, value in CLAIM.items() if field != name})
-    with pytest.raises(LabError, match="'dropout' is no study"):
-        predict("dropout", **CLAIM)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda study: predict("dropout", **CLAIM), "predict: study is 'dropout', and should be a Study"),
+        (lambda study: predict(study, store="x", **CLAIM), "predict: store is 'x', and should be a Store"),
+        (lambda study: verdict("dropout"), "verdict: study is 'dropout', and should be a Study"),
+        (lambda study: confront("x"), "confront: study is 'x', and should be a Study"),
+        (lambda study: power(5), "power: study is 5, and should be a Study"),
+        (lambda study: study.run(engine=5), "run_study: engine is 5, and should be a str or Engine"),
+        (lambda study: fit(study, SMALL_DATA), "fit: config is .*, and should be a Config"),
+        (lambda study: open_vault([study], "a reason is here"), "open_vault: arms is .*, and should be a Mapping"),
+        (lambda study: dataclasses.replace(study, base=5), "base is 5, and should be a Config"),
+        (lambda study: dataclasses.replace(study, question=5), "question is 5, and should be a str"),
+        (lambda study: dataclasses.replace(study, vary=[1]), r"vary is \[1\], and should be a Mapping"),
+        (lambda study: dataclasses.replace(study, roles=["x"]), "roles is .*, and should be a Mapping"),
+        (lambda study: dataclasses.replace(study, data="fashion"), "data is of the kind str, and should be a Data"),
+        (lambda study: my_seeds(-1), r"my_seeds\(-1, first=0\) is not possible: a study has 1 to 1,000 seeds"),
+        (lambda study: my_seeds(99_999_999), "a study has 1 to 1,000 seeds"),
+        (lambda study: my_seeds("5"), "a study has 1 to 1,000 seeds"),
+        (lambda study: my_seeds(3, of=5), "5 can't be the name of an owner"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_in_one_sentence(
+    home: Path, study: Study, call: Callable[[Study], object], said: str
+) -> None:
+    with pytest.raises(LabError, match=said):
+        call(study)
+
+
+def test_more_images_than_there_are_are_refused_before_anything_is_predicted(study: Study) -> None:
+    with pytest.raises(LabError, match="train_images=5000 is not possible: its data have 640 to train on"):
+        dataclasses.replace(study, base=replace(study.base, train_images=5000), arms={})
 
 
 def test_two_words_are_no_reason_and_three_are(home: Path, study: Study) -> None:
@@ -203,6 +243,8 @@ def test_a_renamed_experiment_is_recognised(home: Path, study: Study) -> None:
     ):
         with pytest.raises(LabError, match=said):
             call()
+    ran = CliRunner().invoke(cli, ["verdict", "--profile", "tiny"])
+    assert ran.exit_code == 1 and "was renamed to 'my dropout'" in str(ran.exception)
     store.client.rename_experiment(store.client.get_experiment_by_name("my dropout").experiment_id, study.name)
     assert verdict(study, store)[0].label == "confirmatory"
 
@@ -213,6 +255,15 @@ def test_a_renamed_experiment_without_runs_is_recognised_too(home: Path, study: 
     store.client.rename_experiment(store.experiment_id(study.name), "my dropout")
     with pytest.raises(LabError, match="was renamed to 'my dropout'"):
         study.run(store, quiet, progress=False)
+
+
+def test_a_run_that_ended_before_its_facts_locks_nothing(home: Path, study: Study) -> None:
+    store = connect(quiet)
+    predicted(study)
+    carrier = Courier(store, quiet)
+    RunLogger(carrier, study.name, study.base, "interrupted at once", {"owner": "a student"}).end("KILLED")
+    carrier.close()
+    assert len(study.run(store, quiet, "process", progress=False)) == 4
 
 
 # Interrupts
@@ -252,7 +303,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_said(
         database.execute("UPDATE params SET value = 'sideways' WHERE key = 'direction'")
     with pytest.raises(LabError, match="nothing that was predicted about tiny-02-dropout stands"):
         verdict(study)
-    assert "1 predictions in" in caplog.text and "its direction is 'sideways'" in caplog.text
+    assert "left out: 1" in caplog.text and "its direction is 'sideways'" in caplog.text
 
 
 def test_numbers_of_numpy_are_numbers(home: Path, study: Study) -> None:

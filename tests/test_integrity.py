@@ -1,6 +1,7 @@
 """Can a false "supported (confirmatory)" get past the verdict and the review? Each test tries one way to get it."""
 
 import dataclasses
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -23,6 +24,7 @@ from cnnlab.inquiry.review import Review, review
 from cnnlab.inquiry.verdict import Verdict, verdict
 from cnnlab.params import replace
 from cnnlab.reporting.confront import confront
+from cnnlab.reporting.report import report
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
@@ -122,6 +124,19 @@ def test_2_what_was_explored_with_other_seeds_is_said(home: Path) -> None:
     assert said(home, note)
 
 
+def test_2_what_another_prediction_had_tried_is_said(home: Path) -> None:
+    """A value beside the one that counts is a look at it, though it was predicted."""
+    dummy = study_of("dummy", dropout=(0.0, 0.501))
+    predicted(dummy, arm="dropout=0.501")
+    run(dummy)
+    study = study_of("dropout", seeds=(0, 1))
+    predicted(study)
+    run(study)
+    note = "runs of other predictions had varied before it: dropout in 2 (seeds: 2). The prediction is about 2 seeds."
+    assert note in judged(study).notes
+    assert said(home, note)
+
+
 def test_3_a_look_as_an_owner_of_what_ships_is_said(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "example")
     predicted(study)
@@ -159,6 +174,26 @@ def test_4_nor_does_another_name_of_the_study_hold_two_bets(home: Path, study: S
     with pytest.raises(LabError, match="the same was predicted anew later, maybe in another study"):
         verdict(study, connect(quiet))
     assert len(verdict(other, connect(quiet))) == 1
+
+
+def test_4_a_trend_over_three_even_levels_and_its_ends_are_one_question(home: Path) -> None:
+    study = study_of("dropout", dropout=(0.0, 0.25, 0.5))
+    predicted(study, direction="lower", confidence=99)
+    second = predicted(study, arm="", trend="dropout", direction="higher", confidence=99)
+    run(study)
+    (found,) = verdict(study, connect(quiet))
+    assert found.prediction.record.sha256 == second.record.sha256
+
+
+def test_4_two_precisions_are_no_two_questions(home: Path) -> None:
+    first, second = (study_of(f"in {p}", replace(SMALL, precision=p)) for p in ("auto", "float32"))
+    predicted(first, direction="lower", confidence=99)
+    predicted(second, direction="higher", confidence=99)
+    run(first)
+    run(second)
+    with pytest.raises(LabError, match="the same was predicted anew later"):
+        verdict(first, connect(quiet))
+    assert judged(second).label == "confirmatory"
 
 
 # Results that were changed
@@ -253,6 +288,41 @@ def test_9_a_head_that_was_handed_in_fits_no_store_in_which_something_was_change
     result = CliRunner().invoke(cli, ["review", str(home), "--head", early.sha256])
     assert result.exit_code == 1
     assert "something before it was changed, or is missing" in result.output
+
+
+def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: Study) -> None:
+    predicted(study)
+    carrier = Courier(connect(quiet), quiet)
+    with RunLogger(carrier, study.name, SMALL, "late", {"owner": "a student"}) as log:
+        log.result(fit(SMALL, SMALL_DATA, [log], progress=False), SMALL_DATA)
+    ended = load_raw(connect(quiet))[-1].tags["fact.ended"]
+    carrier.close()
+    early = reviewed(home).heads["a student"][-1]
+
+    late = RunLogger(carrier := Courier(connect(quiet), quiet), study.name, SMALL, "later", {"owner": "a student"})
+    late.start({"ended": ended})  # it ended when the first one did, and came hours later
+    late.end("FINISHED")
+    carrier.close()
+    assert "1 have come since" in reviewed(home).find_head(early.sha256)
+
+
+@pytest.mark.parametrize("text", ["a", "", "12", "x" * 64, "A" * 64, "no head"])
+def test_9_what_is_no_head_is_refused(text: str) -> None:
+    with pytest.raises(LabError, match="is no head: a head has 64 characters"):
+        Review().find_head(text)
+
+
+def test_9_the_head_is_printed_where_it_may_be_handed_in(home: Path, study: Study) -> None:
+    predicted(study)
+    run(study)
+    confront(study)
+    head = reviewed(home).heads["a student"][-1].sha256
+    journal = home / "experiment_log" / f"{study.name}.md"
+    journal.write_text(
+        re.sub(r"(<!-- why .*-->\n)\n", r"\1It was so.\n", journal.read_text(encoding="utf-8")), encoding="utf-8"
+    )
+    assert head in report(connect(quiet), quiet).with_suffix(".md").read_text(encoding="utf-8")
+    assert head in CliRunner().invoke(cli, ["review", str(home)]).output
 
 
 def test_10_a_clock_that_was_set_back_makes_no_prediction(
@@ -416,10 +486,13 @@ def test_18_no_reading_without_a_reason_or_a_record(home: Path) -> None:
 
 
 def test_a_store_cannot_move_or_clear_what_a_terminal_shows(home: Path, study: Study) -> None:
-    predicted(study, because="\x1b[2J\x1b[H all is well \u202e here")
+    for text in ("\x1b[2J\x1b[H all is well here", "all is \u202e well here", "all is \0 well here"):
+        with pytest.raises(LabError, match="has characters that can't be shown: leave them out"):
+            predicted(study, because=text)
+    predicted(study, because="all is well here:\n\tas it was")
     client = connect(quiet).client
     bad = client.create_experiment("odd\x1b[2K\nIntact: 17 predictions", artifact_location="mlflow-artifacts:/odd")
-    client.create_run(bad, tags={"kind": "run", "owner": "evil\x1b[1A\u202e\r"})
+    client.create_run(bad, tags={"kind": "run", "owner": "evil\x1b[1A\u202e\r"}, run_name="\x1b[2J\u202eevil")
     result = CliRunner().invoke(cli, ["review", str(home)])
     assert not {char for char in result.output if ord(char) < 32 and char != "\n"}
     assert "\u202e" not in result.output
