@@ -74,7 +74,14 @@ def small() -> Config:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: two processes share them, and neither shall wait for the other at the end."""
-    longest = ["test_notebook.py", "test_engines.py", "test_ray.py", "test_cli.py", "test_tracking.py"]
+    """Begin with the longest files: the processes share them, and none shall wait for the other at the end."""
+    longest = [
+        "test_notebook.py",
+        "test_engines.py",
+        "test_ray.py",
+        "test_cli.py",
+        "test_tracking.py",
+        "test_search.py",
+    ]
     places = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: places.get(item.path.name, len(longest)))

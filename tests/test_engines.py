@@ -96,11 +96,11 @@ def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, smal
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
 
-def test_eight_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
+def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
     """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
     store = connect(quiet)
     base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(4)
-    with LocalWorkers(store, 8, small_data) as engine:
+    with LocalWorkers(store, 4, small_data) as engine:
         assert store.kind == "embedded"
         check_study(small_study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         try:

@@ -25,6 +25,7 @@ from cnnlab.inquiry.verdict import Verdict, verdict
 from cnnlab.params import replace
 from cnnlab.reporting.confront import confront
 from cnnlab.reporting.report import report
+from cnnlab.source import is_released, source_files, source_sha256
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
@@ -430,6 +431,13 @@ def test_14_code_that_differs_between_arms_withholds_the_verdict(
     found = judged(study)
     assert found.outcome == "withheld"
     assert "source_sha256 differs in 2 of 2 seeds" in str(found)
+
+
+def test_14_the_fingerprint_is_that_of_all_code_that_trains() -> None:
+    """`released.txt` is written by `uv run .ci/released.py --write`."""
+    files = {file.name for file in source_files()}
+    assert {"training.py", "config.py", "data.py", "models.py", "params.py", "probes.py", "device.py"} <= files
+    assert is_released(source_sha256())
 
 
 def test_14_code_that_is_not_the_release_is_noted(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

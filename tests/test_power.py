@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cnnlab.config import BASE, replace
-from cnnlab.data import Data
+from cnnlab.data import Data, Split
 from cnnlab.errors import LabError
 from cnnlab.inquiry.metrics import find_metric
 from cnnlab.inquiry.power import Power, power
@@ -16,7 +16,7 @@ from cnnlab.inquiry.statistics import t_interval
 from cnnlab.studies.runner import run_study
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import SMALL_DATA, free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 A_A = small_study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
@@ -83,6 +83,11 @@ def test_runs_of_another_owner_are_not_ones_own(
 ) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     assert power(DROPOUT, store=store).n == 0
+
+
+def test_runs_on_other_images_are_no_guess_either(store: Store, runs: pd.DataFrame) -> None:
+    mirrored = Data(Split(SMALL_DATA.train.x.flip(3), SMALL_DATA.train.y), SMALL_DATA.valid)
+    assert power(dataclasses.replace(A_A, data=mirrored), store=store).n == 0
 
 
 def test_a_metric_that_no_run_has_is_unknown(store: Store, runs: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ from cnnlab.studies.profiles import PROFILES
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.registry import ADDRESS
 from cnnlab.tracking.store import Store
-from tests.helpers import free_port, predicted, quiet, small_study
+from tests.helpers import SMALL_DATA, free_port, predicted, quiet, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
 FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
@@ -82,12 +82,13 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
 
 
 def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
-    """Neither a study of the student's own, nor one whose arms have the names of others."""
+    """Neither a study of the student's own, nor one whose arms have the names of others, nor one on other images."""
     for study in (
         small_study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
         small_study(
             "my-02-dropout", "?", small, (0, 1), arms={"dropout=0.0": small, "dropout=0.5": replace(small, lr=0.02)}
         ),
+        dataclasses.replace(lab_studies(SMALL)["tiny-02-dropout"], data=SMALL_DATA),
     ):
         predicted(study)
         study.run(shipped, quiet, progress=False)

@@ -23,7 +23,7 @@ from cnnlab.tracking.run_logger import load_weights
 from cnnlab.tracking.store import Store
 from cnnlab.tracking.table import load_runs
 from cnnlab.tracking.test_set import num_readings, read_test_set
-from tests.helpers import free_port, quiet
+from tests.helpers import SMALL_DATA, free_port, quiet
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
 NORM = Study("norm", "?", TINY, (0, 1), {"norm": ("none", "batch")})
@@ -60,6 +60,7 @@ def openings(store: Store) -> tuple[Opening, Opening]:
         ({"x": (NORM, "norm=layer")}, "why not", "norm has no arm 'norm=layer': choose from norm=none, norm=batch"),
         ({"x": (dataclasses.replace(NORM, seeds=(0,)), "norm=none")}, "why not", "1 finished runs.*at least two seeds"),
         ({"x": (dataclasses.replace(NORM, seeds=(7, 8)), "norm=none")}, "why not", "0 finished runs"),
+        ({"x": (dataclasses.replace(NORM, data=SMALL_DATA), "norm=none")}, "why not", "norm is about other images"),
     ],
 )
 def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, reason: str, hint: str) -> None:
