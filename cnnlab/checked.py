@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,12 +25,17 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
             classes = _classes(hints.get(name))
             if classes and not isinstance(value, classes):
-                wanted = " or ".join(one.__name__ for one in classes if one is not type(None))
+                wanted = " or ".join(called(one) for one in classes if one is not type(None))
                 shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
                 raise LabError(f"{function.__name__}: {name} is {shown}, and should be a {wanted}.")
         return function(*args, **kwargs)
 
     return call
+
+
+def called(kind: type) -> str:
+    """Return what a student calls a class."""
+    return "dict" if kind is Mapping else kind.__name__
 
 
 def _classes(hint: object) -> tuple[type, ...]:

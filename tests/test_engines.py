@@ -14,12 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from mlflow.entities import Run
 
 from cnnlab import server
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
 from cnnlab.errors import LabError
+from cnnlab.models import ACTIVATIONS
 from cnnlab.studies.engines import LocalWorkers, choose_engine, num_workers
 from cnnlab.studies.study import Study
 from cnnlab.tracking.connection import connect
@@ -87,12 +89,21 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
     assert not list(spool_folder().glob("*/journal.jsonl"))
 
 
-def test_a_run_that_fails_costs_the_others_nothing_and_is_named(home: Path, small: Config, small_data: Data) -> None:
-    arms = {"fits": small, "too many": replace(small, train_images=700)}
-    study = small_study("tiny-fails", "?", small, (0, 1), arms=arms, roles={"train_images": "scientific"})
-    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(too many, seed 1 of 2: .*train_images=700"):
+class Breaks(torch.nn.Module):
+    """A layer of a student's own, with a mistake."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("shapes don't match")
+
+
+def test_a_run_that_fails_costs_the_others_nothing_and_is_named(
+    home: Path, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "silu", Breaks)
+    study = small_study("tiny-fails", "?", small, (0, 1), {"activation": ("relu", "silu")})
+    with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(activation=silu, seed 1 of 2: .*shapes"):
         predicted(study).run(say=quiet, progress=False)
-    assert list(study.results()["arm"]) == ["fits", "fits"]
+    assert list(study.results()["arm"]) == ["activation=relu"] * 2
     assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
 

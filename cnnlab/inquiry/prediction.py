@@ -164,7 +164,8 @@ def predict(study: Study, *, store: Store | None = None, **claim: Any) -> Predic
 def _signature() -> inspect.Signature:
     """Return the arguments of `predict` with the fields of a claim among them, for help and completion."""
     study, store, _ = inspect.signature(predict).parameters.values()
-    return inspect.Signature([study, *inspect.signature(Claim).parameters.values(), store])
+    said = [field.replace(annotation=field.empty) for field in inspect.signature(Claim).parameters.values()]
+    return inspect.Signature([study, *said, store])
 
 
 predict.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from cnnlab.checked import called
 from cnnlab.config import DATA_SHA256, Config
 from cnnlab.errors import LabError
 from cnnlab.names import check_name
@@ -72,7 +73,7 @@ class Study:
         kinds = {"question": str, "base": Config, "vary": Mapping, "arms": Mapping, "control": str, "roles": Mapping}
         for name, kind in kinds.items():
             if not isinstance(value := getattr(self, name), kind):
-                raise LabError(f"{self.name}: {name} is {value!r}, and should be a {kind.__name__}.")
+                raise LabError(f"{self.name}: {name} is {value!r}, and should be a {called(kind)}.")
 
     def _check_images(self) -> None:
         if self.data is None:
