@@ -69,7 +69,7 @@ class Data:
     Its fingerprint is part of what identifies a run.
 
     Raises:
-        LabError: one of the two is empty, its images are black, or they share images.
+        LabError: one of the two is empty, no pixel is above 1, or they share images.
     """
 
     train: Split
@@ -97,7 +97,7 @@ class Data:
         return hashlib.sha256((self.train.sha256() + self.valid.sha256()).encode()).hexdigest()
 
 
-def _numbers(values: Any, what: str, mend: str = "") -> Tensor:
+def _whole_numbers(values: Any, what: str, mend: str = "") -> Tensor:
     """Return whole numbers as a tensor, whatever holds them."""
     try:
         x = values if isinstance(values, Tensor) else np.asarray(values)
@@ -112,7 +112,7 @@ def _numbers(values: Any, what: str, mend: str = "") -> Tensor:
 
 def _images(values: Any) -> Tensor:
     """Return images as uint8 (N, 1, 28, 28)."""
-    x = _numbers(values, "images", " from 0 to 255: (255 * x).round() makes them of numbers between 0 and 1")
+    x = _whole_numbers(values, "images", " from 0 to 255, such as torch.as_tensor(255 * x).round().byte()")
     if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= 255:
         raise LabError(f"the pixels should lie between 0 and 255, and lie between {int(x.min())} and {int(x.max())}.")
     x = x.unsqueeze(1) if x.ndim == 3 else x
@@ -123,7 +123,7 @@ def _images(values: Any) -> Tensor:
 
 def _labels(values: Any) -> Tensor:
     """Return labels as int64 (N,)."""
-    y = _numbers(values, "labels")
+    y = _whole_numbers(values, "labels")
     if y.ndim != 1:
         raise LabError(f"the labels should have the shape (N,), and have {tuple(y.shape)}.")
     if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:

@@ -22,11 +22,8 @@ class Stopped(KeyboardInterrupt):
         return [str(self)]
 
 
-NOTHING_KEPT = "Stopped. Nothing of it is kept."
-
-
 @contextmanager
-def stopping(said: str = NOTHING_KEPT) -> Iterator[None]:
+def stopping(said: str = "Stopped.") -> Iterator[None]:
     """Say what an interrupt leaves behind; around a part of what is done, or as the decorator of a function.
 
     Raises:

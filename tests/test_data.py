@@ -71,7 +71,7 @@ LABELS = torch.arange(20) % 10
 @pytest.mark.parametrize(
     ("x", "y", "hint"),
     [
-        (images() / 255, LABELS, "the images are torch.float32, and should be whole numbers from 0 to 255: .255 . x"),
+        (images() / 255, LABELS, "the images are torch.float32, and should be whole numbers from 0 to 255, such as"),
         (images().repeat(1, 3, 1, 1), LABELS, r"should have the shape \(N, 1, 28, 28\), and have \(20, 3, 28, 28\)"),
         (images()[:, :, :14], LABELS, "should have the shape"),
         (images().int() - 300, LABELS, "the pixels should lie between 0 and 255, and lie between -300 and -45"),
@@ -90,6 +90,14 @@ def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: A
     with pytest.raises(LabError, match=hint) as refused:
         Split(x, y)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("x", [images() / 255, (images() / 255).numpy(), images() > 127, (images() > 127).numpy()])
+def test_what_is_said_about_images_that_are_refused_mends_them(x: Any) -> None:
+    with pytest.raises(LabError) as refused:
+        Split(x, LABELS)
+    mended = eval(str(refused.value).partition("such as ")[2].rstrip("."), {"torch": torch, "x": x})
+    assert int(Split(mended, LABELS).x.max()) == 255
 
 
 def test_what_can_be_converted_without_loss_is_converted() -> None:

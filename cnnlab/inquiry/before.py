@@ -50,7 +50,8 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
-    """Return what was known before a prediction, though not as results of its own runs, a sentence each."""
+    """Return what a reader should know beside a verdict, a sentence each: whether the images are others, and what was
+    known before the prediction, though not as results of its own runs."""
     lines = (_of_other_images(prediction), _explored(prediction, runs), _tried(prediction, runs))
     return [line for line in (*lines, _seen_by_others(prediction, runs)) if line]
 

@@ -31,7 +31,7 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     records = [record for record in load_records(store, owner=owner()) if record.verdicts]
     judged = [record for record in records if not record.deleted]
     if deleted := sorted({record.experiment for record in records if record.deleted}):
-        say(f"Not in the report, since it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
+        say(f"Left out, because it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
     if not judged:
         raise LabError("there is nothing to report yet: predict, run a study, and confront it.")
     words = _words(judged)
