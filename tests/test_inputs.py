@@ -138,8 +138,8 @@ def test_what_is_missing_is_named_with_what_it_should_be(home: Path, study: Stud
         (lambda study: dataclasses.replace(study, roles=["x"]), "roles is .*, and should be a dict"),
         (lambda study: dataclasses.replace(study, data="fashion"), "data is of the kind str, and should be a Data"),
         (lambda study: my_seeds(-1), r"my_seeds\(-1, first=0\) is not possible: give 1 to 1,000 seeds"),
-        (lambda study: my_seeds(99_999_999), "give 1 to 1,000 seeds, from place 0 on"),
-        (lambda study: my_seeds("5"), "give 1 to 1,000 seeds, from place 0 on"),
+        (lambda study: my_seeds(99_999_999), "give 1 to 1,000 seeds, from 0 on"),
+        (lambda study: my_seeds("5"), "give 1 to 1,000 seeds, from 0 on"),
         (lambda study: my_seeds(3, of=5), "5 can't be the name of an owner"),
     ],
 )

@@ -23,9 +23,7 @@ def my_seeds(n: int, first: int = 0, of: str = "") -> tuple[int, ...]:
         LabError: a number or an owner that can't be.
     """
     if type(n) is not int or not 1 <= n <= MOST_SEEDS or type(first) is not int or not 0 <= first <= MOST_SEEDS:
-        raise LabError(
-            f"my_seeds({n!r}, first={first!r}) is not possible: give 1 to {MOST_SEEDS:,} seeds, from place 0 on."
-        )
+        raise LabError(f"my_seeds({n!r}, first={first!r}) is not possible: give 1 to {MOST_SEEDS:,} seeds, from 0 on.")
     name = check_name("owner", of) if of else owner()
     stream = count() if name in SHIPPED else _stream(name)
     return tuple(islice(stream, first, first + n))
