@@ -34,7 +34,7 @@ from cnnlab import Study, build_model, confront, connect, find_profile, fit, loa
 from cnnlab.config import BASE, Config
 from cnnlab.data import Data
 from cnnlab.errors import LabError
-from cnnlab.models import num_parameters
+from cnnlab.facts import num_parameters
 from cnnlab.params import from_params, to_params
 from cnnlab.paths import state_folder
 from cnnlab.reporting.figures import mean_interval

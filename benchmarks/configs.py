@@ -19,7 +19,8 @@ from benchmarks.measure import ROOT
 from benchmarks.project import use_project
 from benchmarks.table import Table, machine
 from cnnlab.config import BASE, BEST, Config
-from cnnlab.models import build_model, num_parameters
+from cnnlab.facts import num_parameters
+from cnnlab.models import build_model
 from cnnlab.params import differences, replace
 from cnnlab.studies.engines import LocalWorkers, num_workers
 from cnnlab.studies.runner import run_study

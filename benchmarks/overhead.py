@@ -15,13 +15,15 @@ from benchmarks.peers import WARM_UP
 from benchmarks.project import quiet, temporary_project
 from benchmarks.table import Report, Table, spread
 from cnnlab.config import BASE, Config, replace
-from cnnlab.data import Batches, Data, load_data
+from cnnlab.data import Batches, Data
 from cnnlab.device import resolve_precision
+from cnnlab.fashion_mnist import load_data
 from cnnlab.figures import run_figures
+from cnnlab.progress import Watcher
 from cnnlab.tracking.connection import connect
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.run_logger import RunLogger, save_for_mlflow
-from cnnlab.training import FactReporter, Result, fit
+from cnnlab.training import Result, fit
 
 GOAL = 0.05
 
@@ -99,7 +101,9 @@ def bare(seed: int, images: int, epochs: int) -> Measured:
     torch.set_num_threads(1)
     data, config = load_data(quiet), _config(seed, images, epochs)
     fit(_short(config), data, device="cpu", progress=False)  # settles caches and allocator as in a run
-    batches = list(Batches(data.train.take(torch.arange(images)), config.batch_size, torch.Generator()))
+    batches = list(
+        Batches(data.train.take(torch.arange(images)), config.batch_size, data.normaliser(), torch.Generator())
+    )
     step = bare_step(config, num_steps=epochs * len(batches))
     started = time.perf_counter()
     for _ in range(epochs):
@@ -143,17 +147,17 @@ def log_run(courier: Courier, config: Config, data: Data) -> tuple[Measured, Res
     }, result
 
 
-class TimedReporter(FactReporter):
+class TimedReporter(Watcher):
     """Passes everything on to the logger of a run and measures the seconds that this takes."""
 
     def __init__(self, log: RunLogger) -> None:
         self.seconds = 0.0
         self._log = log
 
-    def start(self, facts: dict[str, str]) -> None:
+    def start(self, config: Config, facts: dict[str, str]) -> None:
         """Pass the facts on."""
         started = time.perf_counter()
-        self._log.start(facts)
+        self._log.start(config, facts)
         self.seconds += time.perf_counter() - started
 
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
@@ -166,7 +170,9 @@ class TimedReporter(FactReporter):
 def _parts(result: Result, data: Data, folder: Path) -> Measured:
     """Return the seconds of the parts that can be timed alone."""
     config = result.config
-    batches = Batches(data.train.take(torch.arange(config.train_images)), config.batch_size, torch.Generator())
+    batches = Batches(
+        data.train.take(torch.arange(config.train_images)), config.batch_size, data.normaliser(), torch.Generator()
+    )
     times = [time.perf_counter()]
     for _ in range(config.epochs):
         for _batch in batches:
@@ -176,7 +182,7 @@ def _parts(result: Result, data: Data, folder: Path) -> Measured:
         figure.savefig(folder / f"{name}.png", dpi=100)
     times.append(time.perf_counter())
     with TemporaryDirectory() as model:
-        save_for_mlflow(result.model.cpu().eval(), model)
+        save_for_mlflow(result.model.cpu().eval(), data.shape, model)
     times.append(time.perf_counter())
     data_s, figures_s, model_s = (after - before for before, after in pairwise(times))
     return {"data_s": data_s, "figures_s": figures_s, "model_s": model_s}

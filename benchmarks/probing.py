@@ -11,8 +11,8 @@ from benchmarks.peers import WARM_UP
 from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, BEST, replace
-from cnnlab.data import load_data, normalise
 from cnnlab.device import resolve_precision
+from cnnlab.fashion_mnist import load_data
 from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
 from cnnlab.training import fit
 
@@ -85,7 +85,7 @@ def pairs(name: str, images: int, n: int) -> Measured:
     torch.set_num_threads(1)
     data = load_data(quiet)
     config = replace(NETWORKS[name], train_images=images, epochs=1)
-    probe_images = normalise(data.train.x[:PROBE_IMAGES])
+    probe_images = data.normaliser()(data.train.x[:PROBE_IMAGES])
     fit(replace(config, train_images=min(images, WARM_UP)), data, device="cpu", progress=False)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     reading_s = []

@@ -15,8 +15,9 @@ from benchmarks.project import quiet
 from benchmarks.table import Report, Table, spread
 from cnnlab import config as configs
 from cnnlab.config import BASE, Config, replace
-from cnnlab.data import Batches, load_data
+from cnnlab.data import Batches
 from cnnlab.device import resolve_precision
+from cnnlab.fashion_mnist import load_data
 from cnnlab.training import fit
 
 # The first pattern that fits an operation, or one that it is a part of, says what it belongs to.
@@ -71,7 +72,7 @@ def shares(seed: int, name: str, steps: int) -> Measured:
     config: Config = replace(getattr(configs, name), train_images=WARM_UP, epochs=1, seed=seed)
     data = load_data(quiet)
     fit(config, data, device="cpu", progress=False)
-    batches = Batches(data.train, config.batch_size, torch.Generator().manual_seed(seed))
+    batches = Batches(data.train, config.batch_size, data.normaliser(), torch.Generator().manual_seed(seed))
     step = bare_step(config, num_steps=steps)
     with profile(activities=[ProfilerActivity.CPU]) as recorded, record_function("steps"):
         for x, y in _recorded(batches, steps):

@@ -27,7 +27,7 @@ def results(runs: int) -> object:
 def write_runs(folder: str, runs: int) -> Measured:
     """Train one small run and record it with every seed, without its figures and its model."""
     os.environ.update(project_environment(folder))
-    from cnnlab.data import load_data
+    from cnnlab.fashion_mnist import load_data
     from cnnlab.tracking.connection import connect
     from cnnlab.tracking.courier import Courier
     from cnnlab.tracking.environment import owner

@@ -14,7 +14,7 @@ from benchmarks.peers import BATCH_SIZE, first, stock_trainer
 from benchmarks.project import quiet, temporary_project
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
-from cnnlab.data import load_data
+from cnnlab.fashion_mnist import load_data
 from cnnlab.studies.engines import choose_engine
 from cnnlab.studies.runner import run_study
 from cnnlab.studies.study import Study

@@ -22,8 +22,8 @@ from benchmarks.peers import (
 from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
-from cnnlab.data import load_data
 from cnnlab.device import has_bf16
+from cnnlab.fashion_mnist import load_data
 from cnnlab.training import fit
 
 

@@ -13,8 +13,8 @@ from benchmarks.measure import BenchmarkError, Measured, Options, Pipeline, colu
 from benchmarks.peers import BATCH_SIZE, WARM_UP, stock_trainer
 from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
-from cnnlab.config import BASE, TRAIN_IMAGES, replace
-from cnnlab.data import load_data
+from cnnlab.config import BASE, replace
+from cnnlab.fashion_mnist import load_data
 from cnnlab.training import fit
 
 GOAL = 3.0
@@ -31,7 +31,7 @@ class Size(NamedTuple):
     repeats: int
 
 
-FULL = Size(target=0.90, images=TRAIN_IMAGES, steps=100, max_epochs=200, repeats=5)
+FULL = Size(target=0.90, images=BASE.train_images, steps=100, max_epochs=200, repeats=5)
 QUICK = Size(target=0.30, images=1_280, steps=10, max_epochs=20, repeats=1)
 MOST_EPOCHS = 8  # of the lab
 

@@ -4,9 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cnnlab.errors import LabError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,3 +48,28 @@ def _classes(hint: object) -> tuple[type, ...]:
         return tuple(one for part in parts for one in part) if all(parts) else ()
     found = get_origin(hint) or hint
     return (found,) if isinstance(found, type) and found is not Any else ()
+
+
+def whole_numbers(values: Any, what: str, most: int, hint: str = "") -> "Tensor":
+    """Return whole numbers from 0 to `most` as a tensor, uint8 or int64, whatever holds them.
+
+    Raises:
+        LabError: they aren't that; `hint` says how they should be.
+    """
+    import numpy as np  # here and below: this module is on the fast paths
+    import torch
+
+    try:
+        x = values if isinstance(values, torch.Tensor) else np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        raise LabError(f"the {what} are no array: give a tensor or a NumPy array.") from None
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iufc":
+        x = torch.from_numpy(x.astype(x.dtype.newbyteorder("="), order="C"))
+    if not isinstance(x, torch.Tensor) or x.dtype == torch.bool or x.is_floating_point() or x.is_complex():
+        raise LabError(f"the {what} are {x.dtype}, and should be whole numbers{hint}.")
+    x = x if x.dtype in (torch.uint8, torch.int64) else x.long()
+    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= most:
+        raise LabError(
+            f"the {what} should lie between 0 and {most}, and lie between {int(x.min())} and {int(x.max())}."
+        )
+    return x

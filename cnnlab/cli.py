@@ -125,8 +125,8 @@ def run(
         os.environ["CNNLAB_OWNER"] = EXAMPLE
     chosen = _studies(studies, profile, epochs, seeds)
 
-    from cnnlab.data import load_data
     from cnnlab.device import device_name, resolve_device
+    from cnnlab.fashion_mnist import load_data
     from cnnlab.reporting.text import arms_table, links
     from cnnlab.studies.engines import choose_engine
     from cnnlab.studies.results import summary
@@ -264,7 +264,7 @@ def reproduce(runs: tuple[str, ...]) -> None:
     processor the numbers are the same to the last bit, elsewhere within a bound that was measured. Exit code 1 where
     they are not.
     """
-    from cnnlab.data import load_data
+    from cnnlab.fashion_mnist import load_data
     from cnnlab.inquiry.reproduce import one_run_of_each
     from cnnlab.inquiry.reproduce import reproduce as train_again
     from cnnlab.tracking.connection import connect

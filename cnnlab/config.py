@@ -1,8 +1,6 @@
-"""Config: every value that defines one run, checked when it is made.
+"""Config: every value that defines one run, checked when it is made. A variant is written as what changed:
 
-An *arm* of a study is a `Config` apart from its seed; a variant is written as what changed:
-
-    replace(BASE, dropout=0.3)
+replace(BASE, dropout=0.3)
 """
 
 import itertools
@@ -16,10 +14,6 @@ from cnnlab.params import ConfigError, Params, replace
 DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
 VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
 
-IMAGE_SIZE = 28  # pixels, height and width
-NUM_CLASSES = 10
-TRAIN_IMAGES = 55_000  # the official 60,000 less the 5,000 of the validation set
-
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 A_BLOCK = "a tuple of blocks (convolutions, channels), such as ((1, 32), (2, 64))"
@@ -30,11 +24,8 @@ class Config(Params):
     """All that defines one run: the network, the data it sees, its training and its seed.
 
     Two equal configs are the same run: on the same kind of machine and on the same images they give the same weights.
-    A run that was recorded before there was a field is read with the field's default. So the default of a new field is
+    A run that was recorded before a field existed is read with the field's default. So the default of a new field is
     "off": what the lab did before.
-
-    Raises:
-        ConfigError: an unknown name, a value out of range, or values that can't go together.
     """
 
     # network: a tuple of blocks (convolutions, channels); each block ends in 2x2 max pooling
@@ -51,7 +42,7 @@ class Config(Params):
     conv_dropout_place: Literal["before_norm", "after_norm"] = "after_norm"
 
     # data
-    train_images: Annotated[int, Field(ge=1, le=TRAIN_IMAGES)] = TRAIN_IMAGES
+    train_images: Count = 55_000
 
     # training
     epochs: Count = 8  # passes over the training images
@@ -76,10 +67,6 @@ class Config(Params):
         last_batch = self.train_images % self.batch_size or self.batch_size
         rules = {
             f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).": self.kernel_size % 2,
-            f"{len(self.blocks)} blocks are not possible: each halves the sides, and {IMAGE_SIZE} pixels can be halved "
-            "4 times; put more convolutions in a block instead, such as ((2, 32), (2, 64)).": (
-                IMAGE_SIZE >> len(self.blocks)
-            ),
             f"norm_groups={self.norm_groups} is not possible: it should divide the channels of every block.": (
                 self.norm != "group" or all(channels % self.norm_groups == 0 for _, channels in self.blocks)
             ),
@@ -94,6 +81,22 @@ class Config(Params):
             if not holds:
                 raise ConfigError(problem)
         return self
+
+    def check_images(self, shape: tuple[int, ...], train_images: int) -> None:
+        """Make sure that images of a shape (channels, height, width), and that many to train on, are enough.
+
+        Raises:
+            ConfigError: the blocks would shrink the images below one pixel, or there are fewer than `train_images`.
+        """
+        _, height, width = shape
+        halvings = min(height, width).bit_length() - 1
+        if len(self.blocks) > halvings:
+            raise ConfigError(
+                f"blocks={self.blocks} is not possible: each block halves the sides, and {height} x {width} pixels can "
+                f"be halved {halvings} times; put more convolutions into a block instead, such as ((2, 32), (2, 64))."
+            )
+        if self.train_images > train_images:
+            raise ConfigError(f"train_images={self.train_images} is not possible: the data hold {train_images:,}.")
 
     def canonical(self) -> Self:
         """Return the same run, written in one way: fields that have no effect on it have their defaults.
@@ -128,12 +131,5 @@ BASE = Config()
 
 # The strongest network of less than 100,000 parameters that a search on the validation images found
 # (benchmarks/results/best-*.md say what was tried).
-BEST = replace(
-    BASE,
-    blocks=((2, 18), (2, 36), (2, 72)),
-    norm="batch",
-    label_smoothing=0.1,
-    batch_size=128,
-    lr=1e-2,
-    weight_decay=0.02,
-)
+WIDE = ((2, 18), (2, 36), (2, 72))
+BEST = replace(BASE, blocks=WIDE, norm="batch", label_smoothing=0.1, batch_size=128, lr=1e-2, weight_decay=0.02)

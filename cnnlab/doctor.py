@@ -53,7 +53,7 @@ def _version(name: str) -> str:
 
 
 def _data() -> str:
-    from cnnlab.data import load_data
+    from cnnlab.fashion_mnist import load_data
 
     said: list[str] = []
     data = load_data(said.append)

@@ -4,28 +4,41 @@ import hashlib
 from typing import Any
 
 import torch
-from mltrainer import Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from cnnlab.data import Batches
+from cnnlab.data import Data
 from cnnlab.device import device_name
-from cnnlab.models import num_parameters
 
 
-def facts_as_built(trainer: Trainer, train: Batches, valid: Batches, data_sha256: str) -> dict[str, str]:
+def facts_as_built(trainer: Any, data: Data) -> dict[str, str]:
     """Return what is about to be trained, on which images, and how."""
-    schedule = written(type(trainer.scheduler) if trainer.scheduler else None, trainer.settings.scheduler_kwargs)
+    settings, train, valid = trainer.settings, trainer.traindataloader, trainer.validdataloader
+    schedule = written(type(trainer.scheduler) if trainer.scheduler else None, settings.scheduler_kwargs)
     return method_facts(trainer.model, trainer.loss_fn, trainer.optimizer, schedule) | {
         "num_train": str(len(train.split)),
         "train_sha256": train.split.sha256(),
         "num_valid": str(len(valid.split)),
         "valid_sha256": valid.split.sha256(),
-        "data_sha256": data_sha256,
+        "data_sha256": data.sha256(),
+        "image_shape": " x ".join(map(str, data.shape)),
+        "num_classes": str(len(data.classes)),
         "batch_size": str(train.batch_size),
-        "early_stopping": str(trainer.settings.earlystop_kwargs),
-        "device": device_name(trainer.device or "cpu"),
+        "early_stopping": str(settings.earlystop_kwargs),
+        "device": device_name(trainer.device),
         "threads": str(torch.get_num_threads()),
+    }
+
+
+def facts_at_the_end(trainer: Any) -> dict[str, str]:
+    """Return what is known once the training has ended."""
+    which, step = ("best", trainer.best_step) if trainer.best_weights else ("last", trainer.num_steps)
+    return {
+        "steps": str(trainer.num_steps),
+        "images_seen": str(trainer.images_seen),
+        "precision": str(trainer.logits_dtype).removeprefix("torch."),
+        "kept": f"{which} (step {step} of {trainer.num_steps})",
+        "outcome": trainer.outcome,
     }
 
 
@@ -48,3 +61,8 @@ def written(kind: type | None, arguments: dict[str, Any] | None) -> str:
         return "none"
     given = ", ".join(f"{k}={v}" for k, v in (arguments or {}).items() if v is not None and v is not False)
     return f"{kind.__name__}({given})"
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of values that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -3,12 +3,13 @@
 They are drawn without pyplot: nothing here depends on a screen or on what a notebook drew before.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cnnlab.config import NUM_CLASSES
-from cnnlab.data import CLASSES, Data
+from cnnlab.data import Data
 from cnnlab.scores import Score
 from cnnlab.training import Result
 
@@ -19,8 +20,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 def run_figures(result: Result, data: Data) -> dict[str, Figure]:
     """Return the figures of one run by file name; a run that diverged in its first epoch has no curves."""
     figures = {
-        "confusion_matrix": confusion_matrix(result.valid),
-        "confident_mistakes": confident_mistakes(result.valid, data.valid.x),
+        "confusion_matrix": confusion_matrix(result.valid, data.classes),
+        "confident_mistakes": confident_mistakes(result.valid, data.valid.x, data.classes),
     }
     if result.epochs:
         config, n = result.config, len(result.valid.y)
@@ -55,9 +56,9 @@ def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
     return figure
 
 
-def confusion_matrix(score: Score) -> Figure:
+def confusion_matrix(score: Score, classes: Sequence[str]) -> Figure:
     """Return how many images of each class (row) were taken for which class (column), in percent of the row."""
-    counts = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
+    counts = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     counts.index_put_((score.y, score.logits.argmax(dim=1)), torch.tensor(1), accumulate=True)
     percent = (100 * counts / counts.sum(dim=1, keepdim=True)).numpy()
     figure = Figure(figsize=(6.2, 5.6))
@@ -67,16 +68,18 @@ def confusion_matrix(score: Score) -> Figure:
         colour = "white" if percent[row, column] > 40 else "black"
         text = f"{percent[row, column]:.0f}"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(NUM_CLASSES), CLASSES, rotation=45, ha="right")
-    axes.set_yticks(range(NUM_CLASSES), CLASSES)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true", title=f"Percent of each class, n = {len(score.y):,}")
     return figure
 
 
-def confident_mistakes(score: Score, images: torch.Tensor, rows: int = 3, columns: int = 6) -> Figure:
+def confident_mistakes(
+    score: Score, images: torch.Tensor, classes: Sequence[str], rows: int = 3, columns: int = 6
+) -> Figure:
     """Return the misclassified images in which the network was surest of its wrong answer.
 
-    Shapes: `images` uint8 (N, 1, 28, 28), in the order of `score`.
+    Shapes: `images` uint8 (N, C, H, W), in the order of `score`.
     """
     sureness, predicted = score.logits.softmax(dim=1).max(dim=1)
     wrong = (~score.correct).nonzero().flatten()
@@ -87,8 +90,9 @@ def confident_mistakes(score: Score, images: torch.Tensor, rows: int = 3, column
     for place, i in enumerate(shown):
         row, column = divmod(place, columns)
         left, right, top, bottom = column + 0.1, column + 0.9, row + 0.3, row + 0.95
-        axes.imshow(images[i, 0].cpu().numpy(), cmap="gray_r", extent=(left, right, bottom, top), aspect="auto")
-        said, true = CLASSES[int(predicted[i])], CLASSES[int(score.y[i])]
+        picture = images[i].permute(1, 2, 0) if images.shape[1] == 3 else images[i, 0]
+        axes.imshow(picture.cpu().numpy(), cmap="gray_r", extent=(left, right, bottom, top), aspect="auto")
+        said, true = classes[int(predicted[i])], classes[int(score.y[i])]
         label = f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}"
         axes.text(column + 0.5, top - 0.02, label, ha="center", va="bottom", fontsize=7)
     axes.set(xlim=(0, columns), ylim=(rows, 0))  # imshow has narrowed them

@@ -5,33 +5,23 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cnnlab.config import NUM_CLASSES, Config
+from cnnlab.config import Config
 
 # Name -> layer for maps of shape (B, C, H, W). Every one but "none" has a scale and a shift per channel,
 # so that all of them add the same 2 C parameters.
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, groups: nn.Identity(),
     "batch": lambda channels, groups: nn.BatchNorm2d(channels),
-    # Layer normalisation of convolution maps takes its statistics over (C, H, W) of one image: a single group.
-    # (nn.LayerNorm itself would need a scale for every pixel.)
+    # Over (C, H, W) of one image, which is a single group. (nn.LayerNorm itself would need a scale for every pixel.)
     "layer": lambda channels, groups: nn.GroupNorm(1, channels),
     "group": lambda channels, groups: nn.GroupNorm(groups, channels),
     "instance": lambda channels, groups: nn.InstanceNorm2d(channels, affine=True),
 }
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+HEAD_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}  # for the head's vectors (B, C); "none" adds no layer
+CONV_DROPOUTS = {"element": nn.Dropout, "spatial": nn.Dropout2d}
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
-
-# Name -> layer for the head's vectors of shape (B, C); "none" adds no layer.
-HEAD_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-
-CONV_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {"element": nn.Dropout, "spatial": nn.Dropout2d}
-
-Build = Callable[[Config], nn.Module]  # from images (B, 1, 28, 28), normalised, to logits (B, 10)
+Build = Callable[[Config], nn.Module]  # a network of one's own, from normalised images (B, C, H, W) to logits (B, K)
 
 
 class Residual(nn.Sequential):
@@ -41,6 +31,19 @@ class Residual(nn.Sequential):
         """Return x plus what the layers make of it."""
         changed: Tensor = super().forward(x)
         return x + changed
+
+
+def build_model(config: Config, channels: int = 1, num_classes: int = 10) -> nn.Sequential:
+    """Return the network that `config` describes, with PyTorch's default initialisation.
+
+    Shapes: images (B, channels, H, W), normalised -> logits (B, num_classes), for any H and W.
+    """
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, (convs, width) in enumerate(config.blocks, start=1):
+        parts[f"block{i}"] = conv_block(channels, width, convs, config)
+        channels = width
+    parts["head"] = head(channels, num_classes, config)
+    return nn.Sequential(parts)
 
 
 def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) -> nn.Sequential:
@@ -71,31 +74,12 @@ def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) 
     return nn.Sequential(layers)
 
 
-def head(channels: int, config: Config) -> nn.Sequential:
-    """Return the classifier: (B, channels, H, W) -> logits (B, 10), for any height and width."""
+def head(channels: int, num_classes: int, config: Config) -> nn.Sequential:
+    """Return the classifier: (B, channels, H, W) -> logits (B, num_classes), for any height and width."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
     if config.head_norm != "none":
         layers["norm"] = HEAD_NORMS[config.head_norm](channels)
     if config.dropout:
         layers["dropout"] = nn.Dropout(config.dropout)
-    layers["linear"] = nn.Linear(channels, NUM_CLASSES)
+    layers["linear"] = nn.Linear(channels, num_classes)
     return nn.Sequential(layers)
-
-
-def build_model(config: Config) -> nn.Sequential:
-    """Return the network that `config` describes, with PyTorch's default initialisation.
-
-    Shapes: images (B, 1, 28, 28), normalised -> logits (B, 10).
-    """
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = 1
-    for i, (convs, width) in enumerate(config.blocks, start=1):
-        parts[f"block{i}"] = conv_block(channels, width, convs, config)
-        channels = width
-    parts["head"] = head(channels, config)
-    return nn.Sequential(parts)
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Return the number of values that training changes."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

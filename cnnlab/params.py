@@ -1,6 +1,7 @@
 """Params: named values that are checked when they are made, and that MLflow keeps as text."""
 
 import ast
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
@@ -41,15 +42,18 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+T = TypeVar("T")
 
 
-def replace(params: P, **changes: Any) -> P:
-    """Return `params` with some values changed; whatever isn't named stays as it was.
+def replace(thing: T, **changes: Any) -> T:
+    """Return params, or a dataclass such as `Data`, with some values changed; whatever isn't named stays as it was.
 
     Raises:
         ConfigError: an unknown name or an impossible value.
     """
-    return type(params)(**(dict(params) | changes))
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return dataclasses.replace(thing, **changes)
+    return type(thing)(**(vars(thing) | changes))
 
 
 def differences(a: P, b: P) -> dict[str, tuple[Any, Any]]:

@@ -1,16 +1,14 @@
-"""What is inside a network, and what goes on there: activations, dead channels, gradients, what BatchNorm meets.
+"""What goes on inside a network: activations, dead channels, gradients, what BatchNorm meets.
 
 What is read is named `<probe>/<layer>`, with the layer's dotted name in the network, such as `block1.norm1`.
 """
 
 from collections.abc import Callable
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config import IMAGE_SIZE
-from cnnlab.models import ACTIVATIONS, num_parameters
+from cnnlab.models import ACTIVATIONS
 
 PROBES = ("activation_mean", "activation_sd", "dead_share", "variance_ratio", "grad_norm")
 PROBE_IMAGES = 256  # the first ones of the training sample: the same after every epoch
@@ -21,40 +19,6 @@ WATCHED: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, *ACTIVAT
 Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
 
 
-def layer_summary(model: nn.Module) -> pd.DataFrame:
-    """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
-
-    The shapes are those of one image, seen on its way through the network.
-    """
-    rows: list[dict[str, object]] = []
-
-    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            rows.append(
-                {
-                    "layer": name,
-                    "type": type(layer).__name__,
-                    "output": tuple(output.shape[1:]),
-                    "parameters": num_parameters(layer),
-                }
-            )
-
-        return hook
-
-    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(note(name)) for name, layer in leaves]
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=next(model.parameters()).device)
-            model.eval()(image)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return pd.DataFrame(rows).set_index("layer")
-
-
 def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
     """Return what the layers make of some images, in eval mode; the network stays as it was.
 
@@ -62,7 +26,7 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
     - `dead_share/<layer>`: see `dead_share`; of ReLU only, since no other activation is exactly zero.
     - `variance_ratio/<layer>`: see `variance_ratio`; `variance_ratio` is the mean over the layers.
 
-    Shapes: images float32 (N, 1, 28, 28), normalised, on the device of the network.
+    Shapes: images float32 (N, C, H, W), normalised, on the device of the network.
     """
     found: dict[str, Tensor] = {}
 

@@ -1,13 +1,53 @@
-"""One progress bar that is right in a terminal, in a notebook and in a log file."""
+"""What goes on in a training, told to a watcher; and one progress bar that is right in a terminal, notebook and log."""
 
 import io
 import sys
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
+from mltrainer.trainer import Reporter
 from tqdm import tqdm
 
+from cnnlab.config import Config
+
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {elapsed}<{remaining}{postfix}"
+
+
+class Watcher(Reporter):
+    """Hears of one training: mltrainer's `Reporter`, which hears of every epoch, and what comes before and between."""
+
+    def start(self, config: Config, facts: dict[str, str]) -> None:
+        """Take what is about to be trained, and what was built."""
+
+    def progress(self, images: int, said: str) -> None:
+        """Take how many more images were trained on, and how it goes, in words."""
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        """Take the metrics of one epoch; mltrainer calls the validation loss `test_loss`."""
+
+    def end(self, outcome: str) -> None:
+        """Take how it ended, in words."""
+
+
+class ProgressBar(Watcher):
+    """Shows the images per second and the time left; its last state stays, as one line."""
+
+    def __init__(self, title: str = "") -> None:
+        self._title, self._said = title, ""
+
+    def start(self, config: Config, facts: dict[str, str]) -> None:
+        """Show the bar."""
+        self._bar = progress_bar(self._title or f"seed {config.seed}", config.epochs * config.train_images)
+
+    def progress(self, images: int, said: str) -> None:
+        """Count images, and show how it goes."""
+        self._said = said
+        self._bar.set_postfix_str(said, refresh=False)
+        self._bar.update(images)
+
+    def end(self, outcome: str) -> None:
+        """Show how it ended, and leave that."""
+        self._bar.set_postfix_str(f"{self._said}, {outcome}")
+        self._bar.close()
 
 
 class _OneLine(io.StringIO):
@@ -32,31 +72,6 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
-
-
-@runtime_checkable
-class Bar(Protocol):
-    """What training tells about its progress; tqdm's bars are such."""
-
-    def update(self, n: int) -> object:
-        """Count `n` images more."""
-
-    def set_postfix_str(self, s: str, refresh: bool = True) -> object:
-        """Show the state of the training in words."""
-
-
-class Counter:
-    """A bar that isn't drawn: it hands the number of images on, to a bar that is drawn elsewhere."""
-
-    def __init__(self, count: Callable[[int], object]) -> None:
-        self._count = count
-
-    def update(self, n: int) -> None:
-        """Count `n` images more."""
-        self._count(n)
-
-    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
-        """Show nothing."""
 
 
 def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:

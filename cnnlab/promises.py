@@ -12,7 +12,7 @@ from cnnlab.config import Config
 from cnnlab.facts import method_facts, written
 from cnnlab.models import build_model
 from cnnlab.params import replace
-from cnnlab.training import OPTIMIZERS, early_stopping, optimizer_arguments, schedule_of
+from cnnlab.training import OPTIMIZERS, SCHEDULES, method
 
 PRINTED = ("module_tree", "loss", "optimizer", "schedule")  # by torch: another version may write them in another way
 AT_THE_END = ("steps", "images_seen", "kept")  # of a run that didn't end early
@@ -20,20 +20,21 @@ PRECISIONS = {"float32": "float32", "bf16": "bfloat16"}
 
 
 @cache
-def promised(config: Config) -> dict[str, str]:
-    """Return the facts that `fit` measures of a run of this config which trains to its end.
+def promised(config: Config, channels: int = 1, num_classes: int = 10) -> dict[str, str]:
+    """Return the facts that `fit` measures of a run of this config, on such images, which trains to its end.
 
     What follows from more than the config is left out: images, device, and the precision where it is "auto".
     """
-    model = build_model(config)
+    model = build_model(config, channels, num_classes)
     steps = config.epochs * math.ceil(config.train_images / config.batch_size)
-    schedule, arguments = schedule_of(config, steps)
-    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), **optimizer_arguments(config))
+    settings = method(config, steps)
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), **settings["optimizer_kwargs"])
     loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    facts = method_facts(model, loss, optimizer, written(schedule, arguments)) | {
+    schedule = written(SCHEDULES[config.schedule], settings["scheduler_kwargs"])
+    facts = method_facts(model, loss, optimizer, schedule) | {
         "num_train": str(config.train_images),
         "batch_size": str(config.batch_size),
-        "early_stopping": str(early_stopping(config)),
+        "early_stopping": str(settings["earlystop_kwargs"]),
         "steps": str(steps),
         "images_seen": str(config.epochs * config.train_images),
         "kept": config.keep,
@@ -52,7 +53,9 @@ def broken_promises(run: pd.Series) -> list[str]:
     same_torch = run.get("fact.version.torch") == version("torch")
     to_its_end = run.get("fact.outcome") == "finished"
     broken = []
-    for name, promise in promised(replace(run["config"], seed=0)).items():
+    channels = int(_known(run, "fact.image_shape", "1 x 28 x 28").partition(" x ")[0])
+    num_classes = int(_known(run, "fact.num_classes", "10"))
+    for name, promise in promised(replace(run["config"], seed=0), channels, num_classes).items():
         measured = run.get(f"fact.{name}")
         if name == "kept" and isinstance(measured, str):
             measured = measured.split(" ")[0]  # "last (step 469 of 469)"
@@ -60,6 +63,12 @@ def broken_promises(run: pd.Series) -> list[str]:
         if is_known and measured != promise and (to_its_end or name not in AT_THE_END):
             broken.append(_in_words(name, promise, str(measured)))
     return broken
+
+
+def _known(run: pd.Series, fact: str, default: str) -> str:
+    """Return a fact; older runs don't have those about the images, which were all Fashion-MNIST's or like them."""
+    value = run.get(fact)
+    return value if isinstance(value, str) else default
 
 
 def describes_the_same(a: Config, b: Config, fact: str) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Score(NamedTuple):
-    """What a network says of N images: logits (N, 10), labels (N,), and the mean loss per image."""
+    """What a network says of N images: logits (N, K), labels (N,), and the mean loss per image."""
 
     logits: Tensor
     y: Tensor
@@ -16,6 +16,9 @@ class Score(NamedTuple):
     def correct(self) -> Tensor:
         """Whether each image was classified correctly: bool (N,)."""
         return self.logits.argmax(dim=1) == self.y
+
+    def __str__(self) -> str:
+        return f"valid loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %"
 
     @property
     def accuracy(self) -> float:

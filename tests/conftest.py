@@ -11,7 +11,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than
 
 from cnnlab import server
 from cnnlab.config import BASE, Config, replace
-from cnnlab.data import Data, load_data
+from cnnlab.data import Data
+from cnnlab.fashion_mnist import load_data
 from cnnlab.tracking.connection import connect
 from tests.helpers import SMALL_DATA, free_port, quiet
 

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from cnnlab.config import BASE, BEST, Config, replace
-from cnnlab.data import Data, load_data
+from cnnlab.data import Data
+from cnnlab.fashion_mnist import load_data
 from cnnlab.training import Result, fit
 from tests.helpers import quiet
 

@@ -11,7 +11,8 @@ import pandas as pd
 from benchmarks import precision, reproduction
 from benchmarks.configs import FACTORS, design, screening
 from benchmarks.table import Report, Table, ratio, spread
-from cnnlab.models import build_model, num_parameters
+from cnnlab.facts import num_parameters
+from cnnlab.models import build_model
 
 ROOT = Path(__file__).parents[1]
 

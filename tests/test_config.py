@@ -25,10 +25,8 @@ from cnnlab.params import ConfigError, differences, from_params, replace, to_par
         ({"blocks": ()}, "a tuple of blocks"),
         ({"blocks": ((1, 32, 3),)}, "a tuple of blocks"),
         ({"blocks": ((0, 32),)}, "a tuple of blocks"),
-        ({"blocks": ((1, 8),) * 5}, "halved 4 times"),
         ({"kernel_size": 4}, "odd"),
         ({"norm": "group", "norm_groups": 7}, "divide the channels"),
-        ({"train_images": 60_000}, "55000"),
         ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
         ({"head_norm": "group"}, "'none', 'batch' or 'layer'"),
         ({"head_norm": "batch", "train_images": 129}, "change one of the two"),  # 2 x 64 + 1
@@ -43,6 +41,19 @@ def test_an_impossible_value_is_refused_in_one_sentence(changes: dict, hint: str
     assert hint in message
     assert "\n" not in message
     assert next(iter(changes)) in message or "blocks" in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "train_images", "hint"),
+    [
+        ((1, 7, 28), 55_000, r"blocks=\(\(1, 32\), \(1, 64\), \(1, 64\)\) is not possible: .* halved 2 times"),
+        ((3, 8, 8), 54_999, "train_images=55000 is not possible: the data hold 54,999"),
+    ],
+)
+def test_images_that_are_too_small_or_too_few_are_refused(shape: tuple[int, ...], train_images: int, hint: str) -> None:
+    BASE.check_images((3, 8, 8), 55_000)
+    with pytest.raises(ConfigError, match=hint):
+        BASE.check_images(shape, train_images)
 
 
 def test_replace_changes_only_what_is_named() -> None:

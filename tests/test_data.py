@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import cnnlab.data
-import cnnlab.sources
-from cnnlab.data import Batches, Data, Split, normalise
+import cnnlab.fashion_mnist
+from cnnlab.data import Batches, Data, Split, mean_and_sd
 from cnnlab.errors import LabError
-from cnnlab.sources import Arrays, load_training_arrays
-from tests.helpers import quiet
+from cnnlab.fashion_mnist import Arrays
+from cnnlab.params import replace
 
 
 def test_the_split_is_stratified_and_fixed(real_data: Data) -> None:
@@ -33,28 +33,36 @@ def test_no_image_is_trained_and_validated_on(real_data: Data) -> None:
 
 
 def test_pixels_are_normalised(real_data: Data) -> None:
-    x = normalise(real_data.train.x)
+    x = real_data.normaliser()(real_data.train.x)
     assert x.mean().item() == pytest.approx(0, abs=0.005)
     assert x.std().item() == pytest.approx(1, abs=0.005)
+    assert [values.tolist() for values in mean_and_sd(real_data.train)] == [[0.286], [0.353]]
+
+
+def test_every_channel_is_normalised_by_itself() -> None:
+    x = torch.cat([images(), images(seed=1) // 4, torch.full_like(images(), 7)], dim=1)
+    y = Data(Split(x, LABELS), Split(images(seed=2).expand(-1, 3, -1, -1), LABELS)).normaliser()(x)
+    assert y.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=0.02)
+    assert y.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 0], abs=0.02)
 
 
 def test_every_pass_has_every_image_once_in_a_new_order(small_data: Data) -> None:
-    batches = Batches(small_data.valid, 50, torch.Generator().manual_seed(3))
+    batches = Batches(small_data.valid, 50, small_data.normaliser(), torch.Generator().manual_seed(3))
     assert len(batches) == 5
     first, second = [torch.cat([x for x, _ in batches]) for _ in range(2)]
     assert not torch.equal(first, second)
     for one_pass in (first, second):
         assert torch.equal(one_pass.flatten(1).sum(1).sort().values, _sums(small_data))
-    again = Batches(small_data.valid, 50, torch.Generator().manual_seed(3))
+    again = Batches(small_data.valid, 50, small_data.normaliser(), torch.Generator().manual_seed(3))
     assert torch.equal(torch.cat([x for x, _ in again]), first)
 
 
 def _sums(data: Data) -> torch.Tensor:
-    return normalise(data.valid.x).flatten(1).sum(1).sort().values
+    return data.normaliser()(data.valid.x).flatten(1).sum(1).sort().values
 
 
 def test_without_a_generator_the_order_stays(small_data: Data) -> None:
-    y = torch.cat([y for _, y in Batches(small_data.valid, 64)])
+    y = torch.cat([y for _, y in Batches(small_data.valid, 64, small_data.normaliser())])
     assert torch.equal(y, small_data.valid.y)
 
 
@@ -72,13 +80,13 @@ LABELS = torch.arange(20) % 10
     ("x", "y", "hint"),
     [
         (images() / 255, LABELS, "the images are torch.float32, and should be whole numbers from 0 to 255, such as"),
-        (images().repeat(1, 3, 1, 1), LABELS, r"should have the shape \(N, 1, 28, 28\), and have \(20, 3, 28, 28\)"),
-        (images()[:, :, :14], LABELS, "should have the shape"),
-        (images().int() - 300, LABELS, "the pixels should lie between 0 and 255, and lie between -300 and -45"),
-        (images(), LABELS[:15], "20 images have 15 labels"),
-        (images(), LABELS + 1, "the labels should lie between 0 and 9, and lie between 1 and 10"),
+        (images().flatten(1), LABELS, r"should have the shape \(N, channels, height, width\), and have \(20, 784\)"),
+        (images().permute(0, 2, 3, 1), LABELS, r"have \(20, 28, 28, 1\) \(for channels in the last place: x.permute"),
+        (images().int() - 300, LABELS, "the images should lie between 0 and 255, and lie between -300 and -45"),
+        (images(), LABELS[:15], r"20 images have labels of shape \(15,\): give each image one label"),
+        (images(), LABELS - 1, "the labels should lie between 0 and 999, and lie between -1 and 8"),
         (images(), LABELS.float(), "the labels are torch.float32, and should be whole numbers"),
-        (images(), LABELS.unsqueeze(1), "the labels should have the shape"),
+        (images(), LABELS.unsqueeze(1), r"20 images have labels of shape \(20, 1\)"),
         (images(), ["T-shirt"] * 20, "the labels are <U7, and should be whole numbers"),
         (None, LABELS, "the images are object, and should be whole numbers"),
         ([[1, 2], [3]], LABELS, "the images are no array"),
@@ -119,7 +127,7 @@ def test_what_can_be_converted_without_loss_is_converted() -> None:
 def test_images_that_are_trained_and_validated_on_are_refused() -> None:
     train, valid = Split(images(), LABELS), Split(images(seed=1), LABELS)
     both = Split(torch.cat([train.x, valid.x[:3]]), torch.cat([train.y, valid.y[:3]]))
-    with pytest.raises(LabError, match="3 of the 20 validation images are training images too"):
+    with pytest.raises(LabError, match="3 of the 20 images in valid are training images too"):
         Data(both, valid)
     assert Data((train.x, train.y), (valid.x, valid.y)).sha256() == Data(train, valid).sha256()
     for wrong in (None, "fashion", (train.x, train.y, 0)):
@@ -127,8 +135,23 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
             Data(train, wrong)
     with pytest.raises(LabError, match="the pixels lie between 0 and 1, and should lie between 0 and 255"):
         Data(Split(train.x // 128, train.y), valid)  # a network would stay at chance on them
-    with pytest.raises(LabError, match="at least one training image and one validation image"):
+    with pytest.raises(
+        LabError, match="valid is empty: data need at least one training image and one validation image"
+    ):
         Data(train, Split(images(0), LABELS[:0]))
+    with pytest.raises(LabError, match=r"all images should have one shape, and have .*\(1, 14, 28\)"):
+        Data(train, Split(images(seed=1)[:, :, :14], LABELS))
+    with pytest.raises(LabError, match="there are 10 classes and labels up to 10: label them 0, 1, 2, "):
+        Data(Split(train.x, train.y + 1), Split(valid.x, valid.y + 1))
+    with pytest.raises(LabError, match="20 of the 20 images in test are training images too"):
+        Data(train, valid, test=train)
+
+
+def test_classes_have_names() -> None:
+    train, valid = Split(images(), LABELS), Split(images(seed=1), LABELS)
+    assert Data(train, valid).classes == tuple("0123456789")
+    named = Data(train, Split(valid.x, LABELS + 2), classes=tuple("abcdefghijkl"))
+    assert replace(named, valid=valid).classes == tuple("abcdefghijkl")
 
 
 def test_the_fingerprint_covers_images_and_labels_of_both_parts() -> None:
@@ -139,6 +162,8 @@ def test_the_fingerprint_covers_images_and_labels_of_both_parts() -> None:
         Data(Split(train.x, train.y.roll(1)), valid).sha256(),
         Data(train, Split(valid.x, valid.y.roll(1))).sha256(),
         Data(valid, train).sha256(),
+        Data(Split(train.x.view(20, 1, 14, 56), train.y), Split(valid.x.view(20, 1, 14, 56), valid.y)).sha256(),
+        Data(train, valid, classes=tuple("abcdefghijkl")).sha256(),
     ]
     assert len(set(hashes)) == len(hashes)
 
@@ -149,8 +174,10 @@ def test_the_fingerprint_covers_images_and_labels_of_both_parts() -> None:
 def test_no_public_name_gives_the_test_images_without_a_record() -> None:
     """`read_test_set` alone does, which records who reads them and why."""
     public = [
-        value for module in (cnnlab.data, cnnlab.sources) for name, value in vars(module).items() if name[0] != "_"
+        value
+        for module in (cnnlab.data, cnnlab.fashion_mnist)
+        for name, value in vars(module).items()
+        if name[0] != "_"
     ]
     functions = [value for value in public if inspect.isfunction(value)]
     assert {f.__name__ for f in functions if inspect.signature(f).return_annotation in (Arrays, Split)} == set()
-    assert len(load_training_arrays(quiet)[0]) == 60_000

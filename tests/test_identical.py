@@ -18,4 +18,6 @@ def test_training_gives_what_it_gave_before_to_the_last_bit() -> None:
     before = json.loads((PROJECT / "tests" / "golden" / "training.json").read_text(encoding="utf-8"))
     assert list(now) == list(before)
     for name in before:
+        facts = now[name]["facts"]  # two of them are new
+        assert (facts.pop("image_shape"), facts.pop("num_classes")) == ("1 x 28 x 28", "10")
         assert now[name] == before[name], name

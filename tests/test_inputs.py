@@ -261,7 +261,7 @@ def test_a_run_that_ended_before_its_facts_locks_nothing(home: Path, study: Stud
     store = connect(quiet)
     predicted(study)
     carrier = Courier(store, quiet)
-    RunLogger(carrier, study.name, study.base, "interrupted at once", {"owner": "a student"}).end("KILLED")
+    RunLogger(carrier, study.name, study.base, "interrupted at once", {"owner": "a student"}).close("KILLED")
     carrier.close()
     assert len(study.run(store, quiet, "process", progress=False)) == 4
 

@@ -302,7 +302,7 @@ def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: 
 
     late = RunLogger(carrier := Courier(connect(quiet), quiet), study.name, SMALL, "later", {"owner": "a student"})
     late.start({"ended": ended})  # it ended when the first one did, and came hours later
-    late.end("FINISHED")
+    late.close("FINISHED")
     carrier.close()
     assert "1 have come since" in reviewed(home).find_head(early.sha256)
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from cnnlab.config import BASE, BEST, replace
-from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block, num_parameters
-from cnnlab.probes import layer_summary
+from cnnlab.facts import num_parameters
+from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block
+from cnnlab.summary import layer_summary
 
 
 def names(model: nn.Module) -> list[str]:
@@ -18,6 +19,7 @@ def names(model: nn.Module) -> list[str]:
 def test_every_network_maps_images_to_ten_logits(norm: str, activation: str) -> None:
     config = replace(BASE, norm=norm, activation=activation, blocks=((1, 8), (2, 16), (1, 16), (1, 24)), kernel_size=5)
     assert build_model(config)(torch.randn(3, 1, 28, 28)).shape == (3, 10)
+    assert build_model(config, channels=3, num_classes=7)(torch.randn(2, 3, 16, 40)).shape == (2, 7)
 
 
 def test_every_normalisation_adds_the_same_parameters() -> None:

@@ -102,7 +102,9 @@ def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(sh
         card = register_champion(run["run_id"], shipped, real_data)
         model = mlflow.pytorch.load_model(ADDRESS)
         with torch.inference_mode():
-            correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(real_data.valid, 100)]
+            correct = [
+                (model(x).argmax(dim=1) == y).double() for x, y in Batches(real_data.valid, 100, real_data.normaliser())
+            ]
         assert float(torch.cat(correct).mean()) == run["accuracy/valid"]
         assert f"accuracy {100 * run['accuracy/valid']:.2f} %" in card
         arm = runs[runs["arm"] == run["arm"]]

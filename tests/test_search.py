@@ -119,7 +119,8 @@ def test_an_interruption_changes_nothing(script: ModuleType, tmp_path: Path) -> 
 
 
 def test_every_point_of_the_space_is_a_network_of_less_than_100_000_parameters(script: ModuleType) -> None:
-    from cnnlab.models import build_model, num_parameters
+    from cnnlab.facts import num_parameters
+    from cnnlab.models import build_model
 
     widest = {"width": 16, "depth": 2, "norm": "group", "dropout": 0.30000000000000004, "lr": 0.0123456}
     config = script.to_config(widest, BASE)

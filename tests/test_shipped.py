@@ -103,7 +103,9 @@ def champion_accuracy(store: Store, data: Data) -> tuple[float, float]:
     """The accuracy of the champion on the validation images, now and as its run logged it."""
     model = mlflow.pytorch.load_model(ADDRESS)
     with torch.inference_mode():
-        correct = [(model(x).argmax(dim=1) == y).double() for x, y in Batches(data.valid, EVAL_BATCH)]
+        correct = [
+            (model(x).argmax(dim=1) == y).double() for x, y in Batches(data.valid, EVAL_BATCH, data.normaliser())
+        ]
     run_id = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     return float(torch.cat(correct).mean()), store.client.get_run(run_id).data.metrics["final/accuracy/valid"]
 

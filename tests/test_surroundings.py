@@ -494,7 +494,7 @@ def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small
     connect(quiet)
     text = (ROOT / "03_mlflow.py").read_text(encoding="utf-8")
     (call,) = re.findall(r"# .*: (mlflow\.pytorch\.log_model\(.*\))$", text, re.MULTILINE)
-    x = next(iter(Batches(small_data.valid, 50)))[0]
+    x = next(iter(Batches(small_data.valid, 50, small_data.normaliser())))[0]
 
     class Trained:
         model = build_model(small).eval()
@@ -515,7 +515,7 @@ def test_the_code_of_a_champions_card_gives_its_logits(home: Path, small: Config
     exec(code, shown)
     with torch.inference_mode():
         network = mlflow.pytorch.load_model("models:/fashion-cnn@champion")
-        expected = torch.cat([network(x) for x, _ in Batches(small_data.valid, 100)])
+        expected = torch.cat([network(x) for x, _ in Batches(small_data.valid, 100, small_data.normaliser())])
     np.testing.assert_allclose(shown["logits"], expected.numpy(), atol=1e-4)
     with pytest.raises(mlflow.exceptions.MlflowException, match="float"):
         shown["model"].predict(shown["x"])  # what NumPy gives is not what the model takes

@@ -62,7 +62,7 @@ def log_one(config: Config, data: Data, carrier: Courier, experiment: str = "qui
 
 def logits_of(model, data: Data) -> torch.Tensor:
     with torch.no_grad():
-        return model(next(iter(Batches(data.valid, 500)))[0])
+        return model(next(iter(Batches(data.valid, 500, data.normaliser())))[0])
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_model_gives_the_same_predictions_without_the_class(
 ) -> None:
     run_id, result = recorded
     (output,) = MlflowClient().get_run(run_id).outputs.model_outputs
-    np.save(home / "x.npy", next(iter(Batches(small_data.valid, 500)))[0].numpy())
+    np.save(home / "x.npy", next(iter(Batches(small_data.valid, 500, small_data.normaliser())))[0].numpy())
     script = f"""
         import sys, mlflow, numpy as np, torch
         mlflow.set_tracking_uri({mlflow.get_tracking_uri()!r})

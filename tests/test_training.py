@@ -13,8 +13,9 @@ from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, Split
 from cnnlab.device import has_bf16, resolve_device
 from cnnlab.errors import LabError
-from cnnlab.models import build_model
-from cnnlab.training import DIVERGED_LOSS, READ_EVERY, History, LabTrainer, Result, Seeds, fit
+from cnnlab.params import ConfigError
+from cnnlab.progress import Watcher
+from cnnlab.training import DIVERGED_LOSS, READ_EVERY, LabTrainer, Result, Seeds, fit
 
 
 def train(config: Config, data: Data, **options) -> Result:
@@ -42,10 +43,9 @@ def test_another_seed_gives_other_weights(small: Config, small_data: Data) -> No
 
 
 def test_a_seed_gives_every_arm_the_same_start_and_images(small: Config, small_data: Data) -> None:
-    plain, dropout = History(), History()
-    a = train(replace(small, epochs=1, lr=1e-12, schedule="constant"), small_data, reporters=[plain])
-    b = train(replace(small, epochs=1, lr=1e-12, schedule="constant", dropout=0.5), small_data, reporters=[dropout])
-    assert plain.facts["train_sha256"] == dropout.facts["train_sha256"]
+    a = train(replace(small, epochs=1, lr=1e-12, schedule="constant"), small_data)
+    b = train(replace(small, epochs=1, lr=1e-12, schedule="constant", dropout=0.5), small_data)
+    assert a.facts["train_sha256"] == b.facts["train_sha256"]
     assert torch.allclose(a.model.block1.conv1.weight, b.model.block1.conv1.weight, atol=1e-9)
 
 
@@ -64,7 +64,7 @@ def test_training_leaves_the_callers_random_numbers_alone(small: Config, small_d
 def test_validation_covers_the_whole_set_with_equal_weights(small: Config, small_data: Data) -> None:
     big = Data(small_data.train, _repeat(small_data.valid, 703))  # not a multiple of the batch
     result = train(small, big)
-    logits = result.model.eval()(next(iter(Batches(big.valid, 703)))[0])
+    logits = result.model.eval()(next(iter(Batches(big.valid, 703, big.normaliser())))[0])
     loss = nn.functional.cross_entropy(logits, big.valid.y).item()
     correct = (logits.argmax(1) == big.valid.y).sum().item()
     assert result.final["loss/valid"] == pytest.approx(loss, rel=1e-5)
@@ -127,15 +127,14 @@ def test_early_stopping_ends_the_run_and_is_recorded(small: Config, small_data: 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_divergence_is_a_recorded_result(small: Config, small_data: Data, keep: str) -> None:
-    history = History()
     config = replace(small, optimizer="sgd", lr=1e6, schedule="constant", keep=keep)
-    result = train(config, small_data, reporters=[history])
+    result = train(config, small_data)
     step = int(result.outcome.removeprefix("diverged at step "))
     assert 1 < step <= 20
     assert step <= int(result.facts["steps"]) < step + READ_EVERY
-    assert len(history.epochs) == (step - 1) // 10
+    assert len(result.epochs) == (step - 1) // 10
     assert not result.final["loss/valid"] < DIVERGED_LOSS
-    assert not {"loss/train", "gap/train_mode"} & set(result.final) or history.epochs
+    assert not {"loss/train", "gap/train_mode"} & set(result.final) or result.epochs
 
 
 def test_after_divergence_the_train_mode_values_are_those_of_the_last_finished_epoch(
@@ -180,7 +179,7 @@ def test_bf16_trains_with_float32_weights(small: Config, small_data: Data) -> No
     assert result.model.block1.conv1.weight.dtype == torch.float32
     assert result.final["loss/valid"] < math.log(10)
     # the scores are those of the network as it is saved
-    ((images, _),) = Batches(small_data.valid, len(small_data.valid))
+    ((images, _),) = Batches(small_data.valid, len(small_data.valid), small_data.normaliser())
     with torch.no_grad():
         logits = result.model.eval()(images)
     assert result.valid.logits.dtype == torch.float32
@@ -211,26 +210,75 @@ def test_mltrainers_reporters_are_told_of_every_epoch(small: Config, small_data:
     assert collect.seen == [(i, e["loss/valid"]) for i, e in enumerate(result.epochs, start=1)]
 
 
-def test_the_trainer_keeps_mltrainers_interface(small: Config, small_data: Data, tmp_path) -> None:
-    """A student's own Trainer call works: ReduceLROnPlateau, stepped by epoch, and a float learning rate."""
-    batches = Batches(small_data.train, 64)
-    settings = mltrainer.TrainerSettings(
-        epochs=3, metrics=[], logdir=tmp_path, train_steps=len(batches), valid_steps=1, reporttypes=[],
-        optimizer_kwargs={"lr": 1e-4}, scheduler_kwargs={"factor": 0.5, "patience": 0, "threshold": 0.5},
-        earlystop_kwargs=None,
-    )  # fmt: skip
-    trainer = LabTrainer(
-        build_model(small), settings, nn.CrossEntropyLoss(), torch.optim.SGD, batches, Batches(small_data.valid, 500),
-        torch.optim.lr_scheduler.ReduceLROnPlateau, train_sample=Batches(small_data.train, 500),
-    )  # fmt: skip
+class Everything(Watcher):
+    """Keeps all that it is told."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, str] = {}
+        self.heard: list[str] = []
+        self.images = 0
+
+    def start(self, config: Config, facts: dict[str, str]) -> None:
+        self.facts = facts
+        self.heard.append("start")
+
+    def progress(self, images: int, said: str) -> None:
+        self.images += images
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        self.heard.append(f"epoch {epoch}")
+
+    def end(self, outcome: str) -> None:
+        self.heard.append(outcome)
+
+
+def test_a_watcher_hears_of_the_whole_training(small: Config, small_data: Data) -> None:
+    watcher = Everything()
+    train(small, small_data, reporters=[watcher])
+    assert watcher.heard == ["start", "epoch 1", "epoch 2", "finished"]
+    assert watcher.images == 2 * small.train_images
+
+
+def test_a_watcher_hears_of_the_end_of_a_training_that_was_interrupted(small: Config, small_data: Data) -> None:
+    class Impatient(Everything):
+        def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+    watcher = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        train(small, small_data, reporters=[watcher])
+    assert watcher.heard == ["start", "interrupted"]
+
+
+def test_the_trainer_is_mltrainers(small: Config, small_data: Data) -> None:
+    trainer = LabTrainer(small, small_data, "cpu", metrics=[Accuracy()], probes=False, build=None)
+    assert isinstance(trainer, mltrainer.Trainer) and isinstance(trainer.settings, mltrainer.TrainerSettings)
     trainer.loop()
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-5)  # halved twice: never better
+    metrics, valid_loss = trainer.evalbatches()
+    assert metrics["Accuracy/valid"] == pytest.approx(metrics["accuracy/valid"], abs=1e-6)
+    assert valid_loss == trainer.epochs[-1]["loss/valid"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_any_size_and_number_of_classes_can_be_trained_on(small: Config, channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(640) % 4
+    x = torch.randint(0, 60, (640, channels, 9, 12), generator=generator)
+    for label in range(4):
+        x[y == label, :, :, 3 * label : 3 * label + 3] += 150
+    data = Data((x[:400], y[:400]), (x[400:], y[400:]))
+    result = train(replace(small, blocks=((1, 8), (1, 8), (1, 8)), epochs=4), data)
+    assert result.final["accuracy/valid"] > 0.9
+    assert result.valid.logits.shape == (240, 4)
+    assert result.facts["image_shape"] == f"{channels} x 9 x 12" and result.facts["num_classes"] == "4"
+    with pytest.raises(ConfigError, match=r"blocks=.* is not possible: .* 9 x 12 pixels can be halved 3 times"):
+        train(replace(small, blocks=((1, 8),) * 4), data)
 
 
 def test_the_facts_are_those_of_the_objects(small: Config, small_data: Data) -> None:
-    history = History()
-    train(replace(small, norm="batch", dropout=0.25, lr=0.004, weight_decay=0.05), small_data, reporters=[history])
-    facts = history.facts
+    watcher = Everything()
+    train(replace(small, norm="batch", dropout=0.25, lr=0.004, weight_decay=0.05), small_data, reporters=[watcher])
+    facts = watcher.facts
     assert "BatchNorm2d(8" in facts["module_tree"]
     assert "Dropout(p=0.25" in facts["module_tree"]
     assert facts["optimizer"].startswith("AdamW(lr=0.004,")

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from cnnlab.config import DATA_SHA256, Config
-from cnnlab.data import Batches, Data, load_data
+from cnnlab.data import Batches, Data
+from cnnlab.fashion_mnist import load_data
 from cnnlab.models import build_model
 from cnnlab.params import ConfigError, from_params
 from cnnlab.tracking.artifacts import artifact_folder
@@ -106,14 +107,14 @@ def _check_correct(run: RawRun, correct: np.ndarray | None) -> Iterable[str]:
 
 def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray, some: np.ndarray) -> Iterable[str]:
     """Let the kept weights classify some validation images again."""
-    model = build_model(config).eval()
+    model = build_model(config, data.shape[0], len(data.classes)).eval()
     try:
         model.load_state_dict(load_file(file))
     except Exception as error:  # safetensors and torch have errors of their own
         yield f"its weights don't fit its network ({(str(error).splitlines() or ['?'])[0][:80]})"
         return
     with torch.inference_mode():
-        batches = Batches(data.valid.take(torch.from_numpy(some)), EVAL_BATCH)
+        batches = Batches(data.valid.take(torch.from_numpy(some)), EVAL_BATCH, data.normaliser())
         now = torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy()
     other = int((now != correct[some]).sum()) if len(correct) == len(data.valid) else len(now)
     if other > ROUNDING:

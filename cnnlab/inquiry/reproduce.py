@@ -19,8 +19,9 @@ from scipy import stats
 
 from cnnlab.checked import checked
 from cnnlab.config import Config
-from cnnlab.data import Data, load_data
+from cnnlab.data import Data
 from cnnlab.errors import LabError, stopping
+from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry.fairness import DECISIVE
 from cnnlab.inquiry.reference import OWNER
 from cnnlab.inquiry.statistics import LEVEL
@@ -114,7 +115,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     threads, recorded = torch.get_num_threads(), str(run.get("fact.threads"))
     torch.set_num_threads(int(recorded) if recorded.isdecimal() else threads)
     try:
-        result = fit(run["config"], data, device=device, title=str(run["name"]), progress=progress, probes=False)
+        result = fit(run["config"], data, device=device, progress=progress and str(run["name"]), probes=False)
     finally:
         torch.set_num_threads(threads)
     now = result.facts | environment_facts()

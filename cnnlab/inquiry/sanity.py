@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cnnlab.checked import checked
-from cnnlab.config import NUM_CLASSES, Config, replace
-from cnnlab.data import Data, Split, normalise
+from cnnlab.config import Config, replace
+from cnnlab.data import Data, Split
 from cnnlab.errors import stopping
 from cnnlab.models import Build, build_model
 from cnnlab.training import Seeds, fit
@@ -98,20 +98,23 @@ class SanityReport:
 
 @checked
 @stopping()
-def sanity_checks(config: Config, data: Data, build: Build = build_model) -> SanityReport:
-    """Return what the checks find of the network that `build(config)` makes, and of `data`.
+def sanity_checks(config: Config, data: Data, build: Build | None = None) -> SanityReport:
+    """Return what the checks find of a network, that of `config` or another that `build(config)` makes, and of `data`.
 
     5 to 10 seconds on one thread of a CPU; longer with much dropout, and for a network that can't learn. A check that
     raises has failed. The caller's random numbers stay as they were.
 
-    Shapes: `build` returns a network from images (B, 1, 28, 28), normalised, to logits (B, 10).
+    Shapes: `build` returns a network from images (B, C, H, W), normalised, to logits (B, K).
     """
-    started, rows = time.perf_counter(), []
+    config.check_images(data.shape, max(len(data.train), config.train_images))
+    started, rows, classes = time.perf_counter(), [], len(data.classes)
+    chosen = build or (lambda config: build_model(config, data.shape[0], classes))
+    numbers = {"classes": classes, "loss": math.log(classes), "chance": 100 / classes}
     for name, check in CHECKS.items():
         with torch.random.fork_rng(devices=[]):
-            finding = _find(check, config, data, build)
-        otherwise = "" if finding.passed else check.otherwise
-        rows.append((name, check.expected, finding.measured, finding.passed, otherwise))
+            finding = _find(check, config, data, chosen)
+        otherwise = "" if finding.passed else check.otherwise.format(**numbers)
+        rows.append((name, check.expected.format(**numbers), finding.measured, finding.passed, otherwise))
     table = pd.DataFrame(rows, columns=["check", "expected", "measured", "passed", "otherwise"]).set_index("check")
     return SanityReport(table, time.perf_counter() - started)
 
@@ -125,30 +128,32 @@ def _find(check: Check, config: Config, data: Data, build: Build) -> Finding:
 
 
 def _shapes(config: Config, data: Data, build: Build) -> Finding:
-    model, images = _start(config, build).eval(), normalise(_some(data.valid, 7).x)
+    model, images = _start(config, build).eval(), data.normaliser()(_some(data.valid, 7).x)
     with torch.no_grad():
         shapes = {size: tuple(model(images[:size]).shape) for size in (1, 2, 7)}
-    right = all(shape == (size, NUM_CLASSES) for size, shape in shapes.items())
+    right = all(shape == (size, len(data.classes)) for size, shape in shapes.items())
     return Finding(", ".join(map(str, shapes.values())), right)
 
 
 def _initial_loss(config: Config, data: Data, build: Build) -> Finding:
     """Find the mean loss of several untrained networks, in eval mode on validation images.
 
-    A network that says 10 % each has ln 10; one whose logits vary with variance v has about ln 10 + v / 2.
+    A network that takes all K classes for equally likely has ln K; one whose logits vary with variance v has about
+    ln K + v / 2.
     """
-    some = _some(data.valid, min(LOSS_IMAGES, len(data.valid)))
+    some, guessing = _some(data.valid, min(LOSS_IMAGES, len(data.valid))), math.log(len(data.classes))
+    images = data.normaliser()(some.x)
     losses = []
     for i in range(STARTS):
         model = _start(replace(config, seed=_other_seed(config.seed, i)), build).eval()
         with torch.no_grad():
-            losses.append(float(cross_entropy(model(normalise(some.x)), some.y)))
-    mean, low, high = sum(losses) / STARTS, math.log(NUM_CLASSES) - 0.1, math.log(NUM_CLASSES) + _loss_excess(config)
+            losses.append(float(cross_entropy(model(images), some.y)))
+    mean, low, high = sum(losses) / STARTS, guessing - 0.1, guessing + _loss_excess(config)
     return Finding(f"{mean:.3f} nats, mean of {STARTS} starts ({low:.2f} to {high:.2f} passes)", low <= mean <= high)
 
 
 def _loss_excess(config: Config) -> float:
-    """Return by how many nats the initial loss may exceed ln 10.
+    """Return by how many nats the initial loss may exceed that of guessing.
 
     Where every image is normalised by itself, its pooled maps have a mean square of up to 1.5 before the linear
     layer, of which PyTorch's initialisation makes logits with a third of that as variance: 0.1 to 0.25 nats.
@@ -167,7 +172,7 @@ def _one_batch(config: Config, data: Data, build: Build) -> Finding:
     config = replace(
         _plainly_trained(config, lr=5e-3), train_images=images, batch_size=images, epochs=steps, schedule="constant"
     )
-    few = Data(data.train, _some(data.valid, 10))  # scored after every step, and of no interest here
+    few = replace(data, valid=_some(data.valid, 10))  # scored after every step, and of no interest here
     try:
         result = fit(config, few, [_StopOnceLearned()], device=DEVICE, progress=False, build=build)
     except _Learned as learned:
@@ -196,7 +201,8 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
     with the true ones a class whose images look alike would be right or wrong as a whole.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    train, valid = (_with_random_labels(split, generator) for split in (data.train, data.valid))
+    classes = len(data.classes)
+    train, valid = (_with_random_labels(split, classes, generator) for split in (data.train, data.valid))
     valid = valid.take(torch.arange(min(RANDOM_VALID, len(valid))))
     images = min(RANDOM_TRAIN, len(train))
     batch = min(32, images)
@@ -206,20 +212,20 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
         # a leak is in the data or in the pipeline; dropout would only hide it for longer
         **{"dropout": 0.0, "conv_dropout": 0.0},
     )
-    result = fit(config, Data(train, valid), device=DEVICE, progress=False, build=build)
+    result = fit(config, replace(data, train=train, valid=valid), device=DEVICE, progress=False, build=build)
     n = len(valid)
-    low, high = stats.binom.interval(CHANCE_SHARE, n, 1 / NUM_CLASSES)
+    low, high = stats.binom.interval(CHANCE_SHARE, n, 1 / classes)
     text = f"{100 * result.valid.accuracy:.1f} % (chance: {100 * low / n:.1f} to {100 * high / n:.1f} % for n = {n:,})"
     return Finding(text, bool(low <= int(result.valid.correct.sum()) <= high))
 
 
-def _with_random_labels(split: Split, generator: torch.Generator) -> Split:
-    return dataclasses.replace(split, y=torch.randint(NUM_CLASSES, (len(split),), generator=generator))
+def _with_random_labels(split: Split, classes: int, generator: torch.Generator) -> Split:
+    return replace(split, y=torch.randint(classes, (len(split),), generator=generator))
 
 
 def _batch_statistics(config: Config, data: Data, build: Build) -> Finding:
     """Find by how much the logits of one image change when the other images of its batch are turned to negatives."""
-    model, images = _start(config, build).eval(), normalise(_some(data.valid, 8).x)
+    model, images = _start(config, build).eval(), data.normaliser()(_some(data.valid, 8).x)
     eval_change, tolerance = _change_by_others(model, images)
     norms = [layer for layer in model.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     if not norms:
@@ -255,7 +261,7 @@ def _first_loss(config: Config, data: Data, build: Build) -> tuple[list[Tensor],
     weights = [value.detach().clone() for value in model.state_dict().values()]
     torch.manual_seed(Seeds.of(config.seed).dropout)
     with torch.no_grad():
-        return weights, float(cross_entropy(model(normalise(batch.x)), batch.y))
+        return weights, float(cross_entropy(model(data.normaliser()(batch.x)), batch.y))
 
 
 def _start(config: Config, build: Build) -> nn.Module:
@@ -281,12 +287,12 @@ def _some(split: Split, n: int) -> Split:
 
 CHECKS: dict[str, Check] = {
     "shapes": Check(
-        "logits (B, 10) for B = 1, 2, 7",
-        "the last linear layer has not 10 outputs, or a reshape mixes the images of a batch.",
+        "logits (B, {classes}) for B = 1, 2, 7",
+        "the last linear layer has not {classes} outputs, or a reshape mixes the images of a batch.",
         _shapes,
     ),
     "initial loss": Check(
-        "about ln 10 = 2.303 nats",
+        "about ln {classes} = {loss:.3f} nats",
         "too high: the initial weights of the last layer are too large, so that the network is sure of wrong answers; "
         "too low: it was trained already.",
         _initial_loss,
@@ -298,7 +304,7 @@ CHECKS: dict[str, Check] = {
         _one_batch,
     ),
     "random labels": Check(
-        "no better than chance: 10 %",
+        "no better than chance: {chance:.3g} %",
         "the label is hidden in the image, or validation images are trained on.",
         _random_labels,
     ),

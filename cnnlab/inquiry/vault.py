@@ -1,4 +1,4 @@
-"""The test vault: the official test images are looked at once, at the end, on the record.
+"""The test vault: the test images are looked at once, at the end, on the record.
 
 Two intervals belong to the final claim. Over seeds: what to expect when the networks are trained again and tested on
 the same images. Over seeds and images: what to expect on new images as well.
@@ -14,9 +14,10 @@ import torch
 from scipy import stats
 
 from cnnlab.checked import checked
-from cnnlab.config import DATA_SHA256, replace
-from cnnlab.data import Batches, Split
+from cnnlab.config import replace
+from cnnlab.data import Batches, Data
 from cnnlab.errors import LabError, stopping
+from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry.statistics import LEVEL, Effect, contrast_effect
 from cnnlab.models import build_model
 from cnnlab.studies.contrast import in_words
@@ -87,23 +88,25 @@ def open_vault(
     store: Store | None = None,
     say: Callable[[str], None] = print,
 ) -> Opening:
-    """Evaluate the trained networks of some arms on the official test images, and record when, why and the result.
+    """Evaluate the trained networks of some arms on the test images, and record when, why and the result.
 
     `arms` are the studies and their arms by the names they shall have here, the one to compare with first:
-    `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part.
+    `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part. The test
+    images are Fashion-MNIST's official ones, or those of the studies' own data.
 
     Raises:
-        LabError: no reason; an arm without at least two finished runs, without two seeds in common with the first, or
-            without weights in the store. The test images are then not looked at.
+        LabError: no reason; an arm without at least two finished runs, without two seeds in common with the first, on
+            other images, or without weights in the store. The test images are then not looked at.
     """
     store = store or connect(say)
     runs = {name: _runs_of(name, *where, store) for name, where in arms.items()}
     if not runs:
         raise LabError("name at least one arm, such as {'baseline': (baseline, 'baseline')}.")
     pairs = {name: _common_seeds(runs, name) for name in list(runs)[1:]}
-    models = {name: _load(store, some) for name, some in runs.items()}
-    number = num_readings(store) + 1
-    test = read_test_set(store, reason, say)
+    data = _data_of({name: study for name, (study, _) in arms.items()})
+    models = {name: _load(store, some, data) for name, some in runs.items()}
+    number = num_readings(store, data.test) + 1
+    test = Batches(read_test_set(store, reason, say, data.test), EVAL_BATCH, data.normaliser())
     correct = {name: np.stack([_correct(model, test) for model in some]) for name, some in models.items()}
     table = _table(runs, correct)
     opening = Opening(number, reason, table, _claims(runs, correct, pairs), _differences(runs))
@@ -117,8 +120,6 @@ def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
     runs = results(study, store)
     runs = runs[runs["arm"] == arm].sort_values("seed", ignore_index=True)  # arms are compared seed by seed
     runs["trained"] = trained(runs)  # where the weights are
-    if study.images != DATA_SHA256:
-        raise LabError(f"{name}: {study.name} is about other images, and the vault holds Fashion-MNIST's test images.")
     if not runs["sealed_right"].eq(True).all():
         raise LabError(f"{name}: runs of {arm} in {study.name} aren't what was sealed; `cnnlab review` names them.")
     if len(runs) < 2:
@@ -126,18 +127,32 @@ def _runs_of(name: str, study: Study, arm: str, store: Store) -> pd.DataFrame:
     return runs
 
 
-def _load(store: Store, runs: pd.DataFrame) -> list[torch.nn.Module]:
+def _data_of(studies: dict[str, Study]) -> Data:
+    """Return the data that all arms were developed on, and that have test images."""
+    first, *others = studies.items()
+    for name, study in others:
+        if study.images != first[1].images:
+            raise LabError(f"{name} is about other images than {first[0]}: they can't be compared.")
+    data = first[1].data
+    if data is None:
+        return load_data(lambda line: None)
+    if data.test is None:
+        raise LabError(f"{first[0]}: {first[1].name} is about images without test images: give Data(..., test=...).")
+    return data
+
+
+def _load(store: Store, runs: pd.DataFrame, data: Data) -> list[torch.nn.Module]:
     models: list[torch.nn.Module] = []
     for config, run_id in zip(runs["config"], runs["trained"], strict=True):
-        models.append(build_model(config).eval())
+        models.append(build_model(config, data.shape[0], len(data.classes)).eval())
         models[-1].load_state_dict(load_weights(store, run_id))
     return models
 
 
-def _correct(model: torch.nn.Module, test: Split) -> np.ndarray:
+def _correct(model: torch.nn.Module, test: Batches) -> np.ndarray:
     """Return whether each test image is classified correctly: bool (N,)."""
     with torch.inference_mode():
-        return torch.cat([model(x).argmax(dim=1) == y for x, y in Batches(test, EVAL_BATCH)]).numpy()
+        return torch.cat([model(x).argmax(dim=1) == y for x, y in test]).numpy()
 
 
 def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.config import BASE, Config
-from cnnlab.data import CLASSES, MEAN, SD, Data, load_data
+from cnnlab.data import Data, mean_and_sd
+from cnnlab.fashion_mnist import CLASSES, load_data
 from cnnlab.inquiry.statistics import t_interval
 from cnnlab.params import differences, replace
 from cnnlab.tracking.registry import ADDRESS, model_of, register
@@ -40,6 +41,7 @@ def model_card(run_id: str, store: Store, data: Data) -> str:
     config: Config = run["config"]
     differing = differences(BASE, replace(config, seed=BASE.seed)).items()
     changed = ", ".join(f"{name}={new}" for name, (_, new) in differing) or "nothing"
+    mean, sd = (float(value) for value in mean_and_sd(data.train))
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
     return f"""# {ADDRESS}
 
@@ -51,12 +53,12 @@ Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIS
 (Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
 Nothing is done to the images but to shift and scale them.
 
-**What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {MEAN:.4f}) / {SD:.4f} (`cnnlab.data.normalise`), to \
+**What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {mean:.4f}) / {sd:.4f} (`Data.normaliser`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
 
     import cnnlab, mlflow
     cnnlab.connect()
-    x = (pixels / 255 - {MEAN:.4f}) / {SD:.4f}  # pixels: uint8 (B, 1, 28, 28)
+    x = (pixels / 255 - {mean:.4f}) / {sd:.4f}  # pixels: uint8 (B, 1, 28, 28)
     model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
     logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 

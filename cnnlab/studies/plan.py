@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 
 from cnnlab.checked import checked
-from cnnlab.config import IMAGE_SIZE, NUM_CLASSES, Config, replace
-from cnnlab.data import VALID_PER_CLASS, Data, Split
+from cnnlab.config import Config, replace
+from cnnlab.data import Data, Split
 from cnnlab.errors import stopping
-from cnnlab.models import build_model, num_parameters
+from cnnlab.facts import num_parameters
+from cnnlab.models import build_model
 from cnnlab.probes import PROBE_IMAGES
 from cnnlab.studies.engines import Engine, choose_engine, num_workers
 from cnnlab.studies.results import results
@@ -25,7 +26,8 @@ from cnnlab.tracking.table import Identity
 from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 BATCHES = 10  # that a timing trains, twice: the first time warms up
-VALID_IMAGES = NUM_CLASSES * VALID_PER_CLASS
+VALID_IMAGES = 5_000
+IMAGE_SIZE, NUM_CLASSES = 28, 10
 LOGGING_S = 1.0  # figures, model and delivery of one run
 START_S = 6.0  # of worker processes: importing torch and MLflow
 FIRST_MODEL_S = 9.0  # for the first model that a process saves, torch imports its compiler

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Role = Literal["scientific", "nuisance", "fixed"]
 MOST_SEEDS = 1000  # of a study
+# Of Fashion-MNIST: their shape, and how many there are to train on.
+IMAGES: tuple[tuple[int, ...], int] = (1, 28, 28), 55_000
 BUDGET = ("train_images", "epochs", "patience", "keep", "precision")
 
 
@@ -76,15 +78,18 @@ class Study:
                 raise LabError(f"{self.name}: {name} is {value!r}, and should be a {called(kind)}.")
 
     def _check_images(self) -> None:
-        if self.data is None:
-            return
-        from cnnlab.data import Data
+        shape, train_images = IMAGES
+        if self.data is not None:
+            from cnnlab.data import Data
 
-        if not isinstance(self.data, Data):
-            raise LabError(f"{self.name}: data is of the kind {type(self.data).__name__}, and should be a Data.")
-        most = max(config.train_images for config in self.arms.values())
-        if most > (there := len(self.data.train)):
-            raise LabError(f"{self.name}: train_images={most} is not possible: its data have {there:,} to train on.")
+            if not isinstance(self.data, Data):
+                raise LabError(f"{self.name}: data is of the kind {type(self.data).__name__}, and should be a Data.")
+            shape, train_images = self.data.shape, len(self.data.train)
+        for arm, config in self.arms.items():
+            try:
+                config.check_images(shape, train_images)
+            except LabError as error:
+                raise LabError(f"{self.name}, {arm}: {error}") from None
 
     def _check_seeds(self) -> None:
         seeds: Any = self.seeds

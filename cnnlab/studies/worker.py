@@ -8,9 +8,10 @@ from typing import Self
 import torch
 
 from cnnlab.config import Config
-from cnnlab.data import Data, load_data
+from cnnlab.data import Data
 from cnnlab.errors import LabError
-from cnnlab.progress import Counter
+from cnnlab.fashion_mnist import load_data
+from cnnlab.progress import Watcher
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.run_logger import RunLogger
 from cnnlab.tracking.store import Store
@@ -54,6 +55,16 @@ class Trained:
     notes: tuple[str, ...]  # what the user should be told
 
 
+class _Counter(Watcher):
+    """Hands on how many images were trained on."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+
+    def progress(self, images: int, said: str) -> None:
+        self._count(images)
+
+
 class Worker:
     """Trains jobs one after another, with the same data and the same courier.
 
@@ -63,7 +74,7 @@ class Worker:
     def __init__(self, store: Store, data: Data | None, count: Callable[[int], None]) -> None:
         self._notes: list[str] = []
         self._data = data
-        self._counter = Counter(count)
+        self._counter = _Counter(count)
         self._courier = Courier(store, self._notes.append)
 
     def train(self, job: Job) -> Trained:
@@ -76,7 +87,7 @@ class Worker:
         torch.set_num_threads(job.threads)
         try:
             with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags) as log:
-                result = fit(job.config, self._data, [log], device=job.device, bar=self._counter)
+                result = fit(job.config, self._data, [log, self._counter], device=job.device, progress=False)
                 log.result(result, self._data)
         finally:
             torch.set_num_threads(threads)

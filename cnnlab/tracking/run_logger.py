@@ -19,26 +19,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.fx import config as fx_config
 
-from cnnlab.config import IMAGE_SIZE, Config
+from cnnlab.config import Config
 from cnnlab.data import Data
 from cnnlab.errors import LabError
 from cnnlab.figures import run_figures
 from cnnlab.params import from_params, to_params
 from cnnlab.probes import PROBES
+from cnnlab.progress import Watcher
 from cnnlab.tracking.courier import Courier
 from cnnlab.tracking.dead_runs import this_process
 from cnnlab.tracking.environment import environment_facts
 from cnnlab.tracking.journal import Journal
 from cnnlab.tracking.seal import SEAL, seal_run
 from cnnlab.tracking.store import Store, first_line
-from cnnlab.training import FactReporter, Result
+from cnnlab.training import Result
 
 WEIGHTS = "weights.safetensors"
 CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
 MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
-class RunLogger(FactReporter):
+class RunLogger(Watcher):
     """A reporter that records one run; use it as a context, so that the run ends whatever happens.
 
         with RunLogger(courier, "02-dropout", config, name="dropout=0.3, seed 1", tags={}) as log:
@@ -78,7 +79,7 @@ class RunLogger(FactReporter):
         """The run's id in MLflow, None while it has not arrived there."""
         return self._courier.run_id(self._journal)
 
-    def start(self, facts: dict[str, str]) -> None:
+    def start(self, config: Config, facts: dict[str, str]) -> None:
         """Record what was built, before the first step."""
         self._facts(facts | environment_facts())
 
@@ -94,7 +95,7 @@ class RunLogger(FactReporter):
         self.write("metrics", **points)
         self._facts(result.facts)
         self._save_figures(run_figures(result, data))
-        self._save_model(result)
+        self._save_model(result, data.shape)
         self.write("model", **points)
 
     def __enter__(self) -> Self:
@@ -108,7 +109,7 @@ class RunLogger(FactReporter):
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             status = "KILLED" if stopped else "FAILED"
             self._facts({"outcome": "interrupted" if stopped else f"failed: {type(error).__name__}: {error}"[:500]})
-        self.end(status)
+        self.close(status)
 
     def write(self, event: str, **content: Any) -> None:
         """Write an event into the journal, with the time in ms since 1970, and have it carried to MLflow."""
@@ -117,7 +118,7 @@ class RunLogger(FactReporter):
         self._metrics |= content.get("metrics", {})
         self._courier.carry(self._journal)
 
-    def end(self, status: str, **when: int) -> None:
+    def close(self, status: str, **when: int) -> None:
         """Seal what was written, and end the run."""
         self._facts({"ended": datetime.now(UTC).isoformat(timespec="milliseconds")})
         self.write("tags", tags={SEAL: seal_run(self._started, to_params(self.config), self._tags, self._metrics)})
@@ -133,13 +134,13 @@ class RunLogger(FactReporter):
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=100)
 
-    def _save_model(self, result: Result) -> None:
+    def _save_model(self, result: Result, shape: tuple[int, ...]) -> None:
         model = copy.deepcopy(result.model).cpu().eval()
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, self._journal.files / WEIGHTS)
         np.save(self._journal.files / CORRECT, result.valid.correct.numpy())
         self.write("files")
-        save_for_mlflow(model, str(self._journal.model))
+        save_for_mlflow(model, shape, str(self._journal.model))
 
 
 def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
@@ -170,7 +171,7 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     )
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)
-    logger.end(run.info.status, time=run.info.end_time)
+    logger.close(run.info.status, time=run.info.end_time)
 
 
 def log_figures(store: Store, run_id: str, figures: Mapping[str, Figure]) -> None:
@@ -201,12 +202,12 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def save_for_mlflow(model: nn.Module, folder: str) -> None:
+def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> None:
     """Save a model on the CPU in MLflow's format: as a graph, which loads without this package and without pickle.
 
-    Shapes: float32 (B, 1, 28, 28) -> logits float32 (B, 10), for any B.
+    Shapes: float32 (B, *shape) -> logits float32 (B, K), for any B.
     """
-    example = np.zeros((2, 1, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)  # two images: B stays variable
+    example = np.zeros((2, *shape), dtype=np.float32)  # two images: B stays variable
     traced = fx_config.do_not_emit_stack_traces
     fx_config.do_not_emit_stack_traces = True  # they name files of this machine
     try:

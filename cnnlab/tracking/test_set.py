@@ -11,19 +11,20 @@ import pandas as pd
 
 from cnnlab.data import Split
 from cnnlab.errors import LabError
-from cnnlab.sources import _load_arrays
+from cnnlab.fashion_mnist import _load_arrays
 from cnnlab.tracking.environment import environment_facts, owner
 from cnnlab.tracking.ledger import LONGEST
 from cnnlab.tracking.store import Store, answering
 from cnnlab.tracking.table import search_runs
 
 EXPERIMENT = "test-set"
+TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
 
 
-def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print) -> Split:
+def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print, own: Split | None = None) -> Split:
     """Return the official 10,000 test images, after a run of kind "test-reading" has recorded who reads them and why.
 
-    This is the one door to them. The reason is a param of that run.
+    This is the one door to them. The reason is a param of that run. `own` are the test images of other data.
 
     Raises:
         LabError: no reason was given, or the record can't be written: the test set then stays closed.
@@ -32,17 +33,25 @@ def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print)
         raise LabError("the test set is locked: say why you open it, such as reason='the final claim'.")
     facts = {f"fact.{name}": value for name, value in environment_facts().items()}
     with answering(store, "the test set stays closed, since its reading can't be recorded now"):
-        run_id = _create(store, "test-reading", "test set read", facts)
+        run_id = _create(store, "test-reading", "test set read", facts | _which(own))
         store.client.log_param(run_id, "reason", reason)
         store.client.set_terminated(run_id)
+    if own is not None:
+        return own
     arrays = _load_arrays(say)
     return Split(arrays.test_images, arrays.test_labels)
 
 
-def num_readings(store: Store) -> int:
-    """Return how often this owner has read the test set, deleted records included."""
+def num_readings(store: Store, own: Split | None = None) -> int:
+    """Return how often this owner has read a test set, deleted records included."""
     runs = search_runs(store, "tags.kind = 'test-reading'", EXPERIMENT, deleted=True)
-    return sum(run.data.tags.get("owner") == owner() for run in runs)
+    wanted = {"owner": owner(), TEST_IMAGES: None} | _which(own)
+    return sum(all(run.data.tags.get(name) == value for name, value in wanted.items()) for run in runs)
+
+
+def _which(own: Split | None) -> dict[str, str]:
+    """Return the tag that says which test images were read; Fashion-MNIST's have none."""
+    return {TEST_IMAGES: own.sha256()} if own is not None else {}
 
 
 def record_test_result(

@@ -15,9 +15,9 @@ import pytest
 import torch
 from loguru import logger
 
-from cnnlab import sources
+from cnnlab import fashion_mnist
 from cnnlab.errors import LabError
-from cnnlab.sources import Arrays, BadData, _load_arrays, cache_file, check
+from cnnlab.fashion_mnist import Arrays, BadData, _load_arrays, cache_file, check
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -56,7 +56,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bare_machine(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache, no Debian folder, no apt, no network."""
-    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "no such folder")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no such folder")
     monkeypatch.setenv("PATH", str(tmp_path / "no tools"))
     use_proxy(monkeypatch, "http://127.0.0.1:9")
 
@@ -224,13 +224,13 @@ def test_a_cache_that_cannot_be_replaced_leaves_no_litter(cache: Path, arrays: A
 def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, arrays: Arrays) -> None:
     write_mads(arrays, cache)
     complaints: list[str] = []
-    keep = partial(sources._keep, arrays, complaints.append)
+    keep = partial(fashion_mnist._keep, arrays, complaints.append)
     writers = [threading.Thread(target=lambda: [keep() for _ in range(4)]) for _ in range(3)]
     for writer in writers:
         writer.start()
     reads = 0
     while any(writer.is_alive() for writer in writers) or not reads:
-        check(sources._read_mads(cache))
+        check(fashion_mnist._read_mads(cache))
         reads += 1
     for writer in writers:
         writer.join()
@@ -320,7 +320,7 @@ def test_files_of_the_right_size_with_other_content_are_refused(tmp_path: Path, 
 def test_the_folder_of_the_debian_package_is_used_where_it_is_installed(
     arrays: Arrays, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "DEBIAN_FOLDER", packed_folder)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", packed_folder)
     heard: list[str] = []
     assert same(_load_arrays(heard.append), arrays)
     assert heard[-1] == "Fashion-MNIST from Debian's folder."
@@ -353,7 +353,7 @@ def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
     assert heard[-1] == "Fashion-MNIST from the download of mads_datasets."
     assert capfd.readouterr() == ("", "")
     assert logged == []
-    check(sources._read_mads(cache))
+    check(fashion_mnist._read_mads(cache))
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -381,12 +381,12 @@ def test_the_mirror_of_torchvision_steps_in(
 def test_a_network_that_never_answers_does_not_hang_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_proxy(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(sources, "PATIENCE", 0.2)
+        monkeypatch.setattr(fashion_mnist, "PATIENCE", 0.2)
         heard: list[str] = []
 
         def ask_both() -> None:
-            for read in (sources._from_mads, sources._from_torchvision):
-                sources._attempt("it", read, heard.append)
+            for read in (fashion_mnist._from_mads, fashion_mnist._from_torchvision):
+                fashion_mnist._attempt("it", read, heard.append)
 
         asking = threading.Thread(target=ask_both, daemon=True)
         asking.start()

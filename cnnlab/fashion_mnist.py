@@ -1,4 +1,9 @@
-"""Where the four Fashion-MNIST arrays come from, and whether they are the right ones."""
+"""Fashion-MNIST: where its four arrays come from, whether they are the right ones, and what they are used for.
+
+official 60,000  ─►  55,000 train  (a run may use fewer: `Config.train_images`)
+                 └►   5,000 valid  (500 of each class, the same images in every run)
+official 10,000  ─►  test, locked: `read_test_set` puts every reading on record
+"""
 
 import contextlib
 import functools
@@ -22,7 +27,12 @@ from unittest.mock import patch
 
 import torch
 
+from cnnlab.data import Data, Split
 from cnnlab.errors import LabError
+
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+VALID_PER_CLASS = 500
+SPLIT_SEED = 2017  # the year of the data set; one number for everybody, so that all validate on the same images
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -80,16 +90,21 @@ class BadData(LabError):
     """The arrays are not Fashion-MNIST as published."""
 
 
-def load_training_arrays(
-    say: Callable[[str], None] = print, folder: Path | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the official training images, uint8 (60,000, 28, 28), and their labels; the test images stay locked.
+def load_data(say: Callable[[str], None] = print, folder: Path | None = None) -> Data:
+    """Return the 55,000 training and the 5,000 validation images; the test images stay where they are.
+
+    `folder` may hold the four IDX files; else they come from the cache, this machine or the network.
 
     Raises:
-        LabError: see `_load_arrays`.
+        LabError: the images are nowhere to be had, with the ways out.
     """
     arrays = _load_arrays(say, folder)
-    return arrays.train_images, arrays.train_labels
+    official = Split(arrays.train_images, arrays.train_labels)
+    shuffled = torch.randperm(len(official), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    by_class = [shuffled[official.y[shuffled] == label] for label in range(len(CLASSES))]
+    valid = torch.cat([index[:VALID_PER_CLASS] for index in by_class]).sort().values
+    train = torch.cat([index[VALID_PER_CLASS:] for index in by_class]).sort().values
+    return Data(official.take(train), official.take(valid), classes=CLASSES)
 
 
 def _load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:
