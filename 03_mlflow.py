@@ -32,15 +32,15 @@ from mltrainer.trainer import Reporter
 
 from cnnlab import Study, build_model, confront, connect, find_profile, fit, load_data, my_seeds, predict, replace
 from cnnlab.config import BASE, Config
+from cnnlab.course.profiles import Profile
 from cnnlab.data import Data
-from cnnlab.errors import LabError
 from cnnlab.facts import num_parameters
-from cnnlab.params import from_params, to_params
-from cnnlab.paths import state_folder
-from cnnlab.reporting.figures import mean_interval
-from cnnlab.studies.engines import Engine
-from cnnlab.studies.profiles import Profile
-from cnnlab.tracking.environment import owner
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.params import from_params, to_params
+from cnnlab.inquiry.paths import state_folder
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.run.engines import Engine
+from cnnlab.inquiry.show.figures import mean_interval
 
 # What is tried: the width of the first block (doubled in each of the next two), the depth of every block, ...
 SPACE = {
@@ -115,7 +115,7 @@ def search_here(objective: Any, max_evals: int, seed: int, file: Path) -> list[d
 
 def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> list[dict[str, Any]]:
     """Try `max_evals` points with the same algorithm, as many at a time as there are CPUs; `folder` keeps the state."""
-    from cnnlab.studies.ray_cluster import ray, start_ray  # says how to install Ray where it is missing
+    from cnnlab.inquiry.run.ray_cluster import ray, start_ray  # says how to install Ray where it is missing
 
     start_ray()
     from ray import tune

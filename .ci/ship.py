@@ -8,16 +8,16 @@ import shutil
 import sqlite3
 from itertools import groupby
 
-from cnnlab import paths
-from cnnlab.inquiry.before import SEALS
-from cnnlab.inquiry.reference import OWNER
-from cnnlab.tracking.artifacts import artifact_folder
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.registry import ALIAS, MODEL, model_of
-from cnnlab.tracking.run_logger import WEIGHTS
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import RawRun, load_raw
+from cnnlab.course.reference import OWNER
+from cnnlab.course.registry import ALIAS, MODEL, model_of
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.record.artifacts import artifact_folder
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.run_logger import WEIGHTS
+from cnnlab.inquiry.record.runs import RawRun, load_raw
+from cnnlab.inquiry.record.store import Store
+from cnnlab.task import SHIPPED
 
 ACCURACY = "final/accuracy/valid"
 
@@ -53,7 +53,7 @@ def note_seals(store: Store) -> None:
     """Write down the seals of what ships, by which it can be told from what others made under the same owners."""
     records = [record.sha256 for record in load_records(store, owner=OWNER)]
     runs = [run.seal for run in load_raw(store) if run.seal and run.owner == OWNER]
-    SEALS.write_text("\n".join(sorted({*records, *runs})) + "\n", encoding="utf-8", newline="\n")
+    SHIPPED.write_text("\n".join(sorted({*records, *runs})) + "\n", encoding="utf-8", newline="\n")
 
 
 def main() -> None:

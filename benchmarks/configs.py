@@ -20,12 +20,12 @@ from benchmarks.project import use_project
 from benchmarks.table import Table, machine
 from cnnlab.config import BASE, BEST, Config
 from cnnlab.facts import num_parameters
+from cnnlab.inquiry.params import differences, replace
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.run.engines import LocalWorkers, num_workers
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
-from cnnlab.params import differences, replace
-from cnnlab.studies.engines import LocalWorkers, num_workers
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
 
 RESULTS = ROOT / "benchmarks" / "results"
 NOTE = "Validation images only. Seconds are those of one thread, part of them while other programs ran. Measured on"

@@ -13,9 +13,9 @@ from benchmarks.table import Report, Table
 from cnnlab import config as configs
 from cnnlab.config import replace
 from cnnlab.device import has_bf16, resolve_device
-from cnnlab.reporting.figures import mean_interval
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.show.figures import mean_interval
+from cnnlab.inquiry.study import Study
 
 STORE = ROOT / "benchmarks" / "store"
 PRECISIONS = ("float32", "bf16")

@@ -6,7 +6,7 @@ import time
 from benchmarks.measure import Measured
 from benchmarks.project import project_environment, quiet
 from cnnlab.config import BASE, replace
-from cnnlab.studies.study import Study
+from cnnlab.inquiry.study import Study
 
 SMALL = replace(BASE, train_images=640, epochs=3)
 
@@ -28,10 +28,10 @@ def write_runs(folder: str, runs: int) -> Measured:
     """Train one small run and record it with every seed, without its figures and its model."""
     os.environ.update(project_environment(folder))
     from cnnlab.fashion_mnist import load_data
-    from cnnlab.tracking.connection import connect
-    from cnnlab.tracking.courier import Courier
-    from cnnlab.tracking.environment import owner
-    from cnnlab.tracking.run_logger import RunLogger
+    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.courier import Courier
+    from cnnlab.inquiry.record.environment import owner
+    from cnnlab.inquiry.record.run_logger import RunLogger
     from cnnlab.training import fit
 
     started = time.perf_counter()

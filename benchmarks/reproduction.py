@@ -20,10 +20,10 @@ from benchmarks.precision import METRICS, Metric
 from benchmarks.project import quiet
 from benchmarks.table import Report, Table
 from cnnlab.config import Config, replace
+from cnnlab.course.profiles import PROFILES
+from cnnlab.course.studies import lab_studies
 from cnnlab.fashion_mnist import load_data
-from cnnlab.inquiry.reproduce import JUDGED, WIDEST, bound, is_stable
-from cnnlab.studies.lab import lab_studies
-from cnnlab.studies.profiles import PROFILES
+from cnnlab.inquiry.judge.reproduce import JUDGED, WIDEST, bound, is_stable
 from cnnlab.training import fit
 
 STORE = ROOT / "benchmarks" / "store"

@@ -15,11 +15,11 @@ from benchmarks.project import quiet, temporary_project
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
 from cnnlab.fashion_mnist import load_data
-from cnnlab.studies.engines import choose_engine
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.store import Store
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.engines import choose_engine
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.study import Study
 
 DROPOUTS = (0.0, 0.5)
 GOAL = 3.5

@@ -4,6 +4,8 @@ import importlib
 import os
 import warnings
 
+from cnnlab.inquiry.task import install
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
 os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
 
@@ -23,48 +25,49 @@ def _spare_this_machine() -> None:
 
 
 _spare_this_machine()
+install("cnnlab.task:LAB")
 
 _HOME = {
     "BASE": "config",
     "BEST": "config",
     "Config": "config",
-    "replace": "params",
+    "replace": "inquiry.params",
     "load_data": "fashion_mnist",
     "build_model": "models",
-    "layer_summary": "summary",
+    "layer_summary": "tables",
     "fit": "training",
-    "connect": "tracking.connection",
-    "load_runs": "tracking.table",
-    "read_test_set": "tracking.test_set",
-    "Study": "studies.study",
-    "my_seeds": "studies.seeds",
-    "find_profile": "studies.profiles",
-    "lab_studies": "studies.lab",
-    "run_search": "studies.search",
-    "run_study": "studies.runner",
-    "sanity_checks": "inquiry.sanity",
-    "load_trials": "tracking.trials",
-    "my_calibration": "inquiry.calibration",
-    "report": "reporting.report",
-    "run_figure": "reporting.pictures",
-    "shared_engine": "studies.lab",
-    "plot_calibration": "reporting.effects",
-    "plot_effects": "reporting.effects",
-    "plot_interaction": "reporting.effects",
-    "results": "studies.results",
-    "summary": "studies.results",
-    "power": "inquiry.power",
+    "connect": "inquiry.record.connection",
+    "load_runs": "inquiry.record.runs",
+    "read_test_set": "inquiry.record.vault_record",
+    "Study": "inquiry.study",
+    "my_seeds": "inquiry.seeds",
+    "find_profile": "course.profiles",
+    "lab_studies": "course.studies",
+    "run_search": "course.search",
+    "run_study": "inquiry.run.runner",
+    "sanity_checks": "sanity",
+    "load_trials": "course.trials",
+    "my_calibration": "inquiry.judge.calibration",
+    "report": "inquiry.show.report",
+    "run_figure": "inquiry.show.pictures",
+    "shared_engine": "course.studies",
+    "plot_calibration": "inquiry.show.effects",
+    "plot_effects": "inquiry.show.effects",
+    "plot_interaction": "inquiry.show.effects",
+    "results": "inquiry.run.results",
+    "summary": "tables",
+    "power": "inquiry.judge.power",
     "predict": "inquiry.prediction",
-    "verdict": "inquiry.verdict",
-    "open_vault": "inquiry.vault",
-    "confront": "reporting.confront",
-    "plot_arms": "reporting.figures",
-    "plot_curves": "reporting.figures",
-    "plot_gaps": "reporting.figures",
-    "plot_isolation": "reporting.figures",
-    "plot_levels": "reporting.figures",
-    "plot_probes": "reporting.figures",
-    "links": "reporting.text",
+    "verdict": "inquiry.judge.verdict",
+    "open_vault": "inquiry.judge.vault",
+    "confront": "inquiry.show.confront",
+    "plot_arms": "inquiry.show.figures",
+    "plot_curves": "inquiry.show.figures",
+    "plot_gaps": "figures",
+    "plot_isolation": "inquiry.show.figures",
+    "plot_levels": "inquiry.show.figures",
+    "plot_probes": "figures",
+    "links": "inquiry.show.text",
 }
 __all__ = sorted(_HOME)
 

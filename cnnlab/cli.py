@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnlab.errors import LabError
 from cnnlab.inquiry.claim import Claim
-from cnnlab.printable import printable
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.printable import printable
 
 if TYPE_CHECKING:
-    from cnnlab.reporting.confront import Confrontation
-    from cnnlab.studies.study import Study
-    from cnnlab.tracking.store import Store
+    from cnnlab.inquiry.record.store import Store
+    from cnnlab.inquiry.show.confront import Confrontation
+    from cnnlab.inquiry.study import Study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,9 +66,9 @@ def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
 @SEEDS
 def predict(study: str, profile: str | None, epochs: int | None, seeds: int | None, **said: Any) -> None:
     """Record what you expect of STUDY, before its first run; what is missing is asked for."""
-    from cnnlab.inquiry.contrasts import changes_from_text
+    from cnnlab.inquiry.contrast import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
-    from cnnlab.tracking.connection import connect
+    from cnnlab.inquiry.record.connection import connect
 
     (chosen,) = _studies((study,), profile, epochs, seeds)
     claim = {name: value for name, value in said.items() if value is not None}
@@ -119,7 +119,7 @@ def run(
     """
     from rich.console import Console
 
-    from cnnlab.tracking.environment import EXAMPLE
+    from cnnlab.inquiry.record.environment import EXAMPLE
 
     if examples:
         os.environ["CNNLAB_OWNER"] = EXAMPLE
@@ -127,12 +127,12 @@ def run(
 
     from cnnlab.device import device_name, resolve_device
     from cnnlab.fashion_mnist import load_data
-    from cnnlab.reporting.text import arms_table, links
-    from cnnlab.studies.engines import choose_engine
-    from cnnlab.studies.results import summary
-    from cnnlab.tracking.connection import connect
-    from cnnlab.tracking.environment import owner
-    from cnnlab.tracking.heads import my_head
+    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.environment import owner
+    from cnnlab.inquiry.record.heads import my_head
+    from cnnlab.inquiry.run.engines import choose_engine
+    from cnnlab.inquiry.show.text import links
+    from cnnlab.tables import arms_table, summary
 
     if engine != "ray":  # a cluster has its own devices
         say(f"Training on {device_name(resolve_device(device))}")
@@ -158,9 +158,9 @@ def run(
 @SEEDS
 def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
     """Compute and record the verdicts on your predictions about STUDIES (default: all that you predicted)."""
-    from cnnlab.tracking.connection import connect
-    from cnnlab.tracking.environment import owner
-    from cnnlab.tracking.ledger import load_records
+    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.environment import owner
+    from cnnlab.inquiry.record.ledger import load_records
 
     chosen = _studies(studies, profile, epochs, seeds)
     store = connect(say)
@@ -182,8 +182,8 @@ def report() -> None:
     It holds your predictions, their verdicts, your calibration, and your reflections from the journals; it refuses
     while one of them is empty.
     """
-    from cnnlab.reporting.report import report as write
-    from cnnlab.tracking.connection import connect
+    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.show.report import report as write
 
     write(connect(say), say)
 
@@ -199,11 +199,11 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
     be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
     """
-    from cnnlab.inquiry.review import review as look
-    from cnnlab.reporting.text import review_text
-    from cnnlab.tracking.entries import empty_reflections
-    from cnnlab.tracking.environment import REFERENCE
-    from cnnlab.tracking.snapshot import snapshot
+    from cnnlab.inquiry.judge.review import review as look
+    from cnnlab.inquiry.record.entries import empty_reflections
+    from cnnlab.inquiry.record.environment import REFERENCE
+    from cnnlab.inquiry.record.snapshot import snapshot
+    from cnnlab.inquiry.show.text import review_text
 
     folder, is_well = _project_of(store), True
     with snapshot(store or _own_store()) as opened:
@@ -217,7 +217,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
             say(f"\n{said or 'The head is that of nobody here: something before it was changed, or is missing.'}")
             is_well = bool(said)
         if again:
-            from cnnlab.inquiry.reproduce import reproduce_random
+            from cnnlab.inquiry.judge.reproduce import reproduce_random
 
             for one in reproduce_random(opened, again):
                 say(f"\n{one}")
@@ -230,9 +230,9 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
     """Show the predictions, verdicts and effects of the reference runs, as they stand in the store."""
-    from cnnlab import paths
-    from cnnlab.reporting.overview import results_text, write_results
-    from cnnlab.tracking.connection import connect
+    from cnnlab.course.overview import results_text, write_results
+    from cnnlab.inquiry import paths
+    from cnnlab.inquiry.record.connection import connect
 
     store = connect(say)
     if write:
@@ -249,8 +249,8 @@ def results(write: bool) -> None:
 @click.argument("run")
 def champion(run: str) -> None:
     """Register the model of RUN, named by its id in MLflow, as models:/fashion-cnn@champion, with a model card."""
-    from cnnlab.reporting.model_card import register_champion
-    from cnnlab.tracking.connection import connect
+    from cnnlab.course.model_card import register_champion
+    from cnnlab.inquiry.record.connection import connect
 
     say(f"\n{register_champion(run, connect(say))}")
 
@@ -265,9 +265,9 @@ def reproduce(runs: tuple[str, ...]) -> None:
     they are not.
     """
     from cnnlab.fashion_mnist import load_data
-    from cnnlab.inquiry.reproduce import one_run_of_each
-    from cnnlab.inquiry.reproduce import reproduce as train_again
-    from cnnlab.tracking.connection import connect
+    from cnnlab.inquiry.judge.reproduce import one_run_of_each
+    from cnnlab.inquiry.judge.reproduce import reproduce as train_again
+    from cnnlab.inquiry.record.connection import connect
 
     store = connect(say)
     wanted = runs or one_run_of_each(store)
@@ -289,7 +289,7 @@ def reproduce(runs: tuple[str, ...]) -> None:
 @SEEDS
 def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
     """Show the arms of STUDIES (default: all), which runs exist, and about how long the rest takes here."""
-    from cnnlab.tracking.connection import connect
+    from cnnlab.inquiry.record.connection import connect
 
     chosen = _studies(studies, profile, epochs, seeds)
     store = connect(say)
@@ -298,15 +298,15 @@ def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seed
 
 
 def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> "list[Study]":
-    from cnnlab.studies.lab import lab_studies, pick
-    from cnnlab.studies.profiles import find_profile
+    from cnnlab.course.profiles import find_profile
+    from cnnlab.course.studies import lab_studies, pick
 
     return pick(lab_studies(find_profile(profile, epochs, seeds)), names)
 
 
 def _predict_examples(studies: "list[Study]", store: "Store") -> None:
     """Go on as the owner "example", with the predictions that ship with the lab on record."""
-    from cnnlab.inquiry.examples import predict_examples
+    from cnnlab.course.examples import predict_examples
 
     say(f'Recording the example predictions that ship with the lab, as the owner "{os.environ["CNNLAB_OWNER"]}":')
     for study in studies:
@@ -315,14 +315,14 @@ def _predict_examples(studies: "list[Study]", store: "Store") -> None:
 
 
 def _own_store() -> str:
-    from cnnlab import paths
+    from cnnlab.inquiry import paths
 
     return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
 
 
 def _project_of(store: str | None) -> Path | None:
     """Return the project's folder that a store belongs to, with its files and journals; None for a server's."""
-    from cnnlab import paths
+    from cnnlab.inquiry import paths
 
     where = store or _own_store()
     if where.startswith(("http://", "https://")):
@@ -332,7 +332,7 @@ def _project_of(store: str | None) -> Path | None:
 
 
 def _confront(study: "Study", store: "Store") -> "Confrontation":
-    from cnnlab.reporting.confront import confront
+    from cnnlab.inquiry.show.confront import confront
 
     return confront(study, store)
 
@@ -354,17 +354,20 @@ def server() -> None:
 @server.command()
 def start() -> None:
     """Start the server and wait until it answers."""
-    from cnnlab import server as mlflow_server
-    from cnnlab.tracking import leave_nothing_behind
+    from cnnlab.inquiry import server as mlflow_server
+    from cnnlab.inquiry.record.spool import is_waiting
 
     mlflow_server.start(say)
-    leave_nothing_behind(say)
+    if is_waiting():
+        from cnnlab.inquiry.record.courier import deliver_leftovers
+
+        deliver_leftovers(say)
 
 
 @server.command()
 def stop() -> None:
     """Stop the server of this folder, and no other."""
-    from cnnlab import server as mlflow_server
+    from cnnlab.inquiry import server as mlflow_server
 
     mlflow_server.stop(say)
 
@@ -372,7 +375,7 @@ def stop() -> None:
 @server.command()
 def status() -> None:
     """Say whether the server runs; exit code 1 where it doesn't."""
-    from cnnlab import server as mlflow_server
+    from cnnlab.inquiry import server as mlflow_server
 
     now = mlflow_server.status()
     say(str(now))
@@ -383,7 +386,7 @@ def status() -> None:
 @server.command("command")
 def by_hand() -> None:
     """Print the command that starts the server of this folder by hand, in any terminal."""
-    from cnnlab import server as mlflow_server
+    from cnnlab.inquiry import server as mlflow_server
 
     command = mlflow_server.command()
     say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
@@ -393,14 +396,14 @@ def by_hand() -> None:
 @click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open the first in a browser.")
 def ui(in_browser: bool) -> None:
     """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
-    from cnnlab import server as mlflow_server
+    from cnnlab.inquiry import server as mlflow_server
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow_server.start(say)
 
-    from cnnlab.reporting.text import links
-    from cnnlab.tracking.connection import connect
-    from cnnlab.tracking.views import view_links
+    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.views import view_links
+    from cnnlab.inquiry.show.text import links
 
     store = connect(say)
     say(links(store))
@@ -444,8 +447,8 @@ def _of_the_surroundings(error: Exception) -> str | None:
         )
     if "(sqlite3.OperationalError)" not in str(error):
         return None
-    from cnnlab.tracking.schema import in_plain_words
-    from cnnlab.tracking.store import find_store
+    from cnnlab.inquiry.record.schema import in_plain_words
+    from cnnlab.inquiry.record.store import find_store
 
     store = find_store()
     return in_plain_words(error, store.file) if store.file else None

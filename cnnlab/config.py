@@ -3,16 +3,11 @@
 replace(BASE, dropout=0.3)
 """
 
-import itertools
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cnnlab.params import ConfigError, Params, replace
-
-# The fingerprints (`Data.sha256`, `Split.sha256`) of the lab's own data set and of its validation images.
-DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
-VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
+from cnnlab.inquiry.params import ConfigError, Params, replace
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -97,33 +92,6 @@ class Config(Params):
             )
         if self.train_images > train_images:
             raise ConfigError(f"train_images={self.train_images} is not possible: the data hold {train_images:,}.")
-
-    def canonical(self) -> Self:
-        """Return the same run, written in one way: fields that have no effect on it have their defaults.
-
-        Two configs that are equal in this form give the same weights and the same results, to the last bit.
-        """
-        if self.norm == "group" and self.norm_groups == 1:  # this is how layer normalisation is built
-            return replace(self, norm="layer").canonical()
-        if self.optimizer == "adam" and not self.weight_decay:  # in which alone it differs from AdamW
-            return replace(self, optimizer="adamw").canonical()
-        idle = {
-            "norm_groups": self.norm != "group",
-            "residual": not any(a == b for a, b in _channels(self)),
-            "conv_dropout_kind": not self.conv_dropout,
-            "conv_dropout_place": not self.conv_dropout,
-            # one_cycle moves the momentum itself, between limits of its own
-            "momentum": self.optimizer != "sgd" or (self.schedule == "one_cycle" and self.momentum > 0),
-            "keep": self.epochs == 1,
-            "patience": self.patience is not None and self.patience >= self.epochs - 1,
-        }
-        return type(self)(**{name: value for name, value in self if not idle.get(name)})
-
-
-def _channels(config: Config) -> list[tuple[int, int]]:
-    """Return the channels that go in and out of every convolution."""
-    widths = [1] + [channels for convs, channels in config.blocks for _ in range(convs)]
-    return list(itertools.pairwise(widths))
 
 
 # The plain baseline of the course: no normalisation, no dropout.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cnnlab.checked import whole_numbers
-from cnnlab.errors import LabError
+from cnnlab.inquiry.checked import whole_numbers
+from cnnlab.inquiry.errors import LabError
 
+Normalise = Callable[[Tensor], Tensor]  # uint8 -> float32, of the same shape
 FASHION_MNIST = ((1, 28, 28), 10, [0.286], [0.353])  # shape, number of classes, mean and SD
 
 
@@ -28,7 +29,8 @@ class Split:
 
     def __post_init__(self) -> None:
         hint = " from 0 to 255, such as torch.as_tensor(255 * x).round().byte()"
-        x, y = whole_numbers(self.x, "images", 255, hint), whole_numbers(self.y, "labels", 999)
+        x = torch.from_numpy(whole_numbers(self.x, "images", 255, hint))
+        y = torch.from_numpy(whole_numbers(self.y, "labels", 999))
         x = x.unsqueeze(1) if x.ndim == 3 else x
         shape = tuple(x.shape)
         if len(shape) != 4 or (shape[3] in (1, 3) and shape[1] not in (1, 3)):
@@ -36,8 +38,8 @@ class Split:
             raise LabError(f"the images should have the shape (N, channels, height, width), and have {shape}{last}.")
         if y.ndim != 1 or len(x) != len(y):
             raise LabError(f"{len(x):,} images have labels of shape {tuple(y.shape)}: give each image one label.")
-        object.__setattr__(self, "x", x.byte())
-        object.__setattr__(self, "y", y.long())
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -46,13 +48,9 @@ class Split:
         """Return the images at these positions, in this order."""
         return Split(self.x[index], self.y[index])
 
-    def to(self, device: str) -> "Split":
-        """Return the same images in the memory of `device`."""
-        return Split(self.x.to(device), self.y.to(device))
-
     def sha256(self) -> str:
         """Return a fingerprint of images and labels: equal for the same images in the same order."""
-        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in (self.x, self.y))).hexdigest()
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in (self.x, self.y))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,9 @@ class Data:
                 f"there are {len(self.classes)} classes and labels up to {labels[-1]}: label them 0, 1, 2, ... without "
                 "a gap, each with a training image; or name all of them, as in Data(..., classes=('cat', 'dog'))."
             )
-        train = {image.tobytes() for image in self.train.x.cpu().numpy()}
+        train = {image.tobytes() for image in self.train.x.numpy()}
         for name in list(splits)[1:]:
-            if shared := sum(image.tobytes() in train for image in splits[name].x.cpu().numpy()):
+            if shared := sum(image.tobytes() in train for image in splits[name].x.numpy()):
                 raise LabError(
                     f"{shared:,} of the {len(splits[name]):,} images in {name} are training images too, and a network "
                     "that memorizes them would look good: leave them out of one of the two."
@@ -109,7 +107,7 @@ class Data:
         more = "" if rest == FASHION_MNIST else str(rest)  # what follows from Fashion-MNIST's bytes anyway
         return hashlib.sha256(f"{self.train.sha256()}{self.valid.sha256()}{more}".encode()).hexdigest()
 
-    def normaliser(self, device: str = "cpu") -> Callable[[Tensor], Tensor]:
+    def normaliser(self, device: str = "cpu") -> Normalise:
         """Return what gives images on a device mean 0 and SD 1 over the training images, in each channel.
 
         Shapes: uint8 (B, C, H, W) -> float32 (B, C, H, W).
@@ -120,28 +118,33 @@ class Data:
 
 def mean_and_sd(split: Split) -> tuple[Tensor, Tensor]:
     """Return mean and SD of the pixels, on a scale of 0 to 1, to four places: each float64 (C,)."""
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in split.x.cpu().unbind(1)])
+    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in split.x.unbind(1)])
     share, level = counts / counts.sum(1, keepdim=True).double(), torch.arange(256.0, dtype=torch.float64) / 255
     mean = share @ level
     sd = (share @ level**2 - mean**2).clamp(min=0).sqrt().round(decimals=4)
     return mean.round(decimals=4), torch.where(sd > 0, sd, 1.0)
 
 
-@dataclass
 class Batches:
     """Batches of a split, with a generator in a new order in every pass: x float32 (B, C, H, W); y int64 (B,)."""
 
-    split: Split
-    batch_size: int
-    normalise: Callable[[Tensor], Tensor]
-    generator: torch.Generator | None = None
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        normalise: Normalise,
+        generator: torch.Generator | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.split, self.size, self.normalise, self.generator = split, size, normalise, generator
+        self.x, self.y = split.x.to(device), split.y.to(device)
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        return -(-len(self.split) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # the order is drawn on the CPU: it is then the same whatever device trains
         n = len(self.split)
         order = torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
-        for index in order.to(self.split.y.device).split(self.batch_size):
-            yield self.normalise(self.split.x[index]), self.split.y[index]
+        for index in order.to(self.y.device).split(self.size):
+            yield self.normalise(self.x[index]), self.y[index]

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
 
 
 def resolve_device(device: str = "auto") -> str:

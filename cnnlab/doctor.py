@@ -5,8 +5,8 @@ import os
 import platform
 from collections.abc import Callable
 
-from cnnlab import paths, server
-from cnnlab.errors import LabError
+from cnnlab.inquiry import paths, server
+from cnnlab.inquiry.errors import LabError
 
 Say = Callable[[str], None]
 PATIENCE_S = 5.0  # for a store that another program holds
@@ -61,7 +61,7 @@ def _data() -> str:
 
 
 def _store() -> str:
-    from cnnlab.tracking.schema import opened
+    from cnnlab.inquiry.record.schema import opened
 
     file = paths.database()
     if not file.exists():
@@ -74,9 +74,9 @@ def _store() -> str:
 
 
 def _schema() -> str:
-    from cnnlab.tracking.connection import ask
-    from cnnlab.tracking.schema import age
-    from cnnlab.tracking.store import find_store, is_sqlite
+    from cnnlab.inquiry.record.connection import ask
+    from cnnlab.inquiry.record.schema import age
+    from cnnlab.inquiry.record.store import find_store, is_sqlite
 
     store = find_store()
     if store.file and is_sqlite(store.uri):
@@ -89,7 +89,7 @@ def _schema() -> str:
 
 
 def _spool() -> str:
-    from cnnlab.tracking.journal import spool_folder
+    from cnnlab.inquiry.record.spool import spool_folder
 
     waiting = len(list(spool_folder().glob("*/journal.jsonl")))
     if waiting:
@@ -105,7 +105,7 @@ def _server() -> str:
 
 
 def _tracking() -> str:
-    from cnnlab.tracking.store import find_store
+    from cnnlab.inquiry.record.store import find_store
 
     uri = find_store().chosen
     return f"MLFLOW_TRACKING_URI is {uri}" if uri else "MLFLOW_TRACKING_URI is not set: runs go to this folder's store"

@@ -21,13 +21,17 @@ def facts_as_built(trainer: Any, data: Data) -> dict[str, str]:
         "num_valid": str(len(valid.split)),
         "valid_sha256": valid.split.sha256(),
         "data_sha256": data.sha256(),
-        "image_shape": " x ".join(map(str, data.shape)),
-        "num_classes": str(len(data.classes)),
-        "batch_size": str(train.batch_size),
+        **facts_of_images(data),
+        "batch_size": str(train.size),
         "early_stopping": str(settings.earlystop_kwargs),
         "device": device_name(trainer.device),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def facts_of_images(data: Data) -> dict[str, str]:
+    """Return what a network has to fit to."""
+    return {"image_shape": " x ".join(map(str, data.shape)), "num_classes": str(len(data.classes))}
 
 
 def facts_at_the_end(trainer: Any) -> dict[str, str]:

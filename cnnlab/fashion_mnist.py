@@ -28,7 +28,7 @@ from unittest.mock import patch
 import torch
 
 from cnnlab.data import Data, Split
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALID_PER_CLASS = 500
@@ -105,6 +105,12 @@ def load_data(say: Callable[[str], None] = print, folder: Path | None = None) ->
     valid = torch.cat([index[:VALID_PER_CLASS] for index in by_class]).sort().values
     train = torch.cat([index[VALID_PER_CLASS:] for index in by_class]).sort().values
     return Data(official.take(train), official.take(valid), classes=CLASSES)
+
+
+def _load_test(say: Callable[[str], None] = print) -> Split:
+    """Return the official 10,000 test images: `read_test_set` puts every reading on record."""
+    arrays = _load_arrays(say)
+    return Split(arrays.test_images, arrays.test_labels)
 
 
 def _load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from cnnlab.checked import checked
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data
 from cnnlab.device import keep_freed_memory, resolve_device, resolve_precision
-from cnnlab.errors import stopping
 from cnnlab.facts import facts_as_built, facts_at_the_end
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.errors import stopping
 from cnnlab.models import Build, build_model
 from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
-from cnnlab.progress import ProgressBar, Watcher
 from cnnlab.scores import Score, scores
+from cnnlab.watcher import ProgressBar, Watcher
 
 TRAIN_EVAL_IMAGES = 2_500  # of the run's own training images, scored in eval mode after every epoch
 EVAL_BATCH = 100  # the maps of more images don't fit into the cache of a CPU: 500 take twice as long
@@ -124,22 +124,23 @@ class LabTrainer(mltrainer.Trainer):
     ) -> None:
         seeds, normalise = Seeds.of(config.seed), data.normaliser(device)
         subset = torch.randperm(len(data.train), generator=_generator(seeds.subset))[: config.train_images]
-        train, valid = data.train.take(subset).to(device), data.valid.to(device)
-        batches = Batches(train, config.batch_size, normalise, _generator(seeds.order))
-        self.sample = Batches(train.take(slice(TRAIN_EVAL_IMAGES)), EVAL_BATCH, normalise)
-        self.probe_images = normalise(train.x[:PROBE_IMAGES]) if probes else None
+        train = data.train.take(subset)
+        batches = Batches(train, config.batch_size, normalise, _generator(seeds.order), device)
+        valid = Batches(data.valid, EVAL_BATCH, normalise, device=device)
+        self.sample = Batches(train.take(slice(TRAIN_EVAL_IMAGES)), EVAL_BATCH, normalise, device=device)
+        self.probe_images = normalise(self.sample.x[:PROBE_IMAGES]) if probes else None
         torch.manual_seed(seeds.init)
         model = build(config) if build else build_model(config, data.shape[0], len(data.classes))
         with TemporaryDirectory(prefix="cnnlab-") as folder:  # mltrainer wants one, and nothing is written there
             settings = {"epochs": config.epochs, "metrics": list(metrics), "logdir": folder, "reporttypes": []}
-            settings |= {"train_steps": len(batches), "valid_steps": -(-len(valid) // EVAL_BATCH)}
+            settings |= {"train_steps": len(batches), "valid_steps": len(valid)}
             super().__init__(
                 model.to(memory_format=torch.channels_last),  # 1.7 times faster convolutions on CPUs
                 mltrainer.TrainerSettings(**settings, **method(config, config.epochs * len(batches))),
                 nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
                 OPTIMIZERS[config.optimizer],
                 batches,
-                Batches(valid, EVAL_BATCH, normalise),
+                valid,
                 SCHEDULES[config.schedule],
                 device,
             )
@@ -233,8 +234,8 @@ class LabTrainer(mltrainer.Trainer):
         self.model.eval()
         with torch.inference_mode():
             logits = torch.cat([self.model(x) for x, _ in batches])
-        loss = nn.functional.cross_entropy(logits, batches.split.y)  # no label smoothing: the same for every arm
-        return Score(logits.cpu(), batches.split.y.cpu(), float(loss))
+        loss = nn.functional.cross_entropy(logits, batches.y)  # no label smoothing: the same for every arm
+        return Score(logits.cpu(), batches.split.y, float(loss))
 
     def final(self) -> dict[str, float]:
         """Return the metrics at the kept weights; those of train mode are from the epoch that led to them."""

@@ -9,11 +9,11 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than cores would wait for each other
 
-from cnnlab import server
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
-from cnnlab.tracking.connection import connect
+from cnnlab.inquiry import server
+from cnnlab.inquiry.record.connection import connect
 from tests.helpers import SMALL_DATA, free_port, quiet
 
 

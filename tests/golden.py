@@ -16,19 +16,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cnnlab.course.reference import OWNER, reference_studies
+from cnnlab.inquiry.judge.reproduce import one_run_of_each
+from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.judge.verdict import compute_verdicts
+from cnnlab.inquiry.params import to_params
 from cnnlab.inquiry.prediction import load_predictions
-from cnnlab.inquiry.reference import OWNER, reference_studies
-from cnnlab.inquiry.reproduce import one_run_of_each
-from cnnlab.inquiry.review import review
-from cnnlab.inquiry.verdict import compute_verdicts
-from cnnlab.params import to_params
-from cnnlab.reporting.text import review_text
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import Record, load_records
-from cnnlab.tracking.snapshot import snapshot
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_runs
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.snapshot import snapshot
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.text import review_text
+from cnnlab.inquiry.study import Study
 from tests.helpers import quiet
 
 PROJECT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import torch
 
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.prediction import predict
-from cnnlab.studies.study import Study
+from cnnlab.inquiry.study import Study
 
 
 def quiet(line: str) -> None:

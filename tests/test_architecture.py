@@ -77,7 +77,11 @@ def test_only_tracking_imports_mlflow() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import cnnlab", "from cnnlab.cli import cli; cli(['--help'], standalone_mode=False)", "import cnnlab.server"],
+    [
+        "import cnnlab",
+        "from cnnlab.cli import cli; cli(['--help'], standalone_mode=False)",
+        "import cnnlab.inquiry.server",
+    ],
 )
 def test_the_fast_paths_import_neither_torch_nor_mlflow(code: str) -> None:
     check = (

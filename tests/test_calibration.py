@@ -7,11 +7,11 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.calibration import Calibration, calibrate, calibrate_records
+from cnnlab.inquiry.judge.calibration import Calibration, calibrate, calibrate_records
+from cnnlab.inquiry.judge.verdict import Verdict, judge, note, to_content
 from cnnlab.inquiry.prediction import predict
-from cnnlab.inquiry.verdict import Verdict, judge, note, to_content
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_records, record_verdict
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records, record_verdict
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cnnlab.cli import main
-from cnnlab.reporting.text import links
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.journal import spool_folder
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.spool import spool_folder
+from cnnlab.inquiry.show.text import links
 from tests.helpers import epochs_in, quiet, wait_for
 
 Cnnlab = Callable[..., subprocess.CompletedProcess[str]]

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from cnnlab.config import BASE, Config
-from cnnlab.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.inquiry.params import ConfigError, differences, from_params, replace, to_params
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import torch
 import cnnlab.data
 import cnnlab.fashion_mnist
 from cnnlab.data import Batches, Data, Split, mean_and_sd
-from cnnlab.errors import LabError
 from cnnlab.fashion_mnist import Arrays
-from cnnlab.params import replace
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.params import replace
 
 
 def test_the_split_is_stratified_and_fixed(real_data: Data) -> None:

@@ -17,17 +17,17 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from cnnlab import server
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
+from cnnlab.inquiry import server
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.dead_runs import is_gone, this_process
+from cnnlab.inquiry.record.spool import spool_folder
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.engines import LocalWorkers, choose_engine, num_workers
+from cnnlab.inquiry.study import Study
 from cnnlab.models import ACTIVATIONS
-from cnnlab.studies.engines import LocalWorkers, choose_engine, num_workers
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.dead_runs import is_gone, this_process
-from cnnlab.tracking.journal import spool_folder
-from cnnlab.tracking.store import Store
 from tests.helpers import epochs_in, predicted, quiet, small_study, stripes, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -251,8 +251,8 @@ def test_little_work_stays_in_this_process(home: Path) -> None:
 SCRIPT = """
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.study import Study
 from tests.helpers import predicted, stripes
 
 print("the script runs")

@@ -16,8 +16,8 @@ import torch
 from loguru import logger
 
 from cnnlab import fashion_mnist
-from cnnlab.errors import LabError
 from cnnlab.fashion_mnist import Arrays, BadData, _load_arrays, cache_file, check
+from cnnlab.inquiry.errors import LabError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

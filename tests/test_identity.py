@@ -5,18 +5,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from cnnlab.inquiry.judge.promises import broken_promises, promised
 
 from cnnlab.config import BASE, DATA_SHA256, VALID_SHA256, Config
 from cnnlab.data import Data
 from cnnlab.device import has_bf16
-from cnnlab.errors import LabError
-from cnnlab.inquiry.verdict import verdict
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.environment import environment_facts
+from cnnlab.inquiry.record.runs import images_of, load_runs
 from cnnlab.models import ACTIVATIONS
-from cnnlab.params import ConfigError, differences, from_params, replace, to_params
-from cnnlab.promises import broken_promises, promised
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.environment import environment_facts
-from cnnlab.tracking.table import images_of, load_runs
 from cnnlab.training import Result, fit
 from tests.helpers import SMALL_DATA, predicted, quiet, small_study
 

@@ -13,23 +13,23 @@ from nbclient import NotebookClient
 
 from cnnlab.cli import cli
 from cnnlab.config import Config
-from cnnlab.errors import LabError
-from cnnlab.inquiry.power import power
+from cnnlab.course.profiles import PROFILES, find_profile
+from cnnlab.course.studies import lab_studies
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.power import power
+from cnnlab.inquiry.judge.vault import open_vault
+from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.names import check_name
+from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.prediction import predict
-from cnnlab.inquiry.vault import open_vault
-from cnnlab.inquiry.verdict import verdict
-from cnnlab.names import check_name
-from cnnlab.params import replace
-from cnnlab.reporting.confront import confront
-from cnnlab.studies.lab import lab_studies
-from cnnlab.studies.profiles import PROFILES, find_profile
-from cnnlab.studies.seeds import OFFSET, my_seeds
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.courier import Courier
-from cnnlab.tracking.environment import owner
-from cnnlab.tracking.run_logger import RunLogger
-from cnnlab.tracking.table import load_raw
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.inquiry.record.runs import load_raw
+from cnnlab.inquiry.seeds import OFFSET, my_seeds
+from cnnlab.inquiry.show.confront import confront
+from cnnlab.inquiry.study import Study
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, predicted, quiet, small_study
 

@@ -13,29 +13,29 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-import cnnlab.tracking.ledger
+import cnnlab.inquiry.record.ledger
 from cnnlab.cli import cli
 from cnnlab.config import BASE
 from cnnlab.data import Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry.before import shipped_seals
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.before import shipped_seals
+from cnnlab.inquiry.judge.review import Review, review
+from cnnlab.inquiry.judge.verdict import Verdict, verdict
+from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.prediction import Prediction, predict
-from cnnlab.inquiry.review import Review, review
-from cnnlab.inquiry.verdict import Verdict, verdict
-from cnnlab.params import replace
-from cnnlab.reporting.confront import confront
-from cnnlab.reporting.report import report
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.environment import environment_facts
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.inquiry.record.runs import load_raw, load_runs
+from cnnlab.inquiry.record.seal import SEAL, seal_run
+from cnnlab.inquiry.record.snapshot import snapshot
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.show.confront import confront
+from cnnlab.inquiry.show.report import report
+from cnnlab.inquiry.study import Study
 from cnnlab.source import is_released, source_files, source_sha256
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.courier import Courier
-from cnnlab.tracking.environment import environment_facts
-from cnnlab.tracking.run_logger import RunLogger
-from cnnlab.tracking.seal import SEAL, seal_run
-from cnnlab.tracking.snapshot import snapshot
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_raw, load_runs
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, quiet, small_study
 
@@ -336,7 +336,7 @@ def test_10_a_clock_that_was_set_back_makes_no_prediction(
         def now(cls, tz: object = None) -> datetime:
             return datetime.now(UTC) - timedelta(days=1)
 
-    monkeypatch.setattr(cnnlab.tracking.ledger, "datetime", Yesterday)
+    monkeypatch.setattr(cnnlab.inquiry.record.ledger, "datetime", Yesterday)
     predicted(study)
     monkeypatch.undo()
     monkeypatch.setenv("CNNLAB_HOME", str(home))

@@ -9,15 +9,15 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.calibration import calibrate
+from cnnlab.inquiry.judge.calibration import calibrate
 from cnnlab.inquiry.prediction import predict
-from cnnlab.reporting.confront import Confrontation, confront
-from cnnlab.reporting.effects import plot_calibration, plot_effects, plot_interaction
-from cnnlab.reporting.journal import journal_file
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.entries import entries
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.store import Store
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.confront import Confrontation, confront
+from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction
+from cnnlab.inquiry.show.logbook import journal_file
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

@@ -8,11 +8,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cnnlab.inquiry.examples import EXAMPLES
-from cnnlab.inquiry.review import review
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.entries import entries
-from cnnlab.tracking.ledger import load_records
+from cnnlab.course.examples import EXAMPLES
+from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.ledger import load_records
 from tests.helpers import quiet
 
 NOTEBOOK = Path(__file__).parents[1] / "04_experiments.ipynb"

@@ -16,8 +16,8 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 STUDY = """
 from cnnlab import BASE, Study, confront, connect, my_seeds, predict, replace
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.table import load_runs
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.runs import load_runs
 
 store = connect(say=lambda line: None)
 base = replace(BASE, train_images=200, epochs=1)
@@ -90,7 +90,7 @@ def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
     script = block("import torch\n\nfrom cnnlab import BASE, Study, confront, load_data") + "\n".join(
         [
             "from cnnlab import connect",
-            "from cnnlab.inquiry.verdict import verdict",
+            "from cnnlab.inquiry.judge.verdict import verdict",
             "store = connect()",
             "images = set(study.results(store)['fact.data_sha256'])",
             "print(verdict(study, store)[0].headline(), images == {noisy.sha256()})",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from cnnlab.errors import LabError
-from cnnlab.reporting.page import find_browser, render_html, write_pdf
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.show.page import find_browser, render_html, write_pdf
 
 needs_browser = pytest.mark.skipif(
     not os.environ.get("CNNLAB_BROWSER") and find_browser() is None,

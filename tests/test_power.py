@@ -9,13 +9,13 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data, Split
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.power import Power, power
+from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.metrics import find_metric
-from cnnlab.inquiry.power import Power, power
-from cnnlab.inquiry.statistics import t_interval
-from cnnlab.studies.runner import run_study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.store import Store
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.runner import run_study
 from tests.helpers import SMALL_DATA, free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.prediction import Prediction, predict
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import START, load_records
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import START, load_records
+from cnnlab.inquiry.study import Study
 from tests.helpers import quiet, small_study
 
 CLAIM = {

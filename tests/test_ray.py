@@ -16,16 +16,16 @@ import pytest
 
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.store import Store
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
 from tests.helpers import free_port, predicted, quiet, small_study, wait_for
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 ray = pytest.importorskip("ray", reason="Ray is an extra: uv sync --extra ray")
 
-from cnnlab.studies.ray_cluster import RayCluster  # noqa: E402
+from cnnlab.inquiry.run.ray_cluster import RayCluster  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="two raylets on one machine"),
@@ -157,7 +157,7 @@ def test_a_node_that_dies_costs_its_run_only(
 
 
 def test_a_store_that_other_machines_cannot_reach_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnlab.studies import ray_cluster
+    from cnnlab.inquiry.run import ray_cluster
 
     nodes = [{"NodeManagerAddress": f"10.0.0.{i}", "Alive": True} for i in (5, 6)]
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)

@@ -11,20 +11,20 @@ from click.testing import CliRunner
 
 from cnnlab.cli import cli
 from cnnlab.config import Config, replace
+from cnnlab.course import reference
+from cnnlab.course.examples import predict_examples
+from cnnlab.course.model_card import register_champion
+from cnnlab.course.overview import BEGIN, END, plot_overview, results_text, write_results
+from cnnlab.course.profiles import PROFILES
+from cnnlab.course.registry import ADDRESS
+from cnnlab.course.studies import lab_studies
 from cnnlab.data import Batches, Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry import reference
-from cnnlab.inquiry.examples import predict_examples
-from cnnlab.inquiry.statistics import contrast_effect
-from cnnlab.reporting.confront import confront
-from cnnlab.reporting.journal import journal_file
-from cnnlab.reporting.model_card import register_champion
-from cnnlab.reporting.overview import BEGIN, END, plot_overview, results_text, write_results
-from cnnlab.studies.lab import lab_studies
-from cnnlab.studies.profiles import PROFILES
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.registry import ADDRESS
-from cnnlab.tracking.store import Store
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.statistics import contrast_effect
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.confront import confront
+from cnnlab.inquiry.show.logbook import journal_file
 from tests.helpers import SMALL_DATA, free_port, predicted, quiet, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)

@@ -7,14 +7,14 @@ import pytest
 
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.prediction import predict
-from cnnlab.reporting.confront import confront
-from cnnlab.reporting.journal import journal_file
-from cnnlab.reporting.page import count_pages, find_browser
-from cnnlab.reporting.report import report
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.show.confront import confront
+from cnnlab.inquiry.show.logbook import journal_file
+from cnnlab.inquiry.show.page import count_pages, find_browser
+from cnnlab.inquiry.show.report import report
+from cnnlab.inquiry.study import Study
 from tests.helpers import quiet, small_study
 
 WORDS = {"because": "only the random numbers differ", "if_refuted": "something else differs too"}

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from cnnlab.config import BASE, replace
+from cnnlab.course.reference import OWNER
 from cnnlab.data import Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry.reference import OWNER
-from cnnlab.inquiry.reproduce import Reproduction, bound, is_stable, one_run_of_each, reproduce, reproduce_random
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_runs
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.reproduce import Reproduction, bound, is_stable, one_run_of_each, reproduce, reproduce_random
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.store import Store
 from tests.helpers import free_port, predicted, quiet, small_study
 
 TINY = replace(BASE, blocks=((1, 8),), train_images=64, epochs=1, batch_size=32)
@@ -157,7 +157,7 @@ def test_runs_of_any_owner_are_picked_and_one_that_can_not_be_trained_says_why(s
 
 
 def test_which_runs_are_picked_is_up_to_chance(store: Store, small_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnlab.inquiry.reproduce.reproduce", lambda run_id, *_: run_id)
+    monkeypatch.setattr("cnnlab.inquiry.judge.reproduce.reproduce", lambda run_id, *_: run_id)
     picked = [tuple(reproduce_random(store, 3, small_data)) for _ in range(20)]
     assert all(len(set(three)) == 3 for three in picked)
     assert len(set(picked)) > 1  # 720 ways to pick 3 of 10 in order

@@ -20,18 +20,18 @@ from sqlalchemy import create_engine
 from cnnlab.cli import cli
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.review import Review, name_of, review
+from cnnlab.inquiry.judge.verdict import verdict
 from cnnlab.inquiry.prediction import predict
-from cnnlab.inquiry.review import Review, name_of, review
-from cnnlab.inquiry.verdict import verdict
-from cnnlab.reporting.text import review_text
-from cnnlab.studies.runner import run_study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import Record, load_records
-from cnnlab.tracking.seal import seal_record
-from cnnlab.tracking.snapshot import snapshot
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_runs
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.seal import seal_record
+from cnnlab.inquiry.record.snapshot import snapshot
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.show.text import review_text
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

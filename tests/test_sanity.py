@@ -8,8 +8,8 @@ from torch import nn
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data, Split
-from cnnlab.inquiry.sanity import CHECKS, SanityReport, sanity_checks
 from cnnlab.models import NORMS, build_model
+from cnnlab.sanity import CHECKS, SanityReport, sanity_checks
 from cnnlab.training import fit
 from tests.helpers import stripes
 

@@ -16,11 +16,11 @@ from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, Config
 from cnnlab.inquiry.metrics import METRICS
-from cnnlab.params import from_params
-from cnnlab.reporting.figures import plot_isolation
-from cnnlab.studies.seeds import my_seeds
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.entries import entries
+from cnnlab.inquiry.params import from_params
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.seeds import my_seeds
+from cnnlab.inquiry.show.figures import plot_isolation
 from tests.helpers import quiet, wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnnlab import server
-from cnnlab.errors import LabError
+from cnnlab.inquiry import server
+from cnnlab.inquiry.errors import LabError
 from tests.helpers import free_port
 
 SCRIPTS = [Path(__file__).parents[1] / name for name in ("start_server.sh", "stop_server.sh")]
@@ -177,7 +177,7 @@ def test_what_hangs_after_a_crash_is_ended_and_replaced(running: int, monkeypatc
 
 def test_two_terminals_that_start_at_once_share_one_server(running: int) -> None:
     server.stop()
-    command = [sys.executable, "-c", "from cnnlab.server import start; start()"]
+    command = [sys.executable, "-c", "from cnnlab.inquiry.server import start; start()"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said

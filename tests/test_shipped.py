@@ -9,19 +9,19 @@ import mlflow
 import pytest
 import torch
 
-from cnnlab import server
+from cnnlab.course.overview import results_text
+from cnnlab.course.reference import OWNER, reference_studies
+from cnnlab.course.registry import ADDRESS, ALIAS, MODEL
 from cnnlab.data import Batches, Data
-from cnnlab.inquiry.reference import OWNER, reference_studies
-from cnnlab.inquiry.reproduce import one_run_of_each, reproduce
-from cnnlab.inquiry.review import review
-from cnnlab.reporting.overview import results_text
-from cnnlab.studies.results import results
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.entries import entries
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.registry import ADDRESS, ALIAS, MODEL
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_raw, load_runs
+from cnnlab.inquiry import server
+from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
+from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.runs import load_raw, load_runs
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.results import results
 from cnnlab.training import EVAL_BATCH
 from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import free_port, quiet

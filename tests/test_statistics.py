@@ -6,7 +6,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from cnnlab.inquiry.statistics import (
+from cnnlab.inquiry.judge.statistics import (
     compare_with_control,
     contrast_effect,
     detectable,
@@ -15,7 +15,7 @@ from cnnlab.inquiry.statistics import (
     seeds_to_show,
     t_interval,
 )
-from cnnlab.inquiry.verdict import decide
+from cnnlab.inquiry.judge.verdict import decide
 
 ARM = {"control": -1.0, "arm": 1.0}
 INTERACTION = {"neither": 1.0, "a": -1.0, "b": -1.0, "both": 1.0}

@@ -9,18 +9,18 @@ import pytest
 from rich.console import Console
 
 from cnnlab.config import BASE, Config, replace
+from cnnlab.course.profiles import find_profile
+from cnnlab.course.studies import lab_studies, pick
 from cnnlab.data import Data, Split
-from cnnlab.errors import LabError
-from cnnlab.inquiry.verdict import verdict
-from cnnlab.reporting.figures import mean_interval, plot_arms, plot_curves
-from cnnlab.reporting.text import arms_table
-from cnnlab.studies import plan as planning
-from cnnlab.studies.lab import lab_studies, pick
-from cnnlab.studies.profiles import find_profile
-from cnnlab.studies.results import summary
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.run import plan as planning
+from cnnlab.inquiry.run.results import summary
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.show.figures import mean_interval, plot_arms, plot_curves
+from cnnlab.inquiry.show.text import arms_table
+from cnnlab.inquiry.study import Study
 from tests.helpers import predicted, quiet, small_study
 
 

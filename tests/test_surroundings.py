@@ -26,21 +26,20 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy import create_engine
 
-from cnnlab import server
 from cnnlab.cli import cli, main
 from cnnlab.config import Config
+from cnnlab.course.model_card import register_champion
 from cnnlab.data import Batches, Data
 from cnnlab.doctor import CHECKS, Ill, examine
-from cnnlab.errors import LabError
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record import schema, server
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.inquiry.record.snapshot import snapshot
+from cnnlab.inquiry.record.store import Store, find_store
+from cnnlab.inquiry.run.engines import choose_engine
 from cnnlab.models import build_model
-from cnnlab.reporting.model_card import register_champion
-from cnnlab.studies.engines import choose_engine
-from cnnlab.tracking import schema
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.courier import Courier
-from cnnlab.tracking.run_logger import RunLogger
-from cnnlab.tracking.snapshot import snapshot
-from cnnlab.tracking.store import Store, find_store
 from cnnlab.training import fit
 from tests.helpers import free_port, predicted, quiet, small_study, wait_for
 
@@ -285,7 +284,8 @@ def test_an_mlflow_that_is_too_old_is_named_before_anything_of_it_is_imported(ho
     examined = cnnlab("doctor", **older).stdout.splitlines()
     assert examined[1].startswith(f"MEND  packages  {sentence}")
     imported = (
-        "try:\n    import cnnlab.tracking\nexcept Exception as e:\n    import sys; print('mlflow' in sys.modules, e)"
+        "try:\n    import cnnlab.inquiry.record.store\n"
+        "except Exception as e:\n    import sys; print('mlflow' in sys.modules, e)"
     )
     assert python(imported, **older).startswith(f"False {sentence}")
 
@@ -437,7 +437,7 @@ def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_tracebac
         with held(home / "mlflow.db", 60):
             MlflowClient(same_file).search_experiments()
 
-    monkeypatch.setattr("cnnlab.tracking.connection.deliver_leftovers", locked)
+    monkeypatch.setattr("cnnlab.inquiry.record.connection.deliver_leftovers", locked)
     monkeypatch.setattr(sys, "argv", ["cnnlab", "plan", "baseline", "--profile", "tiny"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
     with pytest.raises(SystemExit) as ended:

@@ -14,18 +14,18 @@ from torch import nn
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry.power import power
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.power import power
+from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.judge.verdict import Verdicts, verdict
 from cnnlab.inquiry.prediction import predict
-from cnnlab.inquiry.review import review
-from cnnlab.inquiry.verdict import Verdicts, verdict
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.run_logger import RunLogger, load_weights
+from cnnlab.inquiry.record.snapshot import snapshot
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.confront import confront
 from cnnlab.models import build_model
-from cnnlab.reporting.confront import confront
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.courier import Courier
-from cnnlab.tracking.run_logger import RunLogger, load_weights
-from cnnlab.tracking.snapshot import snapshot
-from cnnlab.tracking.store import Store
 from cnnlab.training import fit
 from tests.helpers import free_port, quiet, small_study
 

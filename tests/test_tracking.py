@@ -21,19 +21,19 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
-from cnnlab import server
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data
-from cnnlab.errors import LabError
+from cnnlab.inquiry import server
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.params import from_params, replace
+from cnnlab.inquiry.record.artifacts import artifact_folder
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.spool import Journal, spool_folder
+from cnnlab.inquiry.record.vault_record import read_test_set
 from cnnlab.models import build_model
-from cnnlab.params import from_params, replace
-from cnnlab.tracking.artifacts import artifact_folder
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.courier import Courier
-from cnnlab.tracking.journal import Journal, spool_folder
-from cnnlab.tracking.run_logger import RunLogger
-from cnnlab.tracking.table import load_runs
-from cnnlab.tracking.test_set import read_test_set
 from cnnlab.training import Result, fit
 from tests.helpers import epochs_in, free_port, quiet, wait_for
 
@@ -279,9 +279,9 @@ ENDLESS = """
     from tests.helpers import stripes
     from cnnlab.config import BASE, replace
     from cnnlab.data import Data
-    from cnnlab.tracking.courier import Courier
-    from cnnlab.tracking.run_logger import RunLogger
-    from cnnlab.tracking.connection import connect
+    from cnnlab.inquiry.record.courier import Courier
+    from cnnlab.inquiry.record.run_logger import RunLogger
+    from cnnlab.inquiry.record.connection import connect
     from cnnlab.training import fit
 
     data = Data(stripes(640, seed=1), stripes(203, seed=2))

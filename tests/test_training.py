@@ -12,9 +12,9 @@ from torch import nn
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data, Split
 from cnnlab.device import has_bf16, resolve_device
-from cnnlab.errors import LabError
-from cnnlab.params import ConfigError
-from cnnlab.progress import Watcher
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.progress import Watcher
 from cnnlab.training import DIVERGED_LOSS, READ_EVERY, LabTrainer, Result, Seeds, fit
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cnnlab import server
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.verdict import verdict
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.views import publish_verdicts, view_links
+from cnnlab.inquiry import server
+from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.views import publish_verdicts, view_links
 from tests.helpers import free_port, predicted, quiet, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(

@@ -9,20 +9,20 @@ import torch
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Batches, Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry import vault
-from cnnlab.inquiry.statistics import t_interval
-from cnnlab.inquiry.vault import Opening, crossed_interval, open_vault
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge import vault
+from cnnlab.inquiry.judge.statistics import t_interval
+from cnnlab.inquiry.judge.vault import Opening, crossed_interval, open_vault
+from cnnlab.inquiry.paths import models_folder
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.run_logger import load_weights
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import num_readings, read_test_set
+from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
-from cnnlab.paths import models_folder
 from cnnlab.scores import Score
-from cnnlab.studies.runner import run_study
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.run_logger import load_weights
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import load_runs
-from cnnlab.tracking.test_set import num_readings, read_test_set
 from tests.helpers import SMALL_DATA, free_port, quiet
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)

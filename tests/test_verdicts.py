@@ -11,13 +11,13 @@ from scipy import stats
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
-from cnnlab.errors import LabError
-from cnnlab.inquiry.fairness import NEEDED
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.fairness import NEEDED
+from cnnlab.inquiry.judge.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.inquiry.prediction import Prediction, predict
-from cnnlab.inquiry.verdict import Verdict, judge, seen_before, to_content, verdict
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.ledger import load_records
-from cnnlab.tracking.table import load_runs
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.runs import load_runs
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

@@ -1,1 +1,1 @@
-"""Predict, run, confront: what is expected, whether the comparison is fair, and what the runs say about it."""
+"""The engine: predict, run, confront. It knows no image and no network; `task.py` is all that it knows of a science."""

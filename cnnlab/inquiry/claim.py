@@ -4,10 +4,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cnnlab.errors import LabError
-from cnnlab.inquiry.metrics import Metric, find_metric
-from cnnlab.params import Params, replace
-from cnnlab.printable import printable
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.metrics import Metric
+from cnnlab.inquiry.params import Params, replace
+from cnnlab.inquiry.printable import printable
+from cnnlab.inquiry.task import find_metric
 
 Direction = Literal["higher", "lower", "none"]
 # What one says of an interaction: more, or less, than the two effects added up; the better side depends on the metric.

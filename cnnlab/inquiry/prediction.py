@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, get_args
 
-from cnnlab.checked import checked
-from cnnlab.config import DATA_SHA256
-from cnnlab.errors import LabError
+from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.claim import Claim, Direction
-from cnnlab.inquiry.contrasts import arm_contrast, interaction_contrast, trend_contrast
-from cnnlab.inquiry.metrics import METRICS, Metric
-from cnnlab.params import ConfigError
-from cnnlab.studies.contrast import Contrast
-from cnnlab.studies.study import Study
-from cnnlab.tracking.connection import connect
-from cnnlab.tracking.environment import owner
-from cnnlab.tracking.ledger import Record, load_records, record_prediction
-from cnnlab.tracking.store import Store
-from cnnlab.tracking.table import warn_unread
+from cnnlab.inquiry.contrast import Contrast, arm_contrast, interaction_contrast, trend_contrast
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.metrics import Metric
+from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.ledger import Record, load_records, record_prediction
+from cnnlab.inquiry.record.runs import warn_unread
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.task import find_metric, task
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Prediction:
     @property
     def metric(self) -> Metric:
         """What the claim is about."""
-        return METRICS[self.claim.metric]
+        return find_metric(self.claim.metric)
 
     @property
     def sign(self) -> int:
@@ -121,8 +120,8 @@ class Prediction:
             lines.append(f"So large a smallest effect of interest, because: {self.claim.sesoi_because}")
         if self.claim.builds_on:
             lines.append(f"Builds on: {self.claim.builds_on}")
-        if self.contrast.images != DATA_SHA256:
-            lines.append("On images that aren't Fashion-MNIST's own.")
+        if self.contrast.images != task().own_data:
+            lines.append(f"On {task().other_data}.")
         when = f"{self.record.time:%Y-%m-%d %H:%M} UTC"
         lines.append(f"Recorded {when} by {self.record.owner}, sealed {self.record.sha256[:12]}.")
         return "\n".join(lines)
@@ -134,7 +133,7 @@ class Prediction:
 
 
 @checked
-def predict(study: Study, *, store: Store | None = None, **claim: Any) -> Prediction:
+def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Prediction:
     """Record what you expect of a study, before its first run, and return it.
 
     What is compared: `arm` (with the study's control, or the arm named in `against`), or a `trend` over the levels of
@@ -171,7 +170,7 @@ def _signature() -> inspect.Signature:
 predict.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
-def _choose_contrast(study: Study, claim: Claim) -> Contrast:
+def _choose_contrast(study: Design, claim: Claim) -> Contrast:
     if sum(map(bool, (claim.arm, claim.trend, claim.interaction))) != 1:
         raise LabError(
             f"say what is compared, one of three: arm=... (one of {', '.join(study.arms)}), trend=... (a field such "
@@ -186,7 +185,7 @@ def _choose_contrast(study: Study, claim: Claim) -> Contrast:
     return trend_contrast(study, claim.trend) if claim.trend else interaction_contrast(study, claim.interaction or {})
 
 
-def _record(study: Study, contrast: Contrast, claim: Claim, store: Store) -> Prediction:
+def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Prediction:
     """Write a prediction into the ledger and return it; an equal one that stands is not repeated."""
     content = _content(study, contrast, claim)
     for known in reversed(load_predictions(store, study.name, owner())):
@@ -220,13 +219,13 @@ def load_predictions(
     return found
 
 
-def _content(study: Study, contrast: Contrast, claim: Claim) -> dict[str, str]:
+def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
     """Return the params of the record of a prediction."""
     low, high = claim.size or (0.0, claim.sesoi)
     content = {name: value for name, value in claim if name != "size"} | {
         "study": study.name,
         "contrast": contrast.text,
-        "unit": METRICS[claim.metric].unit,
+        "unit": find_metric(claim.metric).unit,
         "low": low,
         "high": high,
         "seeds": ", ".join(map(str, contrast.seeds)),

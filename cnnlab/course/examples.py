@@ -1,0 +1,189 @@
+"""The example predictions that ship with the lab: those of the notebook's cells, for whoever wants to see it run.
+
+They are recorded under the owner "example", so that a student's own predictions stay the first of their owner.
+"""
+
+from typing import Any
+
+from cnnlab.inquiry.prediction import Prediction, predict
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.study import Study
+
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "01-baseline": [
+        {
+            "arm": "baseline again",
+            "metric": "accuracy/valid",
+            "direction": "none",
+            "confidence": 60,
+            "because": "the two arms are the same network, trained alike; only the random numbers differ",
+            "if_refuted": "something differs between the arms that should not, and no later comparison can be trusted",
+        }
+    ],
+    "02-dropout": [
+        {
+            "arm": "dropout=0.5",
+            "metric": "loss/valid",
+            "direction": "higher",
+            "size": (0.03, 0.15),
+            "confidence": 75,
+            "because": "in a short training on many images the network underfits, and dropout takes features away",
+            "if_refuted": "even a short training overfits enough for dropout to pay",
+        },
+        {
+            "arm": "dropout=0.5",
+            "metric": "gap/train_mode",
+            "direction": "lower",
+            "size": (0.05, 0.2),
+            "confidence": 70,
+            "because": "in train mode the loss is measured with dropout on, so it is too high; "
+            "validation has dropout off",
+            "if_refuted": "dropout changes both losses alike, and the gap can be taken at face value",
+        },
+        {
+            "trend": "dropout",
+            "metric": "accuracy/valid",
+            "direction": "lower",
+            "size": (1, 5),
+            "confidence": 65,
+            "because": "the more features are dropped, the less the network learns in the same number of steps",
+            "if_refuted": "a small rate helps, or the rate does not matter in this range",
+        },
+    ],
+    "02-dropout-short": [
+        {
+            "arm": "dropout=0.5",
+            "metric": "loss/valid",
+            "direction": "higher",
+            "size": (0.03, 0.15),
+            "confidence": 90,
+            "because": "so few steps leave the network far from overfitting, and dropout takes features away",
+            "if_refuted": "what three seeds showed in the quick profile was chance",
+            "builds_on": "02-dropout in the quick profile",
+        },
+        {
+            "trend": "dropout",
+            "metric": "accuracy/valid",
+            "direction": "lower",
+            "size": (1, 5),
+            "confidence": 85,
+            "because": "the fewer the steps, the more a network needs all of its features in each of them",
+            "if_refuted": "a small rate helps even here, or the rate does not matter in this range",
+        },
+    ],
+    "02-dropout-long": [
+        {
+            "arm": "dropout=0.5",
+            "metric": "gap/loss",
+            "direction": "lower",
+            "size": (0.1, 0.4),
+            "confidence": 90,
+            "because": "in many passes the network learns few images by heart, and dropout makes that harder",
+            "if_refuted": "dropout in the head alone does not keep the convolutions from learning images by heart",
+        },
+        {
+            "arm": "dropout=0.5",
+            "metric": "loss/valid",
+            "direction": "lower",
+            "size": (0.02, 0.2),
+            "confidence": 75,
+            "because": "less overfitting means less certainty in wrong answers, which the loss punishes most",
+            "if_refuted": "a smaller gap need not mean better predictions",
+        },
+    ],
+    "03-learning-rates": [
+        {
+            "interaction": {"norm": "batch", "lr": 0.003},
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (5, 60),
+            "confidence": 80,
+            "because": "normalised maps have the same scale whatever the weights, so small steps lead further",
+            "if_refuted": "a learning rate that is too low is too low with batch normalisation as well",
+        },
+        {
+            "interaction": {"norm": "batch", "lr": 0.3},
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (5, 60),
+            "confidence": 80,
+            "because": "batch normalisation keeps the scale of the maps whatever a step did to the weights",
+            "if_refuted": "a learning rate that is too high is too high with batch normalisation as well",
+        },
+    ],
+    "03-normalization": [
+        {
+            "arm": "norm=batch",
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (0.5, 4),
+            "confidence": 85,
+            "because": "normalised maps make the first steps larger where they need to be, and the training is short",
+            "if_refuted": "this network is shallow enough to train as well without a normalisation",
+        },
+        {
+            "arm": "norm=layer",
+            "against": "norm=batch",
+            "metric": "accuracy/valid",
+            "direction": "none",
+            "sesoi": 0.5,
+            "confidence": 60,
+            "because": "both keep the scale of the maps, and it matters little over what the statistics are taken",
+            "if_refuted": "statistics over the images of a batch do something that statistics within one image do not",
+        },
+    ],
+    "03-tiny-batches": [
+        {
+            "arm": "batch norm in the head",
+            "metric": "accuracy/valid",
+            "direction": "lower",
+            "size": (3, 30),
+            "confidence": 80,
+            "because": "in the head each channel has one value an image, so the statistics come from two values",
+            "if_refuted": "even two values an update are enough, since the running average smooths them",
+        },
+        {
+            "arm": "batch norm in the convolutions",
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (0.5, 8),
+            "confidence": 60,
+            "because": "in a convolution the statistics are over all pixels too: hundreds of values even of two images",
+            "if_refuted": "pixels of the same image are too alike to count as many values",
+        },
+    ],
+    "04-combined": [
+        {
+            "interaction": {"conv_dropout": 0.2, "norm": "batch"},
+            "metric": "loss/valid",
+            "direction": "antagonism",
+            "size": (0.01, 0.1),
+            "confidence": 55,
+            "because": "the normalised network learns faster, and dropout then takes away more of what it has learned",
+            "if_refuted": "the two effects add up, or dropout costs a normalised network less",
+        },
+        {
+            "arm": "dropout, then norm",
+            "against": "norm, then dropout",
+            "metric": "variance_ratio",
+            "direction": "lower",
+            "size": (0.05, 0.5),
+            "confidence": 80,
+            "because": "dropout before the norm raises the variance in training, which the running average then keeps",
+            "if_refuted": "the variance that dropout adds is too small to matter at this rate",
+        },
+    ],
+}
+
+
+def examples_of(study: Study) -> list[dict[str, Any]]:
+    """Return the arguments of `predict` for the examples of a study, at any size; none for a study of your own."""
+    for name, examples in EXAMPLES.items():
+        if study.name == name or study.name.endswith(f"-{name}"):
+            return examples
+    return []
+
+
+def predict_examples(study: Study, store: Store) -> list[Prediction]:
+    """Record the example predictions of a study, under the owner of this process, and return them."""
+    return [predict(study, store=store, **example) for example in examples_of(study)]

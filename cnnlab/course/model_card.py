@@ -1,0 +1,92 @@
+"""The champion and its model card, written from the record (Mitchell et al. 2019, Model Cards for Model Reporting)."""
+
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from cnnlab.config import BASE, Config
+from cnnlab.course.registry import ADDRESS, model_of, register
+from cnnlab.data import Data, mean_and_sd
+from cnnlab.fashion_mnist import CLASSES, load_data
+from cnnlab.inquiry.identity import differences
+from cnnlab.inquiry.judge.statistics import t_interval
+from cnnlab.inquiry.params import replace
+from cnnlab.inquiry.record.runs import find_run, load_runs, same_arm
+from cnnlab.inquiry.record.store import Store
+from cnnlab.one_run import CORRECT
+
+
+def register_champion(run_id: str, store: Store, data: Data | None = None) -> str:
+    """Register the model of a run as `models:/fashion-cnn@champion`, with its card; return the card.
+
+    Raises:
+        LabError: the store has no such run, or the run no model.
+    """
+    model_of(store, run_id)
+    card = model_card(run_id, store, data or load_data(lambda line: None))
+    register(store, run_id, card)
+    return card
+
+
+def model_card(run_id: str, store: Store, data: Data) -> str:
+    """Return the card of a run's model as Markdown: what it is, what it is for, what it was measured to do, its limits.
+
+    A paragraph is one line, since the MLflow UI breaks lines where the text does.
+
+    Raises:
+        LabError: the store has no such finished run of this lab.
+    """
+    runs = load_runs(store)
+    run = find_run(runs, run_id)
+    config: Config = run["config"]
+    differing = differences(BASE, replace(config, seed=BASE.seed)).items()
+    changed = ", ".join(f"{name}={new}" for name, (_, new) in differing) or "nothing"
+    mean, sd = (float(value) for value in mean_and_sd(data.train))
+    experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
+    return f"""# {ADDRESS}
+
+A convolutional network that tells ten kinds of clothing apart in grey images of 28 x 28 pixels.
+
+**Origin.** Run `{run_id}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
+{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. \
+Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
+(Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
+Nothing is done to the images but to shift and scale them.
+
+**What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {mean:.4f}) / {sd:.4f} (`Data.normaliser`), to \
+logits (B, 10) in the order {", ".join(CLASSES)}.
+
+    import cnnlab, mlflow
+    cnnlab.connect()
+    x = (pixels / 255 - {mean:.4f}) / {sd:.4f}  # pixels: uint8 (B, 1, 28, 28)
+    model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
+    logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
+
+**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
+
+**For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
+It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
+"""
+
+
+def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
+    """Return what the run scored, and what the runs that differ from it in their seed alone did."""
+    accuracy, loss = 100 * run["accuracy/valid"], run["loss/valid"]
+    own = f"On the 5,000 validation images: accuracy {accuracy:.2f} %, loss {loss:.4f} nats."
+    if len(seeds) < 2:
+        return f"{own} It is the only run of its kind: how much of that is luck isn't known."
+    e = t_interval(100 * seeds["accuracy/valid"].to_numpy())
+    return (
+        f"{own} It was chosen among {e.n} runs that differ in their seed alone, so expect what all of them reach: "
+        f"{e.estimate:.2f} % (95 % interval of the mean [{e.low:.2f}, {e.high:.2f}], SD {e.sd:.2f} pp)."
+    )
+
+
+def _classes(run_id: str, store: Store, data: Data) -> str:
+    """Return with which classes the run was most and least often right, on the validation images."""
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
+        correct = np.load(store.client.download_artifacts(run_id, CORRECT, folder))
+    share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()
+    worst, best = share.index[0], share.index[-1]
+    return f"It is right least often with {worst} ({share[worst]:.1f} %), most often with {best} ({share[best]:.1f} %)."

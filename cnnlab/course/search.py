@@ -1,0 +1,31 @@
+"""The search of `03_mlflow.py`, started from a notebook."""
+
+import importlib.util
+from pathlib import Path
+
+from cnnlab.course.profiles import Profile
+from cnnlab.inquiry.errors import LabError, stopping
+from cnnlab.inquiry.run.engines import Engine
+from cnnlab.inquiry.study import Study
+
+SCRIPT = Path(__file__).resolve().parents[2] / "03_mlflow.py"
+
+
+def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
+    """Run the search of `03_mlflow.py` here, at the size of a profile, and return the study that confirms its winner.
+
+    It prints what the script prints, and goes on where it was interrupted. The arms are "baseline" and "winner".
+
+    `engine` trains the confirmation, as in `study.run`.
+
+    Raises:
+        LabError: the script isn't there, or what it raises.
+    """
+    spec = importlib.util.spec_from_file_location("search_script", SCRIPT)
+    if not SCRIPT.is_file() or spec is None or spec.loader is None:
+        raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    with stopping("Stopped. What was measured is kept; run_search() goes on from here."):
+        study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
+    return study

@@ -1,0 +1,172 @@
+"""The studies of the lab, each at the size of a profile."""
+
+import difflib
+from collections.abc import Mapping
+
+from cnnlab.config import BASE, Config, replace
+from cnnlab.course.profiles import Profile
+from cnnlab.data import Data
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.engines import Engine, choose_engine
+from cnnlab.inquiry.seeds import OFFSET, my_seeds
+from cnnlab.inquiry.study import Study
+
+
+class Studies(dict[str, Study]):
+    """Studies by name; a name that isn't there says which are.
+
+    Raises:
+        LabError: there is no study of that name.
+    """
+
+    def __missing__(self, name: object) -> Study:
+        close = [known for known in self if isinstance(name, str) and name in known]
+        close = close or difflib.get_close_matches(str(name), self, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise LabError(f"there is no study {name!r}: {hint}There are {', '.join(self)}.")
+
+
+def lab_studies(profile: Profile, of: str = "") -> Studies:
+    """Return the studies of the lab by name, in the order of the notebook.
+
+    Their seeds are those of an owner (`of`; without it, of this one).
+    """
+    base = replace(BASE, train_images=profile.train_images, epochs=profile.epochs)
+    seeds, more = my_seeds(profile.seeds, of=of), my_seeds(profile.interaction_seeds, of=of)
+    studies = [
+        _baseline(profile, base, my_seeds(profile.baseline_seeds, of=of)),
+        _dropout(profile, base, seeds),
+        *([_dropout_short(profile, base, seeds)] if profile.short_images else []),
+        _dropout_long(profile, base, seeds),
+        _learning_rates(profile, base, seeds),
+        _normalization(profile, base, seeds),
+        _tiny_batches(profile, base, seeds),
+        _combined(profile, base, more),
+    ]
+    return Studies((study.name, study) for study in studies)
+
+
+def _baseline(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """An A/A test: twice the same arm, with other random numbers."""
+    return Study(
+        profile.experiment("01-baseline"),
+        "How different are two arms that differ in nothing but chance?",
+        base,
+        seeds,
+        arms={"baseline": base, "baseline again": replace(base, seed=OFFSET)},
+    )
+
+
+def _dropout(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    return Study(
+        profile.experiment("02-dropout"),
+        "What does dropout in the head change, in a short training on many images?",
+        base,
+        seeds,
+        vary={"dropout": (0.0, 0.1, 0.3, 0.5)},
+    )
+
+
+def _dropout_short(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """The quick profile's question about dropout, with more seeds."""
+    return Study(
+        profile.experiment("02-dropout-short"),
+        "What does dropout in the head change, in a very short training?",
+        replace(base, train_images=profile.short_images, epochs=profile.short_epochs),
+        seeds,
+        vary={"dropout": (0.0, 0.1, 0.3, 0.5)},
+    )
+
+
+def _dropout_long(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """Few images, many passes: here a network overfits."""
+    few, many = profile.few_images, profile.many_epochs
+    return Study(
+        profile.experiment("02-dropout-long"),
+        "What does dropout in the head change, in a long training on few images?",
+        replace(base, train_images=few, epochs=many),
+        seeds,
+        vary={"dropout": profile.long_dropouts},
+    )
+
+
+def _learning_rates(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """Plain SGD, which has nothing of its own against a learning rate that is too high."""
+    return Study(
+        profile.experiment("03-learning-rates"),
+        "Does batch normalisation widen the range of learning rates that work?",
+        replace(base, optimizer="sgd", epochs=profile.lr_epochs, lr=0.03),
+        seeds,
+        vary={"norm": ("none", "batch"), "lr": profile.lrs},
+    )
+
+
+def _normalization(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    return Study(
+        profile.experiment("03-normalization"),
+        "What does a normalisation layer change, and does it matter which one?",
+        base,
+        seeds,
+        vary={"norm": profile.norms},
+    )
+
+
+def _tiny_batches(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """Batches of two: a mean over pixels still has many values, a mean over images has two."""
+    base = replace(base, batch_size=2, lr=1e-3, train_images=profile.tiny_batch_images, epochs=1)
+    return Study(
+        profile.experiment("03-tiny-batches"),
+        "Batch normalisation with batches of two: where does it fail?",
+        base,
+        seeds,
+        arms={
+            "no norm": base,
+            "batch norm in the convolutions": replace(base, norm="batch"),
+            "batch norm in the head": replace(base, head_norm="batch"),
+            "layer norm in the head": replace(base, head_norm="layer"),
+        },
+    )
+
+
+def _combined(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    dropout, norm = {"conv_dropout": 0.2}, {"norm": "batch"}
+    return Study(
+        profile.experiment("04-combined"),
+        "Do dropout and batch normalisation add up, and does their order matter?",
+        base,
+        seeds,
+        arms={
+            "neither": base,
+            "dropout": replace(base, **dropout),
+            "norm": replace(base, **norm),
+            "norm, then dropout": replace(base, **norm, **dropout),
+            "dropout, then norm": replace(base, **norm, **dropout, conv_dropout_place="before_norm"),
+        },
+    )
+
+
+def shared_engine(studies: Mapping[str, Study], store: Store, data: Data | None = None) -> Engine:
+    """Return one engine for several studies on the same images, so that worker processes start once; they end with this
+    process. Give it to `study.run(engine=...)`.
+    """
+    images = sum(run.epochs * run.train_images for study in studies.values() for _, _, run in study.runs())
+    return choose_engine("auto", store, images, data=data)
+
+
+def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:
+    """Return the studies with these names or parts of names; all of them where no name is given.
+
+    Raises:
+        LabError: a name fits no study, or several.
+    """
+    if not names:
+        return list(studies.values())
+    chosen = []
+    for name in names:
+        fitting = [study for key, study in studies.items() if key == name or key.endswith(f"-{name}")]
+        fitting = fitting or [study for key, study in studies.items() if name in key]
+        if len(fitting) != 1:
+            raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(studies)}.")
+        chosen += fitting
+    return chosen

@@ -1,0 +1,100 @@
+"""Does what a network left behind agree with itself?
+
+A finished run has a final accuracy and loss, its metrics after every epoch, the answers to every validation image, its
+weights, and the time that it took.
+"""
+
+import math
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cnnlab.config import Config
+from cnnlab.data import Batches, Data
+from cnnlab.facts import facts_of_images
+from cnnlab.fashion_mnist import load_data
+from cnnlab.inquiry.record.runs import RawRun, images_of
+from cnnlab.inquiry.task import History, Kept
+from cnnlab.one_run import CORRECT, WEIGHTS, load_network
+from cnnlab.training import EVAL_BATCH
+
+JUDGED = ("accuracy/valid", "loss/valid")
+CHECKED_IMAGES = 500  # of the validation images, drawn anew each time, that kept weights classify again
+ROUNDING = 2  # of them may come out otherwise on another processor
+CLOCK = 0.95  # of the time that a training says it took has to lie between a run's start and its end
+
+
+def check_result(config: Config, run: RawRun, history: History, kept: Kept) -> Iterable[str]:
+    """Yield what doesn't agree in what a run left behind."""
+    correct, weights = _load_correct(kept[CORRECT]), kept[WEIGHTS]
+    yield from _check_finals(run, config, history)
+    yield from _check_times(run)
+    yield from _check_correct(run, correct)
+    data, fingerprint = _own_data()
+    if data and weights and correct is not None and images_of(run.tags) == fingerprint:
+        yield from _check_weights(weights, config, data, correct)
+
+
+def _check_finals(run: RawRun, config: Config, history: History) -> Iterable[str]:
+    """Compare the final metrics with those after the epoch whose weights were kept."""
+    outcome = run.tags.get("fact.outcome", "")
+    if not outcome.startswith(("finished", "stopped early")):
+        return  # it diverged within an epoch: its final weights are of no epoch
+    histories = {name: history(name) for name in JUDGED}
+    losses = histories["loss/valid"]
+    if outcome == "finished" and len(losses) != config.epochs:
+        yield f"it has the metrics of {len(losses)} epochs, and its params say {config.epochs}"
+    if losses:
+        kept = losses.index(min(losses)) if config.keep == "best" else -1
+        for name, values in histories.items():
+            final = run.metrics.get(f"final/{name}", math.nan)
+            if not values[kept:] or values[kept] != final:
+                yield f"its final {name} ({final:.6f}) is not that of the epoch whose weights were kept"
+
+
+def _check_times(run: RawRun) -> Iterable[str]:
+    said = run.metrics.get("final/time/total_s")
+    if said is not None and run.ended is not None and (run.ended - run.started) / 1000 < CLOCK * said:
+        yield f"it lasted {(run.ended - run.started) / 1000:.1f} s, and says that its training took {said:.1f} s"
+
+
+def _load_correct(file: Path | None) -> np.ndarray | None:
+    """Return whether each validation image was classified correctly: bool (N,); None where that can't be read."""
+    try:
+        return None if file is None else np.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _check_correct(run: RawRun, correct: np.ndarray | None) -> Iterable[str]:
+    if correct is not None and int(correct.sum()) / len(correct) != run.metrics.get("final/accuracy/valid"):
+        yield f"its answers to the validation images make an accuracy of {correct.mean():.4f}"
+
+
+def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray) -> Iterable[str]:
+    """Let the kept weights classify some validation images again."""
+    some = np.random.default_rng().permutation(len(data.valid))[:CHECKED_IMAGES]
+    try:
+        model = load_network(config, facts_of_images(data), file)
+    except Exception as error:  # safetensors and torch have errors of their own
+        yield f"its weights don't fit its network ({(str(error).splitlines() or ['?'])[0][:80]})"
+        return
+    with torch.inference_mode():
+        batches = Batches(data.valid.take(torch.from_numpy(some)), EVAL_BATCH, data.normaliser())
+        now = torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy()
+    other = int((now != correct[some]).sum()) if len(correct) == len(data.valid) else len(now)
+    if other > ROUNDING:
+        yield f"its weights give other answers than it recorded, to {other} of {len(now)} validation images"
+
+
+@cache
+def _own_data() -> tuple[Data | None, str]:
+    """Return Fashion-MNIST with its fingerprint; None where this machine doesn't have it."""
+    try:
+        data = load_data(lambda line: None)
+    except Exception:  # an instructor's machine may be without it, and without the internet
+        return None, ""
+    return data, data.sha256()

@@ -1,0 +1,69 @@
+"""Arguments of the wrong kind, refused in one sentence where they are given."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from cnnlab.inquiry.errors import LabError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function refuse arguments that aren't of the classes in its annotations.
+
+    Raises (from the function):
+        LabError: an argument of another class, with the class that it should have.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        hints = get_type_hints(function)
+        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+            classes = _classes(hints.get(name))
+            if classes and not isinstance(value, classes):
+                wanted = " or ".join(called(one) for one in classes if one is not type(None))
+                shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+                raise LabError(f"{function.__name__}: {name} is {shown}, and should be a {wanted}.")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def called(kind: type) -> str:
+    """Return what a student calls a class."""
+    return "dict" if kind is Mapping else kind.__name__
+
+
+def _classes(hint: object) -> tuple[type, ...]:
+    """Return the classes that an annotation allows; none where it allows anything, or isn't told by a class."""
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_classes(part) for part in get_args(hint)]
+        return tuple(one for part in parts for one in part) if all(parts) else ()
+    found = get_origin(hint) or hint
+    return (found,) if isinstance(found, type) and found is not Any else ()
+
+
+def whole_numbers(values: Any, what: str, most: int, hint: str = "") -> "np.ndarray":
+    """Return whole numbers from 0 to `most` as an array, uint8 or int64, whatever holds them.
+
+    Raises:
+        LabError: they aren't that; `hint` says how they should be.
+    """
+    import numpy as np  # here: this module is on the fast paths
+
+    try:
+        x = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    except (TypeError, ValueError):  # lists of unequal lengths, or a type that NumPy doesn't have
+        raise LabError(f"the {what} are no array of whole numbers: give a tensor or a NumPy array.") from None
+    if x.dtype.kind not in "iu":
+        raise LabError(f"the {what} are {x.dtype}, and should be whole numbers{hint}.")
+    if x.size and not 0 <= x.min() <= x.max() <= most:
+        raise LabError(f"the {what} should lie between 0 and {most}, and lie between {x.min()} and {x.max()}.")
+    return np.require(x, np.uint8 if most < 256 else np.int64, ["C", "W"])

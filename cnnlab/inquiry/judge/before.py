@@ -1,0 +1,127 @@
+"""What was known before a prediction was made, and what else was predicted about the same runs.
+
+Results that were there make a verdict exploratory. Whatever else could have been learned before, from runs of no
+prediction or from runs of other owners in the same store, is said beside the verdict.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from cnnlab.inquiry.identity import Identity, differences
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.task import task
+
+FALSE_SUPPORT = 2.5  # percent of studies without an effect in which one claim is "supported" all the same, at most
+NAMED = 3  # other owners
+
+
+def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
+    """Return the predictions of one owner, in the order of time, without those that were replaced: by a later one about
+    the same question, in whichever study, that was made when no result was known yet."""
+    return [one for i, one in enumerate(predictions) if not _was_replaced(one, predictions[i + 1 :], runs)]
+
+
+def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.DataFrame) -> bool:
+    return any(one.question == prediction.question and not seen_before(one, runs) for one in later)
+
+
+def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
+    """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
+    at least once, whatever became of them, in whichever study or search. Runs whose images aren't known count."""
+    contrast = prediction.contrast
+    wanted = _new_runs(prediction)
+    theirs = _earlier(prediction, runs)
+    theirs = theirs[theirs["owner"] == prediction.record.owner].drop_duplicates("identity")
+    alike = [contrast.look_alike(identity) for identity in theirs["identity"]]
+    known = [Identity(one.config, one.images or contrast.images) in wanted for one in alike]
+    return list(theirs.loc[known, "run_id"])
+
+
+def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that were measured before a prediction."""
+    before: pd.DataFrame = runs[(runs["started"] < prediction.record.time.timestamp() * 1000) & runs["measured"]]
+    return before
+
+
+def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
+    """Return what a reader should know beside a verdict, a sentence each: whether the images are others, and what was
+    known before the prediction, though not as results of its own runs."""
+    lines = (_of_other_images(prediction), _explored(prediction, runs), _tried(prediction, runs))
+    return [line for line in (*lines, _seen_by_others(prediction, runs)) if line]
+
+
+def _of_other_images(prediction: Prediction) -> str:
+    return "" if prediction.contrast.images == task().own_data else f"it is about {task().other_data}."
+
+
+def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say which of its factors had been varied before, in runs of no prediction."""
+    contrast = prediction.contrast
+    control = task().canonical(contrast.arms[contrast.control])
+    earlier = _earlier(prediction, runs)
+    free = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] == "")]
+    varied = {
+        name: [i.config.seed for i in free["identity"] if getattr(i.config, name) != getattr(control, name)]
+        for name in contrast.factors
+    }
+    said = [f"{name} in {len(seeds)} (seeds: {len(set(seeds))})" for name, seeds in varied.items() if seeds]
+    if not said:
+        return ""
+    return (
+        f"runs of no prediction had varied before it: {', '.join(said)}. The prediction is about {prediction.n} seeds."
+    )
+
+
+def _tried(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say how often its factors had been varied before, with all else equal, in runs of other predictions."""
+    contrast = prediction.contrast
+    control, asked = contrast.arms[contrast.control], set(contrast.factors)
+    earlier = _earlier(prediction, runs)
+    predicted = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] != "")]
+    seeds = [
+        identity.config.seed
+        for identity in predicted["identity"].drop_duplicates()
+        if set(differences(control, identity.config)) - ({"seed", *task().negligible} - asked) == asked
+    ]
+    if not seeds:
+        return ""
+    varied = f"{' and '.join(sorted(asked))} in {len(seeds)} (seeds: {len(set(seeds))})"
+    return f"runs of other predictions had varied before it: {varied}. The prediction is about {prediction.n} seeds."
+
+
+def _seen_by_others(prediction: Prediction, runs: pd.DataFrame) -> str:
+    """Say which other owners of the store had run its new arms before, with whatever seeds."""
+    new = {identity.arm.look_alike for identity in prediction.contrast.runs(prediction.contrast.new)}
+    earlier = _earlier(prediction, runs)
+    others = earlier[(earlier["owner"] != prediction.record.owner) & ~earlier["seal"].isin(task().shipped)]
+    looked = Counter(run["owner"] for _, run in others.iterrows() if run["identity"].arm.look_alike in new)
+    if not looked:
+        return ""
+    named = ", ".join(f"{owner} ({count})" for owner, count in looked.most_common(NAMED))
+    more = f" and {len(looked) - NAMED} more" if len(looked) > NAMED else ""
+    return f"other owners of this store had run its arms before it: {named}{more}."
+
+
+def asked_at_once(prediction: Prediction, predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Return those of its owner's predictions that are about the same runs, itself included."""
+    runs = _new_runs(prediction)
+    return [one for one in predictions if not runs.isdisjoint(_new_runs(one))]
+
+
+def _new_runs(prediction: Prediction) -> set[Identity]:
+    """Return the runs that were to be unknown, with all that look alike."""
+    contrast = prediction.contrast
+    return {contrast.look_alike(identity) for identity in contrast.runs(contrast.new)}
+
+
+def by_chance(together: list[Prediction]) -> list[str]:
+    """Say what chance does where several predictions are about the same runs."""
+    count = len(together)
+    if count < 2:
+        return []
+    return [
+        f"{count} predictions are about the same runs. Without any effect, each is 'supported' in at most "
+        f"{FALSE_SUPPORT} % of studies, and at least one of them in at most {count * FALSE_SUPPORT:g} % (Bonferroni)."
+    ]

@@ -1,0 +1,89 @@
+"""What a study can show: the noise floor from repeated runs of its control, and the smallest effect it would find."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.judge.statistics import detectable, seeds_to_show
+from cnnlab.inquiry.metrics import Metric
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.task import find_metric
+
+
+@dataclass(frozen=True, repr=False)
+class Power:
+    """The noise floor and what follows from it, in the metric's unit. Printed it is two sentences.
+
+    sd: between runs of the same arm, over n runs that differ in their seed only; nan where n < 2. is_own: whether
+    these are runs of the study's control, or those of another arm, taken for a guess.
+    """
+
+    study: Design = field(repr=False)
+    metric: Metric
+    sd: float
+    n: int
+    is_own: bool
+
+    @property
+    def detectable(self) -> float:
+        """The smallest difference between two arms that the study finds 4 times in 5.
+
+        Two arms of the same spread, whose seeds don't correlate: the difference of a seed has SD sqrt(2) x sd.
+        """
+        return detectable(math.sqrt(2) * self.sd, len(self.study.seeds))
+
+    def sentence(self) -> str:
+        """Return what was found, in words."""
+        m, seeds = self.metric, len(self.study.seeds)
+        if self.n < 2:
+            return (
+                f"Noise floor unknown: run the A/A test first (two equal arms with different seeds). Until then nobody "
+                f"knows which difference of the {m.label} {seeds} seeds can show."
+            )
+        whose = "its control" if self.is_own else "an arm that is trained otherwise, taken for a guess"
+        needed = seeds_to_show(m.sesoi, math.sqrt(2) * self.sd)
+        about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
+        return (
+            f"Noise floor: equal runs differ in {m.label}, SD {m.say(self.sd, sign=False)} (n = {self.n} runs "
+            f"of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
+            f"for {m.say(m.sesoi, sign=False)} it takes {about}."
+        )
+
+    __str__ = sentence
+    __repr__ = sentence
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.sentence()}</p>"
+
+
+@checked
+def power(study: Design, metric: str = "accuracy/valid", store: Store | None = None) -> Power:
+    """Return what a study can show, from this owner's runs with the config of its control, on the same images, in any
+    study.
+
+    Where there are fewer than two of them, the arm with the most runs in the store is taken for a guess.
+
+    Raises:
+        LabError: there is no such metric, or the store doesn't answer.
+    """
+    measured = find_metric(metric)
+    runs = load_runs(store or connect(say=lambda line: None))
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("identity")
+    runs = runs[[identity.images == study.images for identity in runs["identity"]]]
+    values: dict[Any, list[float]] = {}
+    for identity, value in zip(runs["identity"], runs[metric], strict=True) if metric in runs else ():
+        if np.isfinite(value):
+            values.setdefault(identity.arm, []).append(measured.scale * value)
+    own = values.get(Identity.of(study.arms[study.control], study.images).arm, [])
+    is_own = len(own) >= 2
+    used = own if is_own else max(values.values(), key=len, default=[])
+    sd = float(np.std(used, ddof=1)) if len(used) >= 2 else math.nan
+    return Power(study, measured, sd, len(used), is_own)

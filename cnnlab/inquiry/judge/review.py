@@ -1,0 +1,424 @@
+"""An instructor's first look at one store: what was predicted and run, when, and whether the records fit together.
+
+It only reads. It also works on stores that this lab did not make, and says what can't be known there.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from cnnlab.inquiry.claim import UNUSUAL_SESOI
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.identity import differences, in_words
+from cnnlab.inquiry.judge.before import asked_at_once, by_chance, seen_before, what_was_known
+from cnnlab.inquiry.judge.evidence import check_drawn, check_evidence
+from cnnlab.inquiry.judge.foreign import describe_foreign
+from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.files import downloaded, in_folder
+from cnnlab.inquiry.record.heads import Head, heads
+from cnnlab.inquiry.record.ledger import START, Record, VerdictRecord, load_records
+from cnnlab.inquiry.record.runs import RUN_KINDS, RawRun, images_of, load_raw, load_runs
+from cnnlab.inquiry.record.seal import seal_record
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.task import metrics, task
+
+CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
+SHORTEST_HEAD = 12  # characters that tell one head from all others
+KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
+
+
+@dataclass
+class Review:
+    """What was found. problems: what does not fit, each naming a record or a run; empty if the records are intact.
+
+    unverified: runs that lack what a result could be checked by. timeline: one row for each event, `time, owner, what`.
+    predictions: one row each, with label and verdict. heads: of every owner, see `cnnlab.inquiry.record.heads`.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    timeline: pd.DataFrame = field(default_factory=pd.DataFrame)
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    heads: dict[str, list[Head]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    runs: int = 0
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether every record and every run is what was sealed, agrees with itself, and the chain has no gap."""
+        return not self.problems
+
+    def find_head(self, said: str) -> str:
+        """Return in a sentence whose head it is or was, "" where nobody's; its first characters are enough.
+
+        Raises:
+            LabError: it is no head, or too little of one.
+        """
+        sha256 = said.strip().partition(" ")[0]  # without the number of records, which is printed beside it
+        if not re.fullmatch(f"[0-9a-f]{{{SHORTEST_HEAD},64}}", sha256):
+            raise LabError(
+                f"{said!r} is no head: a head has 64 characters, 0 to 9 and a to f; give all of them, or at least the "
+                f"first {SHORTEST_HEAD}."
+            )
+        for owner, theirs in self.heads.items():
+            for head in theirs:
+                if head.sha256.startswith(sha256):
+                    later = theirs[-1].number - head.number
+                    return (
+                        f"The head is that of {owner} at {head.time:%Y-%m-%d %H:%M} UTC, after {head.number} records. "
+                        f"All of them are in the store as they were; {later} have come since."
+                    )
+        return ""
+
+
+def review(store: Store, folder: Path | None = None) -> Review:
+    """Return what there is to see in a store, which is only read.
+
+    `folder` is that of the project it belongs to, with models/ and experiment_log/; without it, the store is a server.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    records, runs = load_records(store), load_raw(store)
+    own = [run for run in runs if run.kind == "run" or run.sealed_right is not None]
+    by_id = {run.run_id: run for run in runs}
+    found = Review(runs=len(own))
+    for owner in sorted({record.owner for record in records} | {run.owner for run in own}):
+        chain = [record for record in records if record.owner == owner]
+        _check_chain(found, chain, by_id)
+        if theirs := heads(owner, records, runs):
+            found.heads[owner] = theirs
+    for record in records:
+        _check_verdicts(found, record, by_id)
+    _check_runs(found, own, records)
+    _check_what_they_left(found, own, store, folder)
+    if folder:
+        _check_folder(found, folder, {run.run_id for run in runs}, {record.sha256 for record in records})
+    table = load_runs(store, deleted=True, kind=None)
+    if unread := sum(run.kind in RUN_KINDS for run in runs) - len(table):
+        found.notes.append(f"Runs that this version of the lab can't read: {unread}.")
+    _note_what_was_tried(found, records, table)
+    found.timeline = _timeline(records, runs)
+    found.predictions = _predictions(records)
+    found.foreign = describe_foreign([run for run in runs if run.kind not in KINDS and run not in own])
+    return found
+
+
+# Does it fit together?
+
+
+def _check_chain(found: Review, chain: list[Record], runs: dict[str, RawRun]) -> None:
+    """Check every seal of an owner, and that each record follows another one that is there, and alone does so."""
+    by_seal = {record.sha256: record for record in chain if record.sha256}
+    following: dict[str, list[Record]] = {}
+    for record in chain:
+        following.setdefault(record.content.get("previous", ""), []).append(record)
+    for record in chain:
+        name = name_of(record)
+        if not record.sha256:
+            found.problems.append(f"{name}: its writing was cut short; it counts as no prediction.")
+            continue
+        if not record.is_whole:
+            found.problems.append(f"{name}: it was changed after it was sealed.")
+        follows = record.content.get("previous", "")
+        if follows != START and follows not in by_seal:
+            found.problems.append(f"{name}: the record before it ({follows[:12] or '?'}) is missing.")
+        if len(following[follows]) > 1:
+            others = ", ".join(other.sha256[:12] for other in following[follows] if other is not record)
+            found.problems.append(f"{name}: it follows the same record as {others}, and only one can.")
+        _check_times(found, record, by_seal.get(follows))
+        if (run := runs.get(record.run_id)) and run.owner != record.owner:
+            found.problems.append(f"{name}: in the MLflow UI its owner is {run.owner or 'nobody'}.")
+        if record.deleted:
+            found.notes.append(f"{name}: deleted in the MLflow UI; it stays in the chain.")
+
+
+def _check_times(found: Review, record: Record, previous: Record | None) -> None:
+    time, before = _time_of(record.content), _time_of(previous.content) if previous else None
+    if time is None or abs(record.written - time) > 1000 * CLOCK_S:
+        found.problems.append(f"{name_of(record)}: the time it gives is not the time at which MLflow was told of it.")
+    elif before is not None and time < before - 1000 * CLOCK_S:
+        found.problems.append(f"{name_of(record)}: the time it gives is before that of the record it follows.")
+
+
+def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:
+    """Check the seals of a prediction's verdicts, and that the runs they rest on are still what they were."""
+    previous = record.sha256
+    for one in record.verdicts:
+        name = f"{name_of(record)}, verdict {one.number}"
+        if seal_record(one.content) != one.sha256:
+            found.problems.append(f"{name}: it was changed after it was sealed.")
+        elif one.content.get("previous") != previous:
+            found.problems.append(f"{name}: it doesn't follow what was recorded before it.")
+        previous = one.sha256
+        metric = record.content.get("metric", "")
+        for run_id, seal, value in _runs_of(one.content):
+            run = runs.get(run_id)
+            if run is None:
+                found.problems.append(f"{name}: the run {run_id} that it rests on is gone.")
+            elif run.tags.get("lab.seal", "-") != seal or _number(run.metrics.get(f"final/{metric}")) != value:
+                found.problems.append(
+                    f"{name}: the run {run.name} ({run_id[:8]}) isn't what it was when it was judged."
+                )
+
+
+def _runs_of(content: dict[str, str]) -> Iterable[tuple[str, str, str]]:
+    for name, text in sorted(content.items()):
+        if name.startswith("runs_"):
+            for line in text.split("; "):
+                run_id, _, rest = line.partition(" ")
+                seal, _, value = rest.partition(" ")
+                yield run_id, seal, value
+
+
+def _number(value: float | None) -> str:
+    return repr(value) if value is not None else "nan"
+
+
+def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> None:
+    """Check that every run is what was sealed, and that the predictions it names are there."""
+    known = {record.sha256 for record in records}
+    without_prediction, changed_code, other_images = Counter[str](), 0, Counter[str]()
+    for run in runs:
+        if run.sealed_right is False:
+            found.problems.append(f"{run.label}: its params, facts, tags or final metrics were changed after it ended.")
+        elif run.sealed_right is None and run.status == "FINISHED":
+            found.problems.append(f"{run.label}: it has no seal, which every finished run gets.")
+        named = [seal for seal in run.tags.get("prediction", "").split(",") if seal]
+        without_prediction[run.owner] += not named
+        changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
+        other_images[run.owner] += run.status == "FINISHED" and images_of(run.tags) != task().own_data
+        for seal in named:
+            if seal not in known:
+                found.problems.append(f"{run.label}: the prediction that it belongs to ({seal[:12]}) is missing.")
+        if run.deleted:
+            found.notes.append(f"{run.label}: deleted in the MLflow UI.")
+    for owner, count in without_prediction.items():
+        if count:
+            found.notes.append(f"Runs of no prediction by {owner or 'nobody'}: {count}.")
+    for owner, count in other_images.items():
+        if count:
+            found.notes.append(f"Runs by {owner or 'nobody'} on {task().other_data}: {count}.")
+    if changed_code:
+        found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
+
+
+def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folder: Path | None) -> None:
+    """Check that what finished runs left behind agrees with their results."""
+    trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
+        files = in_folder(folder) if folder else downloaded(store, Path(downloads))
+        evidence = check_evidence([run for run in trained if not run.deleted], store, files)
+    found.problems += [*evidence.wrong, *check_drawn(trained)]
+    found.unverified = evidence.missing
+    originals = {run.run_id: run for run in trained}
+    for run in runs:
+        origin = originals.get(run.tags.get("reused_from", ""))
+        if origin and _finals(origin) != _finals(run):
+            found.problems.append(f"{run.label}: its results aren't those of the {origin.label}, from which they are.")
+
+
+def _finals(run: RawRun) -> dict[str, str]:
+    return {name: _number(value) for name, value in run.metrics.items() if name.startswith("final/")}
+
+
+def _check_folder(found: Review, folder: Path, runs: set[str], predictions: set[str]) -> None:
+    """Check that files and logbook entries of a project belong to runs and predictions that are in its store."""
+    for artifacts in sorted((folder / "models").glob("*/*/artifacts")):
+        if artifacts.parent.name not in runs:
+            found.problems.append(
+                f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run that these files are of isn't "
+                "in the store: it was removed, or an older copy of the store was put back."
+            )
+    seals = {seal[:12] for seal in predictions}
+    for entry in entries(folder / "experiment_log").values():
+        if entry.id.split("-")[0] not in seals:
+            found.problems.append(
+                f"experiment_log/{entry.file.name}: the prediction of the entry {entry.id} isn't in the store: it was "
+                "removed, or an older copy of the store was put back."
+            )
+
+
+# What was tried before, or is missing
+
+
+def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFrame) -> None:
+    predictions: dict[str, list[Prediction]] = {}
+    unread = 0
+    for record in records:
+        try:
+            prediction = Prediction.from_record(record)
+        except ConfigError:
+            unread += bool(record.sha256)
+            continue
+        if record.is_whole and _time_of(record.content) is not None:
+            predictions.setdefault(record.owner, []).append(prediction)
+    if unread:
+        found.notes.append(f"Predictions that this version of the lab can't read: {unread}.")
+    for theirs in predictions.values():
+        families: list[list[Prediction]] = []
+        for i, prediction in enumerate(theirs):
+            if prediction.record.sha256 not in task().shipped:
+                name = name_of(prediction.record)
+                found.notes += [f"{name}: {said}" for said in what_was_known(prediction, runs)]
+                together = asked_at_once(prediction, theirs)
+                if together not in families:  # said once, beside the first of them
+                    families.append(together)
+                    found.notes += [f"{name}: {said}" for said in by_chance(together)]
+                _note_unusual(found, prediction)
+                _note_second_try(found, prediction, theirs[:i], runs)
+                _note_missing_runs(found, prediction, runs)
+
+
+def _note_unusual(found: Review, prediction: Prediction) -> None:
+    """Note a smallest effect of interest that is large."""
+    name = name_of(prediction.record)
+    if prediction.sesoi > UNUSUAL_SESOI * prediction.metric.sesoi:
+        usual, own = (prediction.metric.say(m, sign=False) for m in (prediction.metric.sesoi, prediction.sesoi))
+        why = prediction.claim.sesoi_because or "no reason given"
+        found.notes.append(f"{name}: its smallest effect of interest is {own}, and {usual} is usual ({why}).")
+
+
+def _note_second_try(found: Review, prediction: Prediction, earlier: list[Prediction], runs: pd.DataFrame) -> None:
+    """Note where the same was asked before, and runs were known that answered it, under whatever settings."""
+    for before in reversed(earlier):
+        same = _question(before) == _question(prediction)
+        known = seen_before(replace(before, record=prediction.record), runs) if same else []
+        if known:
+            contrasts = before.contrast, prediction.contrast
+            said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
+            found.notes.append(
+                f"{name_of(prediction.record)}: it asks again what {before.record.sha256[:12]} asked "
+                f"({_outcome(before.record)}), when results of that were known (runs: {len(known)}); now with {said}."
+            )
+            return
+
+
+def _question(prediction: Prediction) -> tuple[str, str, frozenset[tuple[str, float]]]:
+    """Return what is asked, whatever the settings that all arms share: what each arm changes, with its weight."""
+    contrast = prediction.contrast
+    control = contrast.arms[contrast.control]
+    changes = {
+        (str(sorted((name, str(pair[1])) for name, pair in differences(control, contrast.arms[arm]).items())), weight)
+        for arm, weight in contrast.weights.items()
+    }
+    return contrast.kind, prediction.metric.name, frozenset(changes)
+
+
+def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
+    """Note which runs of a prediction aren't there where others are: never run, deleted, or lost."""
+    deleted = runs["deleted"].astype(bool)
+    theirs = runs[(runs["owner"] == prediction.record.owner) & (runs["status"] == "FINISHED") & ~deleted]
+    done = set(theirs["identity"])
+    wanted = prediction.contrast.runs(prediction.contrast.arms)
+    missing = [f"{arm}, seed {seed}" for identity, (arm, seed) in wanted.items() if identity not in done]
+    if 0 < len(missing) < len(wanted):
+        said = "; ".join(missing[:3]) + (" and more" if len(missing) > 3 else "")
+        count = f"{len(missing)} of its {len(wanted)} runs"
+        found.notes.append(f"{name_of(prediction.record)}: {count} aren't there ({said}): not finished, or deleted.")
+
+
+# What there is
+
+
+def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
+    """Return what happened when: predictions, blocks of runs, verdicts, readings of the test set."""
+    events: list[tuple[float, str, str]] = []
+    for number, record in enumerate(records, start=1):
+        events.append((record.written, record.owner, f"predicted ({number}), in {record.experiment}"))
+        for one in record.verdicts:
+            if (when := _time_of(one.content)) is not None:
+                events.append((when, record.owner, f"verdict {one.number} on ({number}): {_said(one)}"))
+    blocks: dict[tuple[str, str], list[RawRun]] = {}
+    for run in runs:
+        if run.kind in ("run", "trial"):
+            blocks.setdefault((run.owner, run.experiment), []).append(run)
+        elif run.kind in ("test-reading", "vault"):
+            what = "read the test set" if run.kind == "test-reading" else "recorded what the test set gave"
+            events.append((run.started, run.owner, f"{what}: {run.params.get('reason', '')}"))
+    for (owner, experiment), block in blocks.items():
+        states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in block).items())
+        reused = sum("reused_from" in run.tags for run in block)
+        taken = f", {reused} of them taken over" if reused else ""
+        first = min((run.started for run in block if "reused_from" not in run.tags), default=block[0].started)
+        events.append((first, owner, f"first run of {experiment} (in all: {states}{taken})"))
+    rows = [(_time(when), owner, what) for when, owner, what in sorted(events)]
+    return pd.DataFrame(rows, columns=["time", "owner", "what"])
+
+
+def _predictions(records: list[Record]) -> pd.DataFrame:
+    rows = []
+    for record in records:
+        rows.append(
+            {
+                "time": _time(record.written),
+                "owner": record.owner,
+                "study": record.experiment,
+                "prediction": claim_of(record),
+                "confidence": record.content.get("confidence", ""),
+                "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
+                "verdict": _outcome(record),
+                "effect": effect_of(record),
+                "seal": record.sha256[:12],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claim_of(record: Record) -> str:
+    """Return what was predicted, such as "dropout=0.5 against dropout=0.0: loss/valid higher by 0.01 to 0.08 nats"."""
+    get = record.content.get
+    if not record.sha256:
+        return "(cut short)"
+    size = f"{get('direction')} by {get('low')} to {get('high')}"
+    size = f"differs by less than {get('sesoi')}" if get("direction") == "none" else size
+    return f"{get('contrast')}: {get('metric')} {size} {get('unit', '')}".rstrip()
+
+
+def _outcome(record: Record) -> str:
+    return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else "no verdict yet"
+
+
+def _said(one: VerdictRecord) -> str:
+    label = one.content.get("label", "?")
+    return f"{one.content.get('outcome', '?')} ({label})"
+
+
+def effect_of(record: Record) -> str:
+    """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
+    content = record.verdicts[-1].content if record.verdicts else {}
+    metric = metrics().get(record.content.get("metric", ""))
+    try:
+        estimate, low, high = (float(content[name]) for name in ("estimate", "low", "high"))
+    except (KeyError, ValueError):
+        return ""
+    if metric is None:
+        return ""
+    interval = f"[{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
+    return f"{metric.say(estimate)}, 95 % interval {interval}, n = {content.get('n')} seeds"
+
+
+def name_of(record: Record) -> str:
+    """Return how a review calls a prediction."""
+    return f"prediction {record.sha256[:12] or record.run_id[:8]} of {record.owner or 'nobody'} in {record.experiment}"
+
+
+def _time_of(content: dict[str, str]) -> float | None:
+    """Return the time that a record gives, in ms since 1970; None where it gives none."""
+    try:
+        return datetime.fromisoformat(content["time"]).timestamp() * 1000
+    except (KeyError, ValueError):
+        return None
+
+
+def _time(ms: float) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"

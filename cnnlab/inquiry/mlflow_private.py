@@ -1,0 +1,87 @@
+"""What the lab uses of MLflow though MLflow doesn't document it. tests/test_contract.py says what each of it is for.
+
+Nothing of MLflow is imported before it is needed.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from sqlalchemy import Engine
+
+SERVER_APP = "mlflow.server.fastapi_app"  # the module with MLflow's own web app
+# The variables in which `mlflow server` and `mlflow ui` hand their options on to it.
+HANDED_ON = "_MLFLOW_SERVER_"
+STORE, ROOT, FOLDER, SERVES = (
+    f"{HANDED_ON}{name}" for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS")
+)
+SHARED_VIEW = "mlflow.sharedViewState."  # begins the tags of an experiment in which the UI keeps shared views
+ROOT_URI = "mlflow-artifacts:/"  # begins the addresses of artifacts that a server gives out
+
+
+def create_tables(uri: str) -> None:
+    """Make MLflow's tables in a new database, without a path of this machine in them."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and is seldom needed
+
+    SqlAlchemyStore(uri, ROOT_URI)
+
+
+def upgrade_tables(engine: "Engine") -> None:
+    """Give a database the tables of the MLflow that is installed."""
+    from mlflow.store.db.utils import _upgrade_db
+
+    _upgrade_db(engine)
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions of all tables that the installed MLflow knows, newest first."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    script = ScriptDirectory.from_config(_get_alembic_config(""))
+    return [revision.revision for revision in script.walk_revisions()]
+
+
+def local_repository(folder: Path, *uris: str | None) -> "ArtifactRepository":
+    """Return the artifacts in a folder of this machine."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    return LocalArtifactRepository(folder.as_uri(), *uris)
+
+
+def server_repository(artifact_uri: str, *uris: str | None) -> "ArtifactRepository":
+    """Return the artifacts that a server gives out."""
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    return MlflowArtifactsRepository(artifact_uri, *uris)
+
+
+def has_model(client: "MlflowClient", run_id: str) -> bool:
+    """Return whether a run has a model in the store."""
+    outputs = client.get_run(run_id).outputs
+    return bool(outputs and outputs.model_outputs)
+
+
+def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    """Put a model, which is in a folder in MLflow's format, at its run, with the run's params and final metrics."""
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
+    description: Any = Model.load(str(folder))
+    description.model_id = description.model_uuid = model.model_id
+    description.run_id = run_id
+    description.artifact_path = model.artifact_location
+    description.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    # The same time and step as those of the run make them the same points.
+    points = [
+        p for name in run.data.metrics if name.startswith("final/") for p in client.get_metric_history(run_id, name)
+    ]
+    finals = [Metric(p.key, p.value, p.timestamp, p.step, model_id=model.model_id, run_id=run_id) for p in points]
+    client.log_batch(run_id, metrics=finals)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=max((p.step for p in points), default=0))])

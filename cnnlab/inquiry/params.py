@@ -1,0 +1,94 @@
+"""Params: named values that are checked when they are made, and that MLflow keeps as text."""
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cnnlab.inquiry.errors import LabError
+
+
+class ConfigError(LabError):
+    """A value that isn't possible; the sentence says what is allowed."""
+
+
+class Params(BaseModel):
+    """A frozen set of named values. A mistake is one clear sentence.
+
+    The description of a field, where it has one, says in that sentence what its value should be.
+
+    Raises:
+        ConfigError: an unknown name, a value out of range, or values that can't go together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    noun: ClassVar[str] = "Config"  # what these values are together, in an error
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_sentence(type(self), error)) from None
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise ConfigError(f"{self.noun} can't be changed: make another one with replace(..., {name}={value!r}).")
+
+
+P = TypeVar("P", bound=Params)
+T = TypeVar("T")
+
+
+def replace(thing: T, **changes: Any) -> T:
+    """Return params, or a dataclass such as `Data`, with some values changed; whatever isn't named stays as it was.
+
+    Raises:
+        ConfigError: an unknown name or an impossible value.
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return dataclasses.replace(thing, **changes)
+    return type(thing)(**(vars(thing) | changes))
+
+
+def to_params(params: Params) -> dict[str, str]:
+    """Return the fields as text, the way MLflow stores them."""
+    return {name: str(value) for name, value in params}
+
+
+def from_params(kind: type[P], params: Mapping[str, str], mark: str = "seed") -> P:
+    """Return the one of a kind whose `to_params` are `params`.
+
+    A field that the record doesn't have takes its default: a field that is added to a kind hides no record, as long
+    as its default is what was done before there was the field.
+
+    Raises:
+        ConfigError: the record isn't of this kind (it lacks the field `mark`), has a field that the kind doesn't have,
+            or an impossible value.
+    """
+    if mark not in params:
+        raise ConfigError(f"not the parameters of a run of this lab: {mark} is missing.")
+    return kind(**{name: literal(text) for name, text in params.items()})
+
+
+def literal(text: str) -> Any:
+    """Return a value from how `to_params` writes it."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a plain word such as relu
+        return text
+
+
+def _sentence(kind: type[Params], error: ValidationError) -> str:
+    """Return pydantic's first complaint as one sentence that names field, value and what is allowed."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, kind.model_fields, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(kind.model_fields)}."
+        return f"{kind.noun} has no field {name!r}; {hint}"
+    rule = kind.model_fields[name].description or first["msg"].removeprefix("Input should be ")
+    if first["type"] == "missing":
+        return f"{name} is missing: it should be {rule}."
+    return f"{name}={first['input']!r} is not possible: it should be {rule}."

@@ -1,0 +1,70 @@
+"""Where the project's files are: one absolute path, from which all others follow."""
+
+import os
+from pathlib import Path
+
+from cnnlab.inquiry.errors import LabError
+
+
+def project_root() -> Path:
+    """Return the folder that holds `mlflow.db`, `models/` and `experiment_log/`.
+
+    It is `CNNLAB_HOME` where that is set, else the folder this package was cloned into; it never
+    depends on the working directory, so a notebook and a terminal see the same store.
+
+    Raises:
+        LabError: the package was installed without its project folder and `CNNLAB_HOME` is not set, or it is no folder.
+    """
+    if home := os.environ.get("CNNLAB_HOME"):
+        folder = Path(home).expanduser().resolve()
+        if folder.exists() and not folder.is_dir():
+            raise LabError(f"CNNLAB_HOME is {folder}, which is a file: set it to a folder, or unset it.")
+        return folder
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        raise LabError(
+            "cnnlab is installed outside its project folder; set CNNLAB_HOME to the folder "
+            "that shall hold mlflow.db and models/."
+        )
+    return root
+
+
+def database() -> Path:
+    """The SQLite file behind MLflow."""
+    return project_root() / "mlflow.db"
+
+
+def models_folder() -> Path:
+    """The artifact store: models and figures of all runs."""
+    return project_root() / "models"
+
+
+def experiment_log() -> Path:
+    """The journals: one Markdown file for each study."""
+    return project_root() / "experiment_log"
+
+
+def state_folder() -> Path:
+    """Files of this machine only (server log, undelivered measurements); not under version control.
+
+    Raises:
+        LabError: it can't be written to.
+    """
+    return make_folder(project_root() / ".cnnlab")
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder of the project, where it doesn't exist yet, and return it.
+
+    Raises:
+        LabError: it can't be made, or can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = "you have no right to write there"
+    raise LabError(f"{folder} can't be written to ({reason}): set CNNLAB_HOME to a folder of your own.")

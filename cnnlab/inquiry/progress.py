@@ -1,0 +1,63 @@
+"""One progress bar that is right in a terminal, in a notebook and in a log file."""
+
+import io
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {elapsed}<{remaining}{postfix}"
+
+
+class _OneLine(io.StringIO):
+    """A stream for tqdm that hands each state of the bar to `update`, and the last one to `end`."""
+
+    def __init__(self, update: Callable[[str], object], end: Callable[[str], object]) -> None:
+        super().__init__()
+        self._update, self._end = update, end
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        if text == "\n":
+            self._end(self._line)
+        elif line := text.strip("\r\n "):
+            self._line = line
+            self._update(line)
+        return len(text)
+
+
+def in_notebook() -> bool:
+    """Return whether the code runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
+    """Return a bar over `images` with images per second and the time left; its last state stays, as one line."""
+    if not visible:
+        return tqdm(total=images, disable=True)
+    return tqdm(
+        total=images,
+        desc=title,
+        unit=" images",
+        unit_scale=True,
+        mininterval=0.3,
+        file=_stream(),
+        bar_format=FORMAT,
+        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm asks the terminal what it can show
+        dynamic_ncols=sys.stderr.isatty(),
+        ncols=None if sys.stderr.isatty() else 130,
+    )
+
+
+def _stream() -> io.TextIOBase | None:
+    if in_notebook():
+        from IPython.display import display
+
+        # tqdm's own notebook bar is a widget, and a widget is blank in a saved notebook: text stays
+        handle = display({"text/plain": ""}, raw=True, display_id=True)
+        return _OneLine(lambda line: handle.update({"text/plain": line}, raw=True), end=lambda line: None)
+    if sys.stderr.isatty():
+        return None  # tqdm's default
+    return _OneLine(update=lambda line: None, end=lambda line: print(line, file=sys.stderr, flush=True))

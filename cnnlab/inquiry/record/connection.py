@@ -1,0 +1,72 @@
+"""`connect()`: find the MLflow store, say which one it is, and bring it up to date."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.mlflow_private import create_tables
+from cnnlab.inquiry.record.courier import deliver_leftovers
+from cnnlab.inquiry.record.schema import keep_up_to_date, wait_until_free
+from cnnlab.inquiry.record.store import Store, find_store, first_line, is_sqlite
+
+
+def connect(say: Callable[[str], None] = print) -> Store:
+    """Find the store, make sure that it answers, point MLflow at it, and deliver what waits for it.
+
+    A store that an older MLflow wrote is upgraded; the old file stays beside it.
+
+    Raises:
+        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened, is held by another
+            program, or was written by a newer MLflow.
+    """
+    store = find_store()
+    if store.file and is_sqlite(store.uri):
+        _create_tables(store.uri, store.file)
+        keep_up_to_date(store.file, say)
+    if store.file:
+        wait_until_free(store.file)
+    ask(store)
+    _point_mlflow_at(store)
+    say(store.describe())
+    deliver_leftovers(say)
+    return store
+
+
+def ask(store: Store) -> int:
+    """Make sure that a store answers; return how many experiments it has.
+
+    Raises:
+        LabError: it doesn't.
+    """
+    try:
+        return len(store.client.search_experiments())
+    except LabError:
+        raise
+    except Exception as error:  # MLflow raises whatever the library below it raises
+        mend = "run `cnnlab doctor`"
+        if not store.is_project:
+            first = "start that server" if store.file is None else "see what is wrong with that file"
+            mend = f"{first}, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
+        raise LabError(f"the MLflow store {store.uri} doesn't answer ({first_line(error)}): {mend}.") from None
+
+
+def _create_tables(uri: str, file: Path) -> None:
+    """Create MLflow's tables in a database that doesn't exist yet, without a path of this machine in them."""
+    if file.exists() and file.stat().st_size > 0:
+        return
+    paths.make_folder(file.parent)
+    with FileLock(paths.state_folder() / "create.lock"):
+        create_tables(uri)
+
+
+def _point_mlflow_at(store: Store) -> None:
+    """Let plain `mlflow` calls of a student go to the same store."""
+    mlflow.set_tracking_uri(store.uri)
+    if store.is_project:
+        # MLflow has put the address into the environment too, where it would pass for the user's own wish.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -1,0 +1,211 @@
+"""Carrying spools into MLflow: in order, each entry once, for as long as it takes."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from cnnlab.inquiry.mlflow_private import has_model, log_model
+from cnnlab.inquiry.record.dead_runs import GONE
+from cnnlab.inquiry.record.seal import ARRIVED, SEAL
+from cnnlab.inquiry.record.spool import Spool, leftovers, spool_folder
+from cnnlab.inquiry.record.store import Store, experiment_id, first_line
+
+RETRY_S = 2.0
+
+Say = Callable[[str], None]
+
+
+def deliver(spool: Spool, client: MlflowClient) -> str:
+    """Carry what is new in a spool into MLflow; return the id of the run there.
+
+    Raises:
+        Exception: whatever MLflow raises when the store can't be reached. What arrived until then is remembered:
+            calling again goes on from there.
+    """
+    done, run_id = spool.delivered
+    for entry in spool.entries()[done:]:
+        run_id = _EVENTS[entry["event"]](client, spool, run_id, entry) or run_id
+        done += 1
+        spool.mark_delivered(done, run_id)
+    return run_id
+
+
+def _create(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> str:
+    experiment = experiment_id(client, entry["experiment"])
+    # After a crash the run may exist already, though its id was not written down any more.
+    known = client.search_runs([experiment], f"tags.`lab.journal` = '{spool.id}'", max_results=1)
+    if known:
+        run = known[0]
+    else:
+        tags = entry["tags"] | {"lab.journal": spool.id}
+        run = client.create_run(experiment, entry["time"], tags, run_name=entry["name"])
+    client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in entry["params"].items()])
+    return str(run.info.run_id)
+
+
+def _metrics(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    points = [Metric(k, v, entry["time"], entry["step"]) for k, v in entry["metrics"].items()]
+    client.log_batch(run_id, metrics=points)
+
+
+def _tags(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    arrived = {ARRIVED: datetime.now(UTC).isoformat(timespec="milliseconds")} if SEAL in entry["tags"] else {}
+    client.log_batch(run_id, tags=[RunTag(k, v) for k, v in (entry["tags"] | arrived).items()])
+
+
+def _files(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    client.log_artifacts(run_id, str(spool.files))
+
+
+def _model(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    """Carry the model of a run that an earlier version of the lab left."""
+    if not has_model(client, run_id):  # else it arrived just before a crash
+        log_model(client, run_id, spool.model)
+
+
+def _end(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    client.set_terminated(run_id, entry["status"], entry["time"])
+
+
+_EVENTS = {"create": _create, "metrics": _metrics, "tags": _tags, "files": _files, "model": _model, "end": _end}
+
+
+class Courier:
+    """One thread that carries the spools of this process into MLflow, so that training never waits.
+
+    When the store stops answering, the spools keep the points, the student is told once, and the courier
+    tries again until it gets through. A project server that is gone is no obstacle: its runs are in
+    `mlflow.db`, and the courier then writes there itself.
+    """
+
+    def __init__(self, store: Store, say: Say = print) -> None:
+        self.store = store
+        self.say = say
+        self._began_at = store.uri
+        self._spools: list[Spool] = []
+        self._run_ids: dict[str, str] = {}
+        self._state = threading.Condition()
+        self._asked = 0  # how often there was something to carry
+        self._done = 0  # how much of that has arrived
+        self._closing = False
+        self._failures = 0  # in a row
+        self._told = False
+        self._thread = threading.Thread(target=self._work, name="cnnlab-courier", daemon=True)
+        self._thread.start()
+
+    def carry(self, spool: Spool) -> None:
+        """Take on a spool, or look again at one that has grown."""
+        with self._state:
+            if spool not in self._spools:
+                self._spools.append(spool)
+            self._asked += 1
+            self._state.notify_all()
+
+    def flush(self) -> bool:
+        """Wait until everything has arrived; False as soon as it is clear that the store can't be reached."""
+        with self._state:
+            asked = self._asked
+            while self._done < asked and self._failures < 2 and self._thread.is_alive():
+                self._state.wait(timeout=1)
+            return self._done >= asked
+
+    def run_id(self, spool: Spool) -> str | None:
+        """Return the id in MLflow of the run of a spool, None while it has none."""
+        return self._run_ids.get(spool.id)
+
+    def close(self) -> None:
+        """Deliver what can be delivered, say what could not, and end the thread."""
+        self.flush()
+        with self._state:
+            self._closing = True
+            self._state.notify_all()
+        self._thread.join(timeout=60)
+        for spool in self._spools:
+            spool.release()
+        if self._spools:
+            self.say(
+                f"{len(self._spools)} runs are not in MLflow yet: {self._began_at} doesn't answer. They are kept in "
+                f"{spool_folder()}, and the next cnnlab command delivers them."
+            )
+
+    def _work(self) -> None:
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._done < self._asked or self._closing)
+                if self._closing:
+                    return
+                asked = self._asked
+            error = self._carry_all()
+            with self._state:
+                if error is None:
+                    self._done, self._failures = asked, 0
+                else:
+                    self._failures += 1
+                self._state.notify_all()
+                if error is not None:
+                    self._state.wait_for(lambda: self._closing, timeout=RETRY_S)
+
+    def _carry_all(self) -> Exception | None:
+        """Carry what is new in every spool; return an error if something did not get through."""
+        problem: Exception | None = None
+        for spool in list(self._spools):
+            try:
+                self._run_ids[spool.id] = deliver(spool, self._client())
+                if is_complete(spool):
+                    self._spools.remove(spool)
+                    spool.remove()
+            except Exception as error:  # whatever went wrong, the spool has the points: try again later
+                problem = error
+                self._tell(
+                    f"The MLflow store doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
+                    f"the measurements are kept in {spool_folder()} and delivered when it does."
+                )
+        return problem
+
+    def _client(self) -> MlflowClient:
+        client = self.store.client
+        if self._began_at.startswith("http") and client.tracking_uri.startswith("sqlite"):
+            self._tell(
+                f"The MLflow server {self._began_at} stopped answering. Training goes on, nothing is lost: the "
+                "measurements go straight into mlflow.db. ./start_server.sh starts the server again."
+            )
+        return client
+
+    def _tell(self, line: str) -> None:
+        if not self._told:  # once is enough
+            self._told = True
+            self.say(line)
+
+
+def is_complete(spool: Spool) -> bool:
+    """Return whether the run has ended and all of it is in MLflow."""
+    entries = spool.entries()
+    return bool(entries) and entries[-1]["event"] == "end" and spool.delivered[0] == len(entries)
+
+
+def deliver_leftovers(say: Say = print) -> None:
+    """Deliver what earlier processes could not, and close the runs of those that died as KILLED."""
+    for spool in leftovers():
+        entries = spool.entries()
+        if not entries:
+            spool.remove()
+            continue
+        if entries[-1]["event"] != "end":
+            spool.append("tags", tags={"fact.outcome": GONE})
+            spool.append("end", status="KILLED", time=entries[-1].get("time", int(time.time() * 1000)))
+        target = entries[0]["target"]
+        store = Store() if target == "project" else Store(target)
+        try:
+            run_id = deliver(spool, store.client)
+        except Exception as error:  # kept for the next time
+            spool.release()
+            say(f"The run {entries[0]['name']} still waits in {spool.folder}: {first_line(error)}")
+            continue
+        status = spool.entries()[-1]["status"]
+        say(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")
+        spool.remove()

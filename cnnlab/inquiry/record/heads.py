@@ -1,0 +1,56 @@
+"""Heads: one number for all that an owner has on record at a moment, predictions, runs and verdicts.
+
+The seals of an owner's records are chained in the order in which they came into the store: each head is a SHA-256 over
+the one before and the next seal. Later records add to the chain and leave its beginning as it is. So a head that was
+handed in is found again in an honest store, however much has been added, and in none where something before it was
+changed, removed or put in between. Where one owner's records come from several machines, their clocks have to agree.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import RawRun, load_raw
+from cnnlab.inquiry.record.seal import ARRIVED
+from cnnlab.inquiry.record.store import Store
+
+
+class Head(NamedTuple):
+    """A head, with the time (UTC) and the number of the record that it is the head of."""
+
+    sha256: str
+    time: datetime
+    number: int
+
+
+def heads(owner: str, records: list[Record], runs: list[RawRun]) -> list[Head]:
+    """Return the heads of an owner, one for each record, oldest first; deleted ones count like all others."""
+    theirs = [record for record in records if record.owner == owner and record.sha256]
+    contents = [content for record in theirs for content in (record.content, *(one.content for one in record.verdicts))]
+    sealed = [(_time(content.get("time", "")), content.get("sha256", "")) for content in contents]
+    sealed += [(_arrived(run), run.seal) for run in runs if run.owner == owner and run.seal]
+    chain, found = "", list[Head]()
+    for number, (time, seal) in enumerate(sorted(sealed), start=1):
+        chain = hashlib.sha256(f"{chain}{seal}".encode()).hexdigest()
+        found.append(Head(chain, time, number))
+    return found
+
+
+def my_head(store: Store, owner: str) -> str:
+    """Return the last head of an owner in words, "" where nothing is on record yet."""
+    found = heads(owner, load_records(store, owner=owner), load_raw(store))
+    return f"{found[-1].sha256} ({found[-1].number} records)" if found else ""
+
+
+def _arrived(run: RawRun) -> datetime:
+    """Return when the seal of a run came into the store; for runs from before that was noted, when they ended."""
+    arrived = run.tags.get(ARRIVED) or run.tags.get("fact.ended", "")
+    return _time(arrived) if arrived else datetime.fromtimestamp((run.ended or run.started) / 1000, UTC)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,171 @@
+"""The ledger: predictions and their verdicts, written once, each sealed and chained to the one before.
+
+A prediction is a run of kind "prediction" in the experiment of its study. What it says is in params, which MLflow's
+interface refuses to change; a SHA-256 over all of them, with that of the owner's previous prediction among them, shows
+a change that was made past MLflow. Verdicts are further params of the same run, chained to it in the same way.
+
+What a chain can't show: a store in which somebody rewrote everything, with all its hashes. Against that, a head that
+was handed in or committed in time helps (`cnnlab.inquiry.record.heads`): it fits no rewritten store.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from filelock import FileLock
+from mlflow.entities import Param, Run, ViewType
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.runs import search_runs
+from cnnlab.inquiry.record.seal import seal_record
+from cnnlab.inquiry.record.store import Store, answering
+
+START = "start"  # what the first record of an owner has instead of a previous one
+LONGEST = 6000  # characters of a param in MLflow
+VERDICT = "verdict_"  # how the params of a verdict begin, which are added later
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """One verdict as it was recorded: its number among those of the prediction, and its content."""
+
+    number: int
+    content: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """The seal that was recorded with it."""
+        return self.content.get("sha256", "")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One prediction as it stands in the store, with the verdicts that followed."""
+
+    run_id: str
+    experiment: str
+    content: dict[str, str]
+    written: int  # when MLflow was told of it, in ms since 1970, by the clock of the machine that did
+    deleted: bool  # in the MLflow UI; the record is still there
+    verdicts: tuple[VerdictRecord, ...] = field(default=())
+
+    @property
+    def sha256(self) -> str:
+        """The seal that was recorded with it; "" where its writing was cut short."""
+        return self.content.get("sha256", "")
+
+    @property
+    def owner(self) -> str:
+        """Who made it, by its own words."""
+        return self.content.get("owner", "")
+
+    @property
+    def time(self) -> datetime:
+        """When it was recorded, by its own words."""
+        return datetime.fromisoformat(self.content["time"])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content is what was sealed."""
+        return seal_record(self.content) == self.sha256
+
+    @property
+    def last_seal(self) -> str:
+        """The seal that the next verdict is chained to."""
+        return self.verdicts[-1].sha256 if self.verdicts else self.sha256
+
+
+def record_prediction(store: Store, experiment: str, content: Mapping[str, str], title: str) -> Record:
+    """Write a prediction, chained to the owner's last one, and return its record.
+
+    Raises:
+        LabError: a text is too long for MLflow, or the store can't be written.
+    """
+    with _writing(store):
+        previous = last_seal(load_records(store, owner=owner()))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        full = dict(content) | {"owner": owner(), "time": now, "previous": previous}
+        full["sha256"] = seal_record(full)
+        _check_lengths(full)
+        tags = {"kind": "prediction", "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
+        run = store.client.create_run(store.experiment_id(experiment), tags=tags, run_name=title)
+        store.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in full.items()])
+        store.client.set_terminated(run.info.run_id)
+    return Record(run.info.run_id, experiment, full, run.info.start_time, deleted=False)
+
+
+def record_verdict(store: Store, record: Record, content: Mapping[str, str], note: str) -> VerdictRecord:
+    """Write a verdict on a prediction, chained to what was recorded there before; `note` is shown in the MLflow UI.
+
+    A verdict that says what the last one said isn't written again.
+
+    Raises:
+        LabError: a text is too long for MLflow, or the store can't be written.
+    """
+    with _writing(store):
+        known = _record(store.client.get_run(record.run_id), record.experiment)
+        if known.verdicts and content.items() <= known.verdicts[-1].content.items():
+            return known.verdicts[-1]
+        number = len(known.verdicts) + 1
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        full = dict(content) | {"time": now, "previous": known.last_seal}
+        full["sha256"] = seal_record(full)
+        _check_lengths(full)
+        params = [Param(f"{VERDICT}{number}_{name}", value) for name, value in full.items()]
+        store.client.log_batch(record.run_id, params=params)
+        store.client.set_tag(record.run_id, "mlflow.note.content", note)
+    return VerdictRecord(number, full)
+
+
+def load_records(store: Store, experiment: str | None = None, owner: str | None = None) -> list[Record]:
+    """Return the predictions of a store, oldest first, deleted ones too.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    with answering(store, "the predictions can't be read now"):
+        names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
+        runs = search_runs(store, "tags.kind = 'prediction'", experiment, deleted=True)
+    records = [_record(run, names[run.info.experiment_id]) for run in runs]
+    records = [record for record in records if owner is None or record.owner == owner]
+    return sorted(records, key=lambda record: (record.content.get("time", ""), record.written))
+
+
+def last_seal(records: list[Record]) -> str:
+    """Return the seal of the last record of an owner's chain, which the next one follows.
+
+    The last is the one that no other follows: the clocks of two machines may disagree about the order.
+    """
+    followed = {record.content.get("previous") for record in records}
+    last = [record.sha256 for record in records if record.sha256 and record.sha256 not in followed]
+    return last[-1] if last else START
+
+
+def _record(run: Run, experiment: str) -> Record:
+    params = run.data.params
+    content = {name: value for name, value in params.items() if not name.startswith(VERDICT)}
+    verdicts: dict[int, dict[str, str]] = {}
+    for name, value in params.items():
+        if name.startswith(VERDICT):
+            number, _, rest = name.removeprefix(VERDICT).partition("_")
+            if number.isdecimal():
+                verdicts.setdefault(int(number), {})[rest] = value
+    in_order = tuple(VerdictRecord(number, verdicts[number]) for number in sorted(verdicts))
+    deleted = run.info.lifecycle_stage == "deleted"
+    return Record(run.info.run_id, experiment, content, run.info.start_time, deleted, in_order)
+
+
+def _check_lengths(content: Mapping[str, str]) -> None:
+    for name, value in content.items():
+        if len(value) > LONGEST:
+            raise LabError(f"{name} is too long for MLflow: {len(value):,} characters, and {LONGEST:,} fit.")
+
+
+@contextmanager
+def _writing(store: Store) -> Iterator[None]:
+    """Let one process of this machine at a time add to the ledger."""
+    with FileLock(paths.state_folder() / "ledger.lock"), answering(store, "the ledger can't be written now"):
+        yield

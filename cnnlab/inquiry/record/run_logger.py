@@ -1,0 +1,142 @@
+"""The record of one run in MLflow: params, facts, metrics after every epoch, files, the model."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from cnnlab.inquiry.params import Params, from_params, to_params
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.dead_runs import this_process
+from cnnlab.inquiry.record.environment import environment_facts
+from cnnlab.inquiry.record.runs import facts_of
+from cnnlab.inquiry.record.seal import SEAL, seal_run
+from cnnlab.inquiry.record.spool import Spool
+from cnnlab.inquiry.task import Facts, Result, task
+
+
+class RunLogger:
+    """A watcher that records one run; use it as a context, so that the run ends whatever happens.
+
+        with RunLogger(courier, "02-dropout", config, name="dropout=0.3, seed 1", tags={}) as log:
+            log.result(task().train(config, data, log, "cpu", threads=1), data)
+
+    An interrupt (Ctrl-C) ends the run as KILLED and any other exception as FAILED, with the epochs kept. `count` is
+    told how much was trained.
+    """
+
+    def __init__(
+        self,
+        courier: Courier,
+        experiment: str,
+        config: Params,
+        name: str,
+        tags: dict[str, str],
+        started: int | None = None,
+        count: Callable[[int], None] = lambda amount: None,
+    ) -> None:
+        self.config = config
+        self.progress = count
+        self._courier = courier
+        self._spool = Spool.new()
+        self._started = started or _now_ms()
+        self._tags: dict[str, str] = {}  # what was written, for the seal
+        self._metrics: dict[str, float] = {}
+        own = {"kind": "run", "mlflow.source.name": "cnnlab", "mlflow.source.type": "LOCAL"}
+        self.write(
+            "create",
+            time=self._started,
+            target=courier.store.chosen or "project",
+            experiment=experiment,
+            name=name,
+            params=to_params(config),
+            tags=own | {"lab.process": this_process()} | tags,
+        )
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow, None while it has not arrived there."""
+        return self._courier.run_id(self._spool)
+
+    def start(self, facts: Facts) -> None:
+        """Record what was built, before the first step."""
+        self._facts({**facts, **environment_facts()})
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics after one epoch."""
+        self.write("metrics", step=epoch, metrics=dict(metrics))
+
+    def result(self, result: Result, data: Any) -> None:
+        """Record the result: the final metrics, facts and files."""
+        finals = {f"final/{name}": value for name, value in result.final.items()}
+        self.write("metrics", step=len(result.epochs), metrics=finals)
+        self._facts(result.facts)
+        self._spool.files.mkdir()
+        task().keep(result, data, self._spool.files)
+        self.write("files")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED"
+        if error is not None:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            status = "KILLED" if stopped else "FAILED"
+            self._facts({"outcome": "interrupted" if stopped else f"failed: {type(error).__name__}: {error}"[:500]})
+        self.close(status)
+
+    def write(self, event: str, **content: Any) -> None:
+        """Write an event into the spool, with the time in ms since 1970, and have it carried to MLflow."""
+        self._spool.append(event, **{"time": _now_ms(), **content})
+        self._tags |= content.get("tags", {})
+        self._metrics |= content.get("metrics", {})
+        self._courier.carry(self._spool)
+
+    def close(self, status: str, **when: int) -> None:
+        """Seal what was written, and end the run."""
+        self._facts({"ended": datetime.now(UTC).isoformat(timespec="milliseconds")})
+        self.write("tags", tags={SEAL: seal_run(self._started, to_params(self.config), self._tags, self._metrics)})
+        self.write("end", status=status, **when)
+        self._courier.flush()
+
+    def _facts(self, facts: Facts) -> None:
+        self.write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
+
+
+def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
+    """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
+
+    It names the predictions that were on record when it was trained, whatever `tags` say. Params, facts, metrics and
+    times are those of the run `run_id`; what its layers did, its files and its model stay there.
+    """
+    client = courier.store.client
+    run = client.get_run(run_id)
+    facts = {f"fact.{name}": value for name, value in facts_of(run.data.tags).items()}
+    tags = {name: value for name, value in tags.items() if name != "prediction"}
+    tags |= {name: value for name, value in run.data.tags.items() if name == "prediction"}
+    origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
+    points: dict[tuple[int, int], dict[str, float]] = {}
+    for metric in run.data.metrics:
+        if metric.startswith(task().details):
+            continue
+        for point in client.get_metric_history(run_id, metric):
+            points.setdefault((point.step, point.timestamp), {})[metric] = point.value
+    logger = RunLogger(
+        courier,
+        experiment,
+        from_params(task().config_type, run.data.params),
+        name,
+        facts | tags | {"reused_from": run_id, "mlflow.note.content": origin},
+        started=run.info.start_time,
+    )
+    for (step, measured), metrics in sorted(points.items()):
+        logger.write("metrics", time=measured, step=step, metrics=metrics)
+    logger.close(run.info.status, time=run.info.end_time)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,149 @@
+"""The file of a store: whether it can be opened, and which MLflow its tables are of.
+
+MLflow itself upgrades the tables of an older version without a word, after which that version can't open them.
+"""
+
+import importlib.metadata
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.mlflow_private import known_revisions, upgrade_tables
+
+BUSY_S = 60.0  # seconds that another program may hold a store
+MLFLOW = f"MLflow {importlib.metadata.version('mlflow')}"
+
+Age = Literal["new", "current", "older"]
+
+
+@contextmanager
+def opened(file: Path, mode: Literal["ro", "rw"] = "ro", patience: float | None = None) -> Iterator[sqlite3.Connection]:
+    """Open an SQLite file, and wait up to `patience` (default: `BUSY_S`) seconds for another program that holds it.
+
+    Raises:
+        LabError: it can't be opened or read, or is held for longer.
+    """
+    if file.with_name(f"{file.name}-journal").exists() and os.access(file, os.W_OK):
+        mode = "rw"  # a program was killed while it wrote: SQLite undoes that before anybody can read
+    uri, timeout = f"{file.resolve().as_uri()}?mode={mode}", BUSY_S if patience is None else patience
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=timeout)) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise LabError(in_plain_words(error, file)) from None
+
+
+def in_plain_words(error: Exception, file: Path) -> str:
+    """Return what an error of SQLite, or of a library above it, says of a file, with what mends it."""
+    if "database is locked" in str(error):
+        return (
+            f"another program is writing to {file} and doesn't end: close it (a database browser, a copy or a "
+            "synchronisation under way, another MLflow), then do this again."
+        )
+    reason = str(error).splitlines()[0]
+    if "readonly database" in reason or "disk is full" in reason:
+        return f"{file} can't be written to ({reason}): mend that, or set CNNLAB_HOME to a folder of your own."
+    mend = "it is damaged, or something else. Take it from version control or a backup, or move it away"
+    return f"{file} can't be read as an MLflow store ({reason}): {mend}."
+
+
+def wait_until_free(file: Path) -> None:
+    """Wait until no other program holds an SQLite file, so that what is written next will not fail for its sake.
+
+    Raises:
+        LabError: one holds it for longer than `BUSY_S`.
+    """
+    with opened(file, "rw") as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):  # such a store can be looked at
+                raise
+        database.rollback()
+
+
+def age(file: Path, patience: float | None = None) -> Age:
+    """Return how MLflow's tables in an SQLite file compare with those of the MLflow that is installed.
+
+    "new" means that it has none; for `patience` see `opened`.
+
+    Raises:
+        LabError: they are of a newer MLflow, or the file can't be read.
+    """
+    revision = _revision(file, patience)
+    if not revision:
+        return "new"
+    known = known_revisions()
+    if revision not in known:
+        raise LabError(
+            f"{file} was written by a newer MLflow: its tables (revision {revision}) are none that {MLFLOW} knows. "
+            "Take it from version control or a backup of before, or work with that newer MLflow."
+        )
+    return "current" if revision == known[0] else "older"
+
+
+def keep_up_to_date(file: Path, say: Callable[[str], None]) -> None:
+    """Upgrade the tables of a store that an older MLflow wrote; a copy of the old file stays beside it.
+
+    Raises:
+        LabError: they are of a newer MLflow, or can't be upgraded; the file then stays as it was.
+    """
+    if not file.exists() or age(file) != "older":
+        return
+    with FileLock(paths.state_folder() / "create.lock"):
+        if age(file) != "older":  # another process was first
+            return
+        copy = file.with_name(f"{file.name}.{_revision(file)}-{datetime.now():%Y%m%d-%H%M%S}.bak")
+        copy_database(file, copy)
+        try:
+            upgrade(file, file)
+        except LabError:
+            copy_database(copy, file)
+            raise
+    say(f"{file.name} was written by an older MLflow and is upgraded to {MLFLOW}; the old file is kept as {copy}.")
+
+
+def copy_database(file: Path, copy: Path) -> None:
+    """Copy an SQLite file; SQLite does it, so that the copy is whole even while a server writes.
+
+    Raises:
+        LabError: the file can't be read.
+    """
+    with opened(file) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def upgrade(file: Path, name: Path) -> None:
+    """Give an SQLite file the tables of the MLflow that is installed; an error calls it `name`.
+
+    Raises:
+        LabError: its tables aren't MLflow's.
+    """
+    from sqlalchemy import create_engine
+
+    engine = create_engine(f"sqlite:///{file.as_posix()}")
+    try:
+        upgrade_tables(engine)
+    except Exception as error:  # MLflow raises whatever the libraries below it raise
+        raise LabError(
+            f"{name} can't be read: its tables are none that {MLFLOW} knows ({str(error).splitlines()[0]})."
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _revision(file: Path, patience: float | None = None) -> str:
+    """Return the revision of MLflow's tables, "" where there are none."""
+    with opened(file, patience=patience) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return ""
+        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(found[0]) if found else ""

@@ -1,0 +1,111 @@
+"""Reading the test set, on the record, and what came of it."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.environment import environment_facts, owner
+from cnnlab.inquiry.record.ledger import LONGEST
+from cnnlab.inquiry.record.runs import search_runs
+from cnnlab.inquiry.record.store import Store, answering
+from cnnlab.inquiry.task import task
+
+EXPERIMENT = "test-set"
+TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
+
+
+def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print, own: Any = None) -> Any:
+    """Return the test images, after a run of kind "test-reading" has recorded who reads them and why.
+
+    This is the one door to those of the task. The reason is a param of that run. `own` are the test images of other
+    data, which then are what is read.
+
+    Raises:
+        LabError: no reason was given, or the record can't be written: the test set then stays closed.
+    """
+    if not isinstance(reason, str) or not reason.strip():
+        raise LabError("the test set is locked: say why you open it, such as reason='the final claim'.")
+    facts = {f"fact.{name}": value for name, value in environment_facts().items()}
+    with answering(store, "the test set stays closed, since its reading can't be recorded now"):
+        run_id = _create(store, "test-reading", "test set read", facts | _which(own))
+        store.client.log_param(run_id, "reason", reason)
+        store.client.set_terminated(run_id)
+    return task().test_images(say) if own is None else own
+
+
+def num_readings(store: Store, own: Any = None) -> int:
+    """Return how often this owner has read a test set, deleted records included."""
+    runs = search_runs(store, "tags.kind = 'test-reading'", EXPERIMENT, deleted=True)
+    wanted = {"owner": owner(), TEST_IMAGES: None} | _which(own)
+    return sum(all(run.data.tags.get(name) == value for name, value in wanted.items()) for run in runs)
+
+
+def _which(own: Any) -> dict[str, str]:
+    """Return the tag that says which test images were read; the task's own have none."""
+    return {TEST_IMAGES: own.sha256()} if own is not None else {}
+
+
+def record_test_result(
+    store: Store, reason: str, opening: int, said: str, arms: pd.DataFrame, correct: Mapping[str, np.ndarray]
+) -> str:
+    """Record what a reading gave, as a run of kind "vault"; return its id.
+
+    `arms` has one row for each arm; its columns become metrics. `correct`: for each arm, whether each image was
+    classified correctly, bool (seeds, images), kept as a file.
+    """
+    stamp = {"stamp": "post-hoc" if opening > 1 else "first opening"}
+    run_id = _create(store, "vault", f"test vault, opening {opening}", stamp)
+    for name, value in {"reason": reason, "opening": str(opening), "arms": ", ".join(arms.index), "said": said}.items():
+        store.client.log_param(run_id, name, value[:LONGEST])
+    for arm, row in arms.iterrows():
+        for column, value in row.items():
+            store.client.log_metric(run_id, f"{column}/{_plain(str(arm))}", float(value))
+    store.client.set_tag(run_id, "mlflow.note.content", said)
+    with tempfile.TemporaryDirectory(prefix="cnnlab-") as folder:
+        file = Path(folder) / "test_correct.npz"
+        arrays: dict[str, Any] = {_plain(arm): values for arm, values in correct.items()}
+        np.savez_compressed(file, **arrays)
+        store.client.log_artifact(run_id, str(file))
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a reading of the test set gave, as it was recorded: see `record_test_result`."""
+
+    reason: str
+    said: str
+    arms: pd.DataFrame
+
+
+def load_vault(store: Store, owner: str) -> list[Recorded]:
+    """Return what the readings of the test set by an owner gave, oldest first."""
+    found = []
+    for run in search_runs(store, "tags.kind = 'vault'", EXPERIMENT):
+        if run.data.tags.get("owner") == owner:
+            rows: dict[str, dict[str, float]] = {}
+            for name, value in run.data.metrics.items():
+                column, _, arm = name.partition("/")
+                rows.setdefault(arm, {})[column] = value
+            arms = [_plain(arm) for arm in run.data.params["arms"].split(", ")]
+            table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index")
+            found.append(Recorded(run.data.params["reason"], run.data.params["said"], table))
+    return found
+
+
+def _create(store: Store, kind: str, name: str, tags: Mapping[str, str]) -> str:
+    own = {"kind": kind, "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
+    run = store.client.create_run(store.experiment_id(EXPERIMENT), tags=own | dict(tags), run_name=name)
+    return str(run.info.run_id)
+
+
+def _plain(name: str) -> str:
+    """Return a name without the characters that MLflow doesn't take in a metric's name."""
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)

@@ -1,0 +1,116 @@
+"""Shared views of an experiment in the MLflow UI: a sorted table with the right columns, and mean curves.
+
+MLflow keeps such a view in a tag of the experiment, and opens it by a link.
+The format is not documented; a test opens both views in a real browser.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+from cnnlab.inquiry.mlflow_private import SHARED_VIEW
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.runs import search_runs
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.task import task
+
+VIEWS = {
+    "table": "every run, best first",
+    "curves": "the mean curve of each arm, with a band over the seeds",
+    "predictions": "what was predicted, and the verdicts",
+}
+NOTE = "mlflow.note.content"
+
+
+def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
+    """Write the question above an experiment's table, and its views into its tags.
+
+    `varied` are the fields that differ between the arms; they become columns. There is a curve for each arm and, where
+    the experiment has runs of several owners, for each arm of each owner.
+    """
+    experiment_id = store.experiment_id(experiment)
+    columns = ["tags.`arm`", *(f"params.`{name}`" for name in varied), "params.`seed`"]
+    finals = [f"final/{metric.name}" for metric in task().metrics[:3]]
+    columns += [f"metrics.`{name}`" for name in finals] + ["tags.`fact.outcome`", "tags.`owner`"]
+    table = {
+        "searchFilter": "tags.kind = 'run'",
+        "orderByKey": f"metrics.`{finals[0]}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+    }
+    keys = ("arm", "owner") if _has_several_owners(store, experiment) else ("arm",)
+    groups = [{"mode": "tag", "groupByData": key} for key in keys]
+    curves = table | {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}} | _charts()
+    tags = store.client.get_experiment(experiment_id).tags
+    if not tags.get(NOTE, "").startswith(question):  # else it may hold verdicts as well
+        store.client.set_experiment_tag(experiment_id, NOTE, question)
+    for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
+        store.client.set_experiment_tag(experiment_id, f"{SHARED_VIEW}{key}", json.dumps(view))
+
+
+def _has_several_owners(store: Store, experiment: str) -> bool:
+    runs = search_runs(store, "tags.kind = 'run'", experiment)
+    return len({owner(), *(run.data.tags.get("owner", "") for run in runs)}) > 1
+
+
+def publish_verdicts(store: Store, experiment: str, question: str, verdicts: Iterable[str]) -> None:
+    """Write the question above an experiment's table, with what is known about it by now."""
+    note = question + "\n" + "".join(f"\n- {verdict}" for verdict in verdicts)
+    store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note.strip())
+
+
+def _predictions(table: dict[str, Any]) -> dict[str, Any]:
+    params = ("contrast", "metric", "direction", "low", "high", "confidence", "verdict_1_outcome", "verdict_1_label")
+    columns = [*(f"params.`{name}`" for name in params), "tags.`owner`"]
+    order = {"orderByKey": "attributes.start_time", "orderByAsc": True}
+    return table | {"searchFilter": "tags.kind = 'prediction'", "selectedColumns": columns} | order
+
+
+def _charts() -> dict[str, Any]:
+    sections = [
+        {"uuid": title, "name": title, "display": True, "isReordered": False, "deleted": False, "isGenerated": False}
+        for title in task().charts
+    ]
+    charts = [
+        {
+            "uuid": metric,
+            "type": "LINE",
+            "metricSectionId": title,
+            "metricKey": metric,
+            "selectedMetricKeys": [metric],
+            "runsCountToCompare": 100,  # else the UI draws the first 10 runs only
+            "xAxisKey": "step",
+            "xAxisScaleType": "linear",
+            "scaleType": "linear",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+            "useGlobalXaxisKey": True,
+            "range": {"xMin": None, "xMax": None, "yMin": None, "yMax": None},
+            "isGenerated": False,
+            "deleted": False,
+        }
+        for title, metrics in task().charts.items()
+        for metric in metrics
+    ]
+    return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
+
+
+def view_link(address: str, experiment_id: str, key: str) -> str:
+    """Return the link that opens a view; `address` is that of the server, such as http://127.0.0.1:5001."""
+    query = {"viewStateShareKey": key} | ({"compareRunsMode": "CHART"} if key == "curves" else {})
+    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode(query)}"
+
+
+def view_links(store: Store, address: str) -> dict[str, dict[str, str]]:
+    """Return the links of every experiment that has views, by the experiment's name and the view's key."""
+    experiments = sorted(store.client.search_experiments(), key=lambda experiment: experiment.name)
+    return {
+        e.name: {key: view_link(address, e.experiment_id, key) for key in VIEWS}
+        for e in experiments
+        if any(tag.startswith(SHARED_VIEW) for tag in e.tags)
+    }

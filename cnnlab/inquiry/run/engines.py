@@ -1,0 +1,246 @@
+"""Engines: where the runs of a study are trained. An engine is an `Executor` that takes jobs and gives `Trained`.
+
+here      in this process, one run after another
+workers   worker processes on this machine, each with its own thread
+ray       a Ray cluster (`cnnlab.inquiry.run.ray_cluster`)
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import joblib  # it also knows the share of the cores that a container has
+import psutil
+
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.worker import Job, Trained, Worker
+from cnnlab.inquiry.task import Data, Task, install, task
+
+ENGINES = ("auto", "here", "workers", "ray")
+WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the images and one network
+WORKERS_PER_CORE = 4  # more than one train no faster; so many still have the files and the memory that they need
+SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
+
+
+class Engine(Executor):
+    """Trains jobs, `slots` of them at a time; use it as a context."""
+
+    slots = 1
+    deaths: tuple[type[BaseException], ...] = ()  # errors that mean: the process that trained the job is gone
+    on_progress: Callable[[], None] = staticmethod(lambda: None)  # called while `submit` doesn't return
+
+    def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
+        """Begin to train a job; one of the `slots` has to be free."""
+        raise NotImplementedError
+
+    def trained(self) -> int:
+        """Return how much was trained so far, over all jobs."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return in words where the runs are trained."""
+        raise NotImplementedError
+
+
+class Here(Engine):
+    """Trains one job after another, in this process: `submit` returns when the job is done."""
+
+    def __init__(self, store: Store, data: Data | None = None) -> None:
+        self._trained = 0
+        self._worker = Worker(store, data, self._count)
+
+    def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
+        """Train a job."""
+        future: Future[Trained] = Future()
+        try:
+            future.set_result(self._worker.train(job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def trained(self) -> int:
+        """Return how much was trained so far."""
+        return self._trained
+
+    def describe(self) -> str:
+        """Return in words where the runs are trained."""
+        return "in this process"
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Deliver what is left."""
+        self._worker.close()
+
+    def _count(self, amount: int) -> None:
+        self._trained += amount
+        self.on_progress()
+
+
+class Workers(Engine):
+    """Trains jobs in processes of their own on this machine.
+
+    Every worker is an executor of one process, so that a process that dies costs its own job alone. It counts what it
+    trained in memory that it shares with this process, and looks there whether it shall stop. The data are in a file:
+    a worker that dies while it starts would leave this process writing them to nobody for ever.
+    """
+
+    deaths = (BrokenProcessPool,)
+
+    def __init__(self, store: Store, workers: int, data: Data | None = None) -> None:
+        self.slots = workers
+        self._store = store
+        self._folder = tempfile.TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True)
+        self._file = Path(self._folder.name) / "data.pickle" if data else None
+        if self._file:
+            self._file.write_bytes(pickle.dumps(data))
+        self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
+        self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, shall stop]
+        self._pools = [self._new_pool(slot) for slot in range(workers)]
+        self._futures: list[Future[Trained] | None] = [None] * workers
+
+    def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
+        """Give a job to a worker that is free; one that died is replaced."""
+        slot = next(i for i, future in enumerate(self._futures) if future is None or future.done())
+        try:
+            future = self._submit_to(slot, job)
+        except BrokenProcessPool:
+            self._pools[slot] = self._new_pool(slot)
+            future = self._submit_to(slot, job)
+        self._futures[slot] = future
+        return future
+
+    def trained(self) -> int:
+        """Return how much was trained so far, over all workers."""
+        return sum(done for done, _ in self._shared)
+
+    def describe(self) -> str:
+        """Return in words where the runs are trained."""
+        return f"in {self.slots} worker process{'es' if self.slots > 1 else ''}"
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers."""
+        for pool in self._pools:
+            pool.shutdown(wait, cancel_futures=True)
+        self._folder.cleanup()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:  # nobody waits for what is being trained
+            for shared in self._shared:
+                shared[1] = 1
+        self.shutdown()
+
+    def _submit_to(self, slot: int, job: Job) -> Future[Trained]:
+        with _no_main_module():  # the first job of a pool starts its process
+            return self._pools[slot].submit(_train, job)
+
+    def _new_pool(self, slot: int) -> ProcessPoolExecutor:
+        arguments = (task(), self._store, self._file, self._shared[slot])
+        return ProcessPoolExecutor(1, self._context, initializer=_start_worker, initargs=arguments)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Start processes that don't import the program that is running.
+
+    A worker needs nothing of it, and a script without `if __name__ == "__main__"` would run again in each of them.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+# In a worker process
+
+_worker: Worker
+
+
+def _start_worker(science: Task, store: Store, file: Path | None, shared: Any) -> None:
+    """Make this process a worker that lives no longer than the one that started it."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
+    threading.Thread(target=_end_with_parent, name="cnnlab-parent", daemon=True).start()
+
+    def count(amount: int) -> None:
+        shared[0] += amount
+        if shared[1]:
+            raise KeyboardInterrupt
+
+    install(science)
+    _worker = Worker(store, pickle.loads(file.read_bytes()) if file else None, count)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _train(job: Job) -> Trained:
+    return _worker.train(job)
+
+
+# Which one
+
+
+def choose_engine(
+    name: str,
+    store: Store,
+    amount: int,
+    device: str = "auto",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus_per_run: float | None = None,
+    data: Data | None = None,
+) -> Engine:
+    """Return the engine of this name; for "auto" worker processes where they are faster, else this process.
+
+    Workers are faster on a CPU with several cores (benchmarks/ has the numbers), unless there is so little to train,
+    the `amount` over all runs, that this is done before the workers have started. `workers` is their number; `address`
+    and `gpus_per_run` are for "ray". Without `data` the workers load the task's own.
+
+    Raises:
+        LabError: there is no such engine, or an option that it doesn't have, or too many workers.
+    """
+    if name not in ENGINES:
+        raise LabError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}.")
+    if workers and name != "workers":
+        raise LabError(f"workers={workers} is for the engine workers, not for {name}: add --engine workers.")
+    if workers and workers > (most := WORKERS_PER_CORE * (os.cpu_count() or 1)):
+        raise LabError(
+            f"workers={workers} is more than this machine can take: at most {most}, 4 for each of its cores."
+        )
+    if (address or gpus_per_run is not None) and name != "ray":
+        raise LabError(f"an address and GPUs per run are for the engine ray, not for {name}: add --engine ray.")
+    if name == "ray":
+        from cnnlab.inquiry.run.ray_cluster import RayCluster
+
+        return RayCluster(store, data, address, gpus_per_run)
+    count = workers or num_workers()
+    here = count == 1 or amount <= SMALL or not task().runs_on_cpu(device)
+    if name == "here" or (name == "auto" and here):
+        return Here(store, data)
+    return Workers(store, count, data)
+
+
+def num_workers() -> int:
+    """Return how many workers this machine takes: one for each physical core, as far as memory goes."""
+    fitting = int(psutil.virtual_memory().available // WORKER_BYTES)
+    return max(1, min(int(joblib.cpu_count(only_physical_cores=True)), fitting))

@@ -1,0 +1,100 @@
+"""What running a study would do, and about how long it takes on this machine."""
+
+import heapq
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import stopping
+from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.engines import Engine, choose_engine, num_workers
+from cnnlab.inquiry.run.results import results, trained_elsewhere
+from cnnlab.inquiry.task import task
+
+LOGGING_S = 1.0  # figures, model and delivery of one run
+START_S = 6.0  # of worker processes: importing torch and MLflow
+FIRST_MODEL_S = 9.0  # for the first model that a process saves, torch imports its compiler
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What `study.run()` would do. Printed or shown in a notebook it is a table with a sentence.
+
+    arms: one row each, with what differs from the control, the parameters of the network, the number of runs,
+        how many of them are finished, taken over from other studies, or still to be trained, and minutes for one.
+    seconds: about how long the training takes, measured by a short timing here.
+    """
+
+    study: Design
+    arms: pd.DataFrame
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.study.describe()}\n{self.arms.to_string()}\n{self.sentence}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.study.describe()}</p>{self.arms.to_html()}<p>{self.sentence}</p>"
+
+    __repr__ = __str__
+
+    @property
+    def sentence(self) -> str:
+        """How many runs are missing and about how long they take."""
+        missing = int(self.arms["to train"].sum())
+        if not missing:
+            return "Nothing is left to train."
+        return f"To train: {missing} runs, about {_duration(self.seconds)} {self.where} (from a short timing here)."
+
+
+@checked
+@stopping()
+def make_plan(study: Design, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
+    """Return the plan of a study; it trains a few batches of each kind of arm, to measure their speed."""
+    store = store or connect(say=lambda line: None)
+    done = set(results(study, store)["identity"])
+    elsewhere = set(trained_elsewhere(store)) - done
+    counts = {"finished": done, "taken over": elsewhere}
+    images = study.images
+    identities = [(arm, Identity.of(config, images)) for arm, _, config in study.runs()]
+    rows = []
+    for arm, config in study.arms.items():
+        runs = {identity for name, identity in identities if name == arm}
+        row = {"arm": arm, "differs": study.differs(arm) or "(control)", "runs": len(runs)}
+        row |= {"parameters": task().describe(config, task().about(study.data)).get("num_parameters", "")}
+        row |= {name: len(runs & known) for name, known in counts.items()}
+        rows.append(row | {"to train": len(runs - done - elsewhere)})
+    arms = pd.DataFrame(rows).set_index("arm")
+    missing = [identity.config for _, identity in identities if identity not in done | elsewhere]
+    with _engine(missing, store, engine) as chosen:
+        slots, where = min(chosen.slots, len(missing)), chosen.describe()
+    waiting = {arm: study.arms[arm] for arm in arms.index[arms["to train"] > 0]}
+    here = min(slots, num_workers())  # a cluster does more at the same time than this machine
+    seconds = task().seconds(waiting.values(), study.data, here) if waiting else {}
+    times = {arm: LOGGING_S + seconds[config] for arm, config in waiting.items()}
+    arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
+    start_s = START_S if slots > 1 else 0.0
+    ends = [start_s + FIRST_MODEL_S if missing else 0.0] * max(slots, 1)  # when each worker is free
+    for arm, one_run in times.items():
+        for _ in range(arms.loc[arm, "to train"]):
+            heapq.heapreplace(ends, ends[0] + one_run)
+    return Plan(study, arms, float(max(ends)), where)
+
+
+def _engine(missing: list[Any], store: Store, engine: str | Engine) -> AbstractContextManager[Engine]:
+    if not isinstance(engine, str):
+        return nullcontext(engine)
+    return choose_engine(engine, store, sum(map(task().amount, missing)))
+
+
+def _duration(seconds: float) -> str:
+    """Return a time the way one would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

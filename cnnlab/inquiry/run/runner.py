@@ -1,0 +1,226 @@
+"""Running a study: what is missing is trained, what is there is reused, and the results come from MLflow."""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.contrast import Contrast
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import LabError, stopping
+from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.progress import progress_bar
+from cnnlab.inquiry.promises import broken_promises
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.courier import Courier, deliver_leftovers
+from cnnlab.inquiry.record.dead_runs import close_dead_runs
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.run_logger import reuse_run
+from cnnlab.inquiry.record.runs import load_runs, warn_unread
+from cnnlab.inquiry.record.store import Store, first_line
+from cnnlab.inquiry.record.views import publish_views
+from cnnlab.inquiry.run.dispatch import Dispatcher
+from cnnlab.inquiry.run.engines import Engine, choose_engine
+from cnnlab.inquiry.run.results import results, trained_elsewhere
+from cnnlab.inquiry.run.worker import Job
+
+Say = Callable[[str], None]
+
+PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
+THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
+
+
+@checked
+def run_study(
+    study: Design,
+    store: Store | None = None,
+    say: Say = print,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    progress: bool = True,
+    explore: bool = False,
+) -> pd.DataFrame:
+    """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
+
+    Nothing is trained before something was predicted: at least one prediction of this owner has to be about these
+    arms and images. Every run carries the seals of the predictions that it belongs to. `explore` is for a search that
+    claims nothing: its runs belong to no prediction, and one that is made later knows their results.
+
+    A run is identified by its config (with the seed), its images and its owner: calling this twice trains nothing
+    twice, what another study has trained is taken over, and after an interruption it goes on with what is missing.
+    `engine` says where the runs are trained (see `cnnlab.inquiry.run.engines`): its name, or an engine, which is left
+    open then.
+
+    A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
+
+    Raises:
+        LabError: nothing was predicted; another command is running this study; it has runs on other images, or of
+            another network than the code builds now; or some runs failed (all others are finished by then).
+        Stopped: it was interrupted; what was measured is kept.
+    """
+    store = store or connect(say)
+    with _alone(study), stopping("Stopped. What was measured is kept; study.run() goes on from here."):
+        deliver_leftovers(say)
+        finished = results(study, store)
+        _refuse_other_images(study, store)
+        predictions = {} if explore else _predictions(study, store)
+        _refuse_another_network(study, finished)
+        close_dead_runs(store, study.name, owner(), say)
+        say(study.describe())
+        if len(finished):
+            say(f"{len(finished)} of its runs are finished already and are not trained again.")
+        _publish(study, store, say)
+        jobs = _take_over(_jobs(study, finished, predictions, device), store, say)
+        failures = _train_all(study, jobs, store, say, engine, device, progress) if jobs else []
+    table = results(study, store)
+    if failures:
+        raise LabError(
+            f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
+            "finished and kept. Running the study again tries these once more."
+        )
+    return table
+
+
+@contextmanager
+def _alone(study: Design) -> Iterator[None]:
+    """Hold the study: two commands that run it at the same time would train its runs twice."""
+    folder = paths.state_folder() / "studies"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{hashlib.sha256(f'{study.name}/{owner()}'.encode()).hexdigest()[:16]}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LabError(f"another command is running the study {study.name}: wait for it, or stop it first.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other_images(study: Design, store: Store) -> None:
+    """Keep runs on different images in different experiments, where nobody takes their means together.
+
+    Raises:
+        LabError: this owner has runs of the study on other images.
+    """
+    runs = load_runs(store, study.name)
+    theirs = runs[runs["owner"] == owner()]
+    images = {run["identity"].images for _, run in theirs.iterrows() if run["measured"]}
+    if images - {study.images}:
+        raise LabError(
+            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
+        )
+
+
+def _predictions(study: Design, store: Store) -> dict[str, Contrast]:
+    """Return what this owner has predicted, by the seals of the predictions.
+
+    Raises:
+        LabError: none is about these arms and images; the sentence says how to make one, or what has changed.
+    """
+    found: dict[str, Contrast] = {}
+    reasons, unread = [], []
+    for record in load_records(store, owner=owner()):
+        try:
+            if not record.deleted:
+                found[record.sha256] = contrast = Contrast.from_json(record.content["design"])
+                if record.experiment == study.name:
+                    reasons.append(contrast.unlike(study.arms, study.images))
+        except (KeyError, ConfigError) as error:
+            unread.append(str(error))
+    if unread:
+        warn_unread("predictions", unread, store.uri)
+    if "" in reasons:
+        return found
+    what = f"{study.name} doesn't fit what you predicted: {reasons[-1]}. Predict again" if reasons else PREDICT_FIRST
+    arm = next((name for name in study.arms if name != study.control), "...")
+    raise LabError(
+        f"{what}, for example: predict(study, arm={arm!r}, metric='accuracy/valid', direction='higher', size=(0.3, 1), "
+        f"confidence=70, because='...', if_refuted='...'); or in a terminal: uv run cnnlab predict {study.name}"
+    )
+
+
+def _refuse_another_network(study: Design, finished: pd.DataFrame) -> None:
+    """Refuse to add runs to those of a network that the code doesn't build any more.
+
+    Raises:
+        LabError: there are such runs.
+    """
+    broken = {run["arm"]: ", ".join(broken) for _, run in finished.iterrows() if (broken := broken_promises(run))}
+    if broken:
+        said = "; ".join(f"{arm} ({what})" for arm, what in broken.items())
+        raise LabError(
+            f"finished runs of {study.name} aren't what the code makes of their params now: {said}. New runs beside "
+            "them would be something else: undo the change, or give the study another name."
+        )
+
+
+def _jobs(study: Design, finished: pd.DataFrame, predictions: dict[str, Contrast], device: str) -> list[Job]:
+    """Return what is to be trained; every run names the predictions of this owner that it belongs to."""
+    images, done = study.images, set(finished["identity"])
+    of_study = [seal for seal, contrast in predictions.items() if not contrast.unlike(study.arms, images)]
+    runs = {seal: contrast.runs(contrast.arms) for seal, contrast in predictions.items()}
+    jobs = []
+    for arm, seed, config in study.runs():
+        identity = Identity.of(config, images)
+        if identity not in done:
+            seals = [seal for seal in predictions if seal in of_study or identity in runs[seal]]
+            title = f"{arm}, seed {study.seeds.index(seed) + 1} of {len(study.seeds)}"
+            tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
+            tags |= {"lab.job": uuid.uuid4().hex} | ({"prediction": ",".join(seals)} if seals else {})
+            jobs.append(Job(study.name, title, config, images, tags, device, THREADS))
+    return jobs
+
+
+def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
+    """Take over what this owner has trained in another study on the same images, and return the jobs that are left."""
+    elsewhere = trained_elsewhere(store) if jobs else {}
+    known = [job for job in jobs if job.identity in elsewhere]
+    if known:
+        say(f"{len(known)} of its runs were trained in another study; their results are taken over.")
+        courier = Courier(store, say)
+        try:
+            for job in known:
+                reuse_run(courier, elsewhere[job.identity], job.experiment, job.title, job.tags)
+        finally:
+            courier.close()
+    return [job for job in jobs if job.identity not in elsewhere]
+
+
+def _publish(study: Design, store: Store, say: Say) -> None:
+    try:
+        publish_views(store, study.name, study.question, study.role("scientific"))
+    except Exception as error:  # a view less is no reason not to train
+        say(f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected.")
+
+
+def _train_all(
+    study: Design,
+    jobs: list[Job],
+    store: Store,
+    say: Say,
+    engine: str | Engine,
+    device: str,
+    progress: bool,
+) -> list[str]:
+    """Train all jobs; return what failed, in words."""
+    amount = sum(job.amount for job in jobs)
+    if isinstance(engine, str):
+        context: AbstractContextManager[Engine] = choose_engine(engine, store, amount, device, data=study.data)
+    else:
+        context = nullcontext(engine)  # it stays open: it is the caller's
+    try:
+        with context as chosen, progress_bar(study.name, amount, progress) as bar:
+            say(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
+            dispatcher = Dispatcher(chosen, store, bar, say)
+            dispatcher.train(jobs)
+            return dispatcher.failures
+    finally:
+        deliver_leftovers(say)  # of workers that were stopped, or could not reach the store

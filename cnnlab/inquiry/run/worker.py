@@ -1,0 +1,92 @@
+"""What a worker does, wherever it is: train one run and log it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.task import Data, task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be trained: all that a worker needs to know, wherever it is.
+
+    images: the fingerprint of the data to train and validate on.
+    """
+
+    experiment: str
+    title: str
+    config: Any
+    images: str
+    tags: dict[str, str]
+    device: str = "auto"
+    threads: int = 1
+
+    @property
+    def identity(self) -> Identity:
+        """What the run is, beside its owner."""
+        return Identity.of(self.config, self.images)
+
+    @property
+    def amount(self) -> int:
+        """How much it trains."""
+        return task().amount(self.config)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that came to its end: its id in MLflow (None while that can't be reached) and its final metrics."""
+
+    run_id: str | None
+    final: dict[str, float]
+    amount: int
+    notes: tuple[str, ...]  # what the user should be told
+
+
+class Worker:
+    """Trains jobs one after another, with the same data and the same courier.
+
+    `count` is told how much was trained. Without `data` the task's own are loaded.
+    """
+
+    def __init__(self, store: Store, data: Data | None, count: Callable[[int], None]) -> None:
+        self._notes: list[str] = []
+        self._data = data
+        self._count = count
+        self._trained = 0
+        self._courier = Courier(store, self._notes.append)
+
+    def train(self, job: Job) -> Trained:
+        """Train and log one run; whatever happens, the run has an end in the record."""
+        if self._data is None:
+            self._data = task().load(lambda line: None)
+        if self._data.sha256() != job.images:
+            raise LabError("the engine was given other images than the study")
+        self._trained = 0
+        with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:
+            result = task().train(job.config, self._data, log, job.device, job.threads)
+            log.result(result, self._data)
+        notes, self._notes[:] = tuple(self._notes), []
+        return Trained(log.run_id, result.final, self._trained, notes)
+
+    def close(self) -> None:
+        """Deliver what is left."""
+        self._courier.close()
+
+    def _progress(self, amount: int) -> None:
+        self._trained += amount
+        self._count(amount)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

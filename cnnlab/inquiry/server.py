@@ -1,0 +1,505 @@
+"""The local MLflow server of one project folder: start it, stop it, say how it is.
+
+Every answer of the server and the command lines of its processes carry the project folder
+(uvicorn's option `--header`). So the server is recognised without a pid file, which goes stale,
+and without the right to list other users' connections. A second header names the file that it
+opened: a server whose `mlflow.db` was deleted or replaced goes on with the old one, unseen.
+"""
+
+import http.client
+import importlib.metadata
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import quote, unquote, urlparse
+from urllib.request import url2pathname
+
+import psutil
+
+from cnnlab.inquiry import mlflow_private
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.paths import database, make_folder, models_folder, project_root, state_folder
+
+MLFLOW = "3.17.2"  # the version that this lab is made for; those before 3.17 can't open its store
+HOST = "127.0.0.1"
+DEFAULT_PORT = 5001
+
+START_LIMIT = 120.0  # seconds; a dead server is noticed at once, so this is for slow disks only
+STOP_LIMIT = 10.0  # seconds until a server that was asked to end is killed
+PATIENCE = 10.0  # seconds until a silent server counts as broken: it may only be busy
+
+_HEADER = "cnnlab-home"
+_FILE_HEADER = "cnnlab-file"
+NOTE = "cnnlab: "  # begins the lines of the log that are meant for whoever started the server
+
+# A detached process without a console would give each of its children a visible one.
+_CREATION_FLAGS = 0
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+
+RESTART = "stop it and start it again (`uv run cnnlab server stop`, then `uv run cnnlab server start`)"
+
+State = Literal["running", "detached", "starting", "unhealthy", "foreign", "stopped"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the server on one port is; `str(status)` says it in a sentence, with what mends it.
+
+    `foreign` means that the port is held by something else, `unhealthy` that our server is
+    there but does not answer, `detached` that its `mlflow.db` was deleted or replaced.
+    `memory_mb` is the resident memory of all `pids`, in MB (2**20 bytes).
+    """
+
+    state: State
+    url: str
+    pids: tuple[int, ...] = ()
+    memory_mb: float = 0.0
+    note: str = ""
+
+    def __str__(self) -> str:
+        said = "The MLflow server is not running."
+        if self.pids:
+            pids = ", ".join(str(pid) for pid in self.pids)
+            said = f"The MLflow server is {self.state}: {self.url} (pids {pids}; {self.memory_mb:.0f} MB)."
+        return f"{said} {self.note}".strip()
+
+
+class _Served(NamedTuple):
+    """What an MLflow server says of itself; "" where it isn't one of this lab."""
+
+    folder: str
+    file: str
+
+
+def require_mlflow() -> None:
+    """Make sure that MLflow isn't too old, before anything of it is imported: its own words would explain nothing.
+
+    Raises:
+        LabError: it is, or there is none.
+    """
+    try:
+        found = importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        found = ""
+    numbers, needed = ([int(part) for part in text.split(".")[:2] if part] for text in (found, MLFLOW))
+    if numbers < needed:
+        raise LabError(
+            f"this lab needs MLflow {MLFLOW}, and {found or 'none'} is installed: run `uv sync`, or without uv "
+            f"`pip install mlflow=={MLFLOW}` (pip warns that mltrainer asks for an older one; it works with this one)."
+        )
+
+
+def port() -> int:
+    """The server's port: `MLFLOW_PORT` where that is set, else 5001.
+
+    Raises:
+        LabError: `MLFLOW_PORT` is not a whole number from 1 to 65535.
+    """
+    text = os.environ.get("MLFLOW_PORT", "").strip()
+    if not text:
+        return DEFAULT_PORT
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise LabError(
+            f"MLFLOW_PORT is {text!r}, but a port is a whole number from 1 to 65535: "
+            f"set it to such a number, or unset it to use {DEFAULT_PORT}."
+        )
+    return int(text)
+
+
+def address(at: int | None = None) -> str:
+    """The server's URL on port `at` (default: `port()`)."""
+    return f"http://{HOST}:{port() if at is None else at}"
+
+
+def is_listening(at: int) -> bool:
+    """Whether anything takes connections on port `at`."""
+    try:
+        with socket.create_connection((HOST, at), timeout=0.4):
+            return True
+    except OSError:
+        return False
+
+
+def is_healthy(at: int) -> bool:
+    """Whether an MLflow server, ours or not, answers on port `at`."""
+    return _served(at) is not None
+
+
+def answers(at: int) -> bool:
+    """Whether the server of this project folder answers on port `at`.
+
+    Raises:
+        LabError: it does, but its `mlflow.db` was deleted or replaced.
+    """
+    if not is_listening(at) or not _answers(at):
+        return False
+    if _is_detached(at):
+        raise LabError(_detached())
+    return True
+
+
+def is_ours(at: int) -> bool:
+    """Whether port `at` is held by the server of this project folder, healthy or not."""
+    served = _served(at)
+    if served is not None:
+        return served.folder == _home()
+    return is_listening(at) and bool(processes(at))
+
+
+def processes(at: int | None = None) -> list[psutil.Process]:
+    """The live processes of this project's server on port `at` (default: on any port).
+
+    There is one, unless somebody started a second by hand.
+    """
+    return [process for process, its in _ports().items() if at in (None, its)]
+
+
+def status(at: int | None = None) -> Status:
+    """How this project's server on port `at` is (default: `port()`)."""
+    at = port() if at is None else at
+    mine, pids = processes(at), ", ".join(map(str, without_artifacts()))
+    state, note = _state(at, bool(mine))
+    if pids:
+        note += (
+            f" A server without --artifacts-destination models holds this store (pid {pids}): it shows the runs, but "
+            "none of their figures and models. End it, then run `uv run cnnlab server start`, or the line that "
+            "`uv run cnnlab server command` prints."
+        )
+    return Status(state, address(at), tuple(process.pid for process in mine), _memory_mb(mine), note.strip())
+
+
+def without_artifacts() -> list[int]:
+    """The pids of MLflow servers, started by hand, that hold this store but look elsewhere for figures and models."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.startswith("mlflow.server") for part in process.info["cmdline"] or []):
+            with suppress(psutil.Error):
+                told, cwd = process.environ(), Path(process.cwd())
+                store, models = (told.get(name, "") for name in (mlflow_private.STORE, mlflow_private.FOLDER))
+                serves = mlflow_private.SERVES in told and _local(models, cwd) == models_folder().resolve()
+                if _local(store, cwd) == database().resolve() and not serves:
+                    found.append(process.pid)
+    return found
+
+
+def command() -> list[str]:
+    """Return the command that serves this folder's store, with figures and models, to whoever starts it by hand."""
+    options = {"--backend-store-uri": _store_uri(), "--artifacts-destination": models_folder().as_uri()}
+    options |= {"--host": HOST, "--port": str(port()), "--workers": "1"}  # one process is enough for an SQLite file
+    return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
+
+
+def start(say: Callable[[str], None] = print) -> str:
+    """Start this project's server, or find it running, and return its URL once it answers.
+
+    The server outlives the caller. What it writes goes to `.cnnlab/server.log`.
+
+    Raises:
+        LabError: the port is held by something else, this project's server runs on another port,
+            or the server ended or stayed silent; the message says what to do.
+    """
+    from filelock import FileLock, Timeout  # costs 0.1 s, which the other commands need not pay
+
+    at = port()
+    try:
+        # Two terminals may start at once: the second waits here, then finds the first one's server.
+        with FileLock(state_folder() / "server.lock", timeout=START_LIMIT + STOP_LIMIT + PATIENCE):
+            return _start(at, say)
+    except Timeout:
+        raise LabError("Another start of this project's server has not ended; end it, then start again.") from None
+
+
+def stop(say: Callable[[str], None] = print) -> None:
+    """End all processes of this project's server, on whichever port; leave all others alone.
+
+    Raises:
+        LabError: a process could not be ended.
+    """
+    at = port()
+    if ended := _end():
+        say(f"Stopped the MLflow server (pids {', '.join(str(pid) for pid in ended)}).")
+    elif is_listening(at):
+        say(
+            f"The MLflow server of this project is not running; "
+            f"port {at} is held by {_holder(at)}, which is not ours and was left alone."
+        )
+    else:
+        say("The MLflow server is not running.")
+
+
+def _home() -> str:
+    return project_root().as_posix()
+
+
+def _mark() -> str:
+    """What tells our processes from all others; quoted, as a path may hold spaces and accents."""
+    return f"{_HEADER}:{quote(_home())}"
+
+
+def _file_id() -> str:
+    """What tells the file `mlflow.db` from any other that had or gets its name."""
+    with suppress(FileNotFoundError):
+        file = database().stat()
+        return f"{file.st_dev}-{file.st_ino}"
+    return "none"
+
+
+def _is_detached(at: int) -> bool:
+    """Whether our server on port `at` opened another file than the `mlflow.db` that is there now."""
+    served = _served(at)
+    return served is not None and served.file not in ("", _file_id())
+
+
+def _detached() -> str:
+    return (
+        f"{database()} was deleted or replaced while the MLflow server ran: the server still holds the old file, and "
+        f"what it is given is lost with that. Put the file there that you want to keep, then {RESTART}."
+    )
+
+
+def _state(at: int, has_process: bool) -> tuple[State, str]:
+    """How the server on port `at` is, and what mends it."""
+    if has_process and _answers(at):
+        return ("detached", _detached()) if _is_detached(at) else ("running", "")
+    if has_process:
+        return ("unhealthy", f"It doesn't answer: {RESTART}.") if is_listening(at) else ("starting", "")
+    if is_listening(at):
+        return "foreign", f"{_taken(at)}."
+    return "stopped", " ".join(f"It runs on another port: {address(at)}." for at in sorted(set(_ports().values())))
+
+
+def _store_uri() -> str:
+    return f"sqlite:///{database().as_posix()}"
+
+
+def _local(address: str, cwd: Path) -> Path:
+    """The file or folder that an address such as sqlite:///mlflow.db or file:///... means to a process in `cwd`."""
+    path = address.removeprefix("sqlite:///").partition("?")[0]
+    return (cwd / (url2pathname(urlparse(path).path) if path.startswith("file:") else path)).resolve()
+
+
+def _ports() -> dict[psutil.Process, int]:
+    """Our processes, each with the port in its command line."""
+    mark, found = _mark(), {}
+    for process in psutil.process_iter(["cmdline"]):
+        # Zombies and processes of other users show no command line.
+        command: list[str] = process.info["cmdline"] or []
+        if "--port" in command and any(mark in part.split() for part in command):
+            found[process] = int(command[command.index("--port") + 1])
+    return found
+
+
+def _served(at: int) -> _Served | None:
+    """What the MLflow server on port `at` serves; None where no MLflow server answers."""
+    # http.client, as urllib.request would send even this through a proxy.
+    connection = http.client.HTTPConnection(HOST, at, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        if response.status == 200 and response.read(16).strip() == b"OK":
+            return _Served(unquote(response.getheader(_HEADER, "")), response.getheader(_FILE_HEADER, ""))
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
+        connection.close()
+    return None
+
+
+def _answers(at: int, patience: float = 0.0) -> bool:
+    """Whether our server answers on port `at` within about `patience` seconds; asks at least once."""
+    deadline = time.monotonic() + patience
+    while (served := _served(at)) is None or served.folder != _home():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _memory_mb(members: list[psutil.Process]) -> float:
+    total = 0
+    for process in members:
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / 2**20
+
+
+def _start(at: int, say: Callable[[str], None]) -> str:
+    require_mlflow()
+    mine = _ports()
+    for other in set(mine.values()) - {at}:
+        if _answers(other, PATIENCE):
+            raise LabError(
+                f"The server of this project already runs on another port, {address(other)}: "
+                f"use it with MLFLOW_PORT={other}, or stop it first (./stop_server.sh)."
+            )
+    if _answers(at, PATIENCE if mine else 0.0):
+        answers(at)  # refuses a server whose file is gone: it may be the last to hold that
+        say(f"The MLflow server is already running: {address(at)}")
+        return address(at)
+    if ended := _end():
+        say(f"Ended what was left of an earlier server (pids {', '.join(str(pid) for pid in ended)}).")
+    if is_listening(at):
+        raise LabError(_taken(at))
+    return _await(_launch(at), at, say)
+
+
+def _launch(at: int) -> subprocess.Popen[bytes]:
+    make_folder(models_folder())
+    database().touch()  # so that the server and everybody who looks at it mean the same file
+    with _log().open("wb") as log:
+        server = subprocess.Popen(
+            _command(at),
+            cwd=project_root(),
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that neither Ctrl-C nor a closed terminal reaches it
+            creationflags=_CREATION_FLAGS,
+        )
+    # A notebook may outlive the server that it started: wait for it, or its end leaves a zombie.
+    threading.Thread(target=server.wait, daemon=True).start()
+    return server
+
+
+def _command(at: int) -> list[str]:
+    # What `mlflow server` runs in the end. That command itself would import MLflow a first time, only to start
+    # this in a second process: twice the wait, and twice the memory.
+    options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--header", f"{_FILE_HEADER}:{_file_id()}"]
+    return [sys.executable, "-m", "uvicorn", *options, "--no-access-log", "cnnlab.inquiry.record.served:app"]
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment, without what would change where the server keeps its data."""
+    # Each option of `mlflow server` may also come from a variable. Those named MLFLOW_SERVER_*
+    # (allowed hosts and origins) belong to the machine, not to the project, and stay.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "_MLFLOW_")) or name.startswith("MLFLOW_SERVER_")
+    }
+    # Compiling MLflow anew at each start would triple the wait.
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    return inherited | {
+        # The names by which `mlflow server` hands its options on; MLflow's version is pinned.
+        mlflow_private.STORE: _store_uri(),
+        mlflow_private.ROOT: mlflow_private.ROOT_URI,
+        mlflow_private.FOLDER: models_folder().as_uri(),
+        mlflow_private.SERVES: "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
+    }
+
+
+def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None]) -> str:
+    """Return the URL of the server just launched as soon as it answers."""
+    begin = time.monotonic()
+    say("Starting the MLflow server; the first start in a folder takes longest ...")
+    while time.monotonic() < begin + START_LIMIT:
+        if server.poll() is not None:
+            # uvicorn asks for the port only after its import, when another may have taken it.
+            if is_listening(at) and not is_ours(at):
+                raise LabError(f"While the server was starting, its port was taken. {_taken(at)}")
+            raise LabError(f"The MLflow server ended while it was starting. {_last_words()}")
+        if _answers(at):
+            _open_store(at)
+            for line in _log_lines():
+                if line.startswith(NOTE):
+                    say(line.removeprefix(NOTE))
+            say(f"The MLflow server is ready: {address(at)} ({time.monotonic() - begin:.1f} s)")
+            return address(at)
+        time.sleep(0.1)
+    _end()
+    raise LabError(f"The MLflow server did not answer within {START_LIMIT:.0f} s. {_last_words()}")
+
+
+def _open_store(at: int) -> None:
+    """Let the server open the database, and make its tables in a new one, before anybody else asks."""
+    connection = http.client.HTTPConnection(HOST, at, timeout=START_LIMIT)
+    try:
+        connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+        opened = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        opened = 0
+    finally:
+        connection.close()
+    if opened not in (200, 404):  # 404: a database without MLflow's default experiment
+        _end()
+        raise LabError(f"The MLflow server can't open {database()}: run `cnnlab doctor`. {_last_words()}")
+
+
+def _end() -> list[int]:
+    """End all of our processes, politely at first, and return their pids."""
+    told: list[psutil.Process] = []
+    begin = time.monotonic()
+    # A process on its way out has no command line any more, and still holds its port.
+    while mine := {*processes(), *filter(_lives, told)}:
+        waited = time.monotonic() - begin
+        if waited > 2 * STOP_LIMIT:
+            pids = ", ".join(str(process.pid) for process in mine)
+            raise LabError(f"Could not end the MLflow server (pids {pids}): end it in the task manager.")
+        for process in mine:
+            with suppress(psutil.Error):
+                if waited > STOP_LIMIT:
+                    process.kill()
+                elif process not in told:
+                    process.terminate()
+        told += [process for process in mine if process not in told]
+        time.sleep(0.1)
+    return [process.pid for process in told]
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _taken(at: int) -> str:
+    return (
+        f"Port {at} is held by {_holder(at)}: stop that program, "
+        f"or use another port, for example MLFLOW_PORT={at % 65535 + 1} ./start_server.sh"
+    )
+
+
+def _holder(at: int) -> str:
+    """Name what listens on port `at`, as far as this user may see it."""
+    if (served := _served(at)) and served.folder:
+        return f"the MLflow server of another project folder, {served.folder}"
+    # Process by process, as on macOS one connection that may not be seen spoils the whole list.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            sockets = process.net_connections("tcp")
+            if any(s.status == psutil.CONN_LISTEN and s.laddr.port == at for s in sockets):
+                return _describe(process)
+    return "another program (this user may not see which)"
+
+
+def _describe(process: psutil.Process) -> str:
+    seen = process.as_dict(["name", "cmdline", "cwd"])
+    command = shlex.join(seen["cmdline"] or [])
+    short = command if len(command) <= 120 else f"{command[:117]}..."
+    return f"{seen['name']} (pid {process.pid}, started in {seen['cwd'] or 'an unknown folder'}): {short}"
+
+
+def _log() -> Path:
+    return state_folder() / "server.log"
+
+
+def _log_lines() -> list[str]:
+    return _log().read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _last_words() -> str:
+    return "\n".join([f"The end of {_log()}:", *(f"  {line}" for line in _log_lines()[-15:])])

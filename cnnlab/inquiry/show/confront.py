@@ -1,0 +1,93 @@
+"""`confront(study)`: the verdicts on what was predicted, with figures, in MLflow, in the journal and on the screen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import ascii_lowercase
+
+from matplotlib.figure import Figure
+
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import stopping
+from cnnlab.inquiry.judge.reference import Reference, find_reference
+from cnnlab.inquiry.judge.verdict import Verdict, verdict
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.views import publish_verdicts
+from cnnlab.inquiry.show.effects import plot_effects, plot_interaction
+from cnnlab.inquiry.show.figures import log_figures
+from cnnlab.inquiry.show.logbook import add_entry, journal_file
+
+
+@dataclass(frozen=True, repr=False)
+class Confrontation:
+    """The verdicts of a study with their figures by name, and the journal that holds them."""
+
+    verdicts: tuple[Verdict, ...]
+    references: tuple[Reference | None, ...]  # what the reference runs say to the same, one for each verdict
+    figures: dict[str, Figure]
+    journal: Path | None
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    def __str__(self) -> str:
+        parts = ["\n".join([str(one), *lines]) for one, lines in self._with_references()]
+        if self.journal:
+            parts.append(f"Your reflection belongs into {self.journal.parent.name}/{self.journal.name}.")
+        return "\n\n".join(parts)
+
+    __repr__ = __str__
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        for one, lines in self._with_references():
+            display(HTML(one._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in lines)))
+        for figure in self.figures.values():
+            display(figure)
+        if self.journal:
+            folder = self.journal.parent.name
+            display(HTML(f"<p>Your reflection belongs into <code>{folder}/{self.journal.name}</code>.</p>"))
+
+    def _with_references(self) -> Iterator[tuple[Verdict, list[str]]]:
+        for one, reference in zip(self.verdicts, self.references, strict=True):
+            yield one, [reference.sentence(one.prediction)] if reference else []
+
+
+@checked
+@stopping("Stopped. Verdicts that were recorded by then are kept; confront(study) does the rest.")
+def confront(study: Design, store: Store | None = None, number: str = "") -> Confrontation:
+    """Confront the predictions about a study with its runs; record and journal every verdict that isn't waiting.
+
+    Beside a verdict stands what the reference runs say to the same question, where they do. `number` is that of the
+    figure, such as "8"; the plots of interactions are "8b", "8c", ...
+
+    Raises:
+        LabError: nothing was predicted, or the store doesn't answer.
+    """
+    store = store or connect(say=lambda line: None)
+    verdicts = tuple(verdict(study, store))
+    references = tuple(find_reference(one.prediction, store) if one.effect else None for one in verdicts)
+    figures = {"effects": plot_effects(verdicts, number, references)}
+    interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
+    for letter, one in zip(ascii_lowercase[1:], interactions, strict=False):
+        figures[one.prediction.contrast.text] = plot_interaction(one, f"{number}{letter}" if number else "")
+    kept = [pair for pair in zip(verdicts, references, strict=True) if pair[0].outcome != "waiting"]
+    for one, reference in kept:
+        _keep(study, one, reference, store)
+    lines = [f"{one.prediction.contrast.text}: {one.headline()}" for one, _ in kept]
+    publish_verdicts(store, study.name, study.question, lines)
+    return Confrontation(verdicts, references, figures, journal_file(study.name) if kept else None)
+
+
+def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store) -> None:
+    """Keep the figures of a verdict at the prediction in MLflow, and write it into the journal."""
+    assert one.recorded is not None
+    figures = {"effect": plot_effects([one], references=[reference])}
+    if one.effect and one.prediction.contrast.kind == "interaction":
+        figures["interaction"] = plot_interaction(one)
+    log_figures(store, one.prediction.record.run_id, figures)
+    add_entry(study, one, one.recorded, figures["effect"], store, reference)

@@ -1,0 +1,93 @@
+"""The journal of a study: `experiment_log/<study>.md`, to which the tool only ever adds, and where a student reflects.
+
+An entry is written when a verdict is: the prediction word for word, the plan, the runs, the figure, the verdict, and
+two fields for the student alone, why it came out so and what to do next. An entry is never changed; what the
+student writes into its fields stays.
+"""
+
+import re
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cnnlab.inquiry import paths, server
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.judge.reference import Reference
+from cnnlab.inquiry.judge.verdict import Verdict
+from cnnlab.inquiry.record.entries import read_entries
+from cnnlab.inquiry.record.ledger import VerdictRecord
+from cnnlab.inquiry.record.store import Store
+
+FIELDS = {"why": "Why did it come out so? (your own words)", "next": "What next?"}
+
+
+def journal_file(study: str) -> Path:
+    """Return the journal of a study."""
+    return paths.experiment_log() / f"{_plain(study)}.md"
+
+
+def add_entry(
+    study: Design,
+    one: Verdict,
+    recorded: VerdictRecord,
+    figure: Figure,
+    store: Store,
+    reference: Reference | None = None,
+) -> Path:
+    """Add a verdict to the journal of its study, unless it is there already; return the file."""
+    entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
+    file = journal_file(study.name)
+    text = read_entries(file) if file.exists() else ""
+    if f" {entry} -->" in text:
+        return file
+    picture = paths.experiment_log() / "figures" / f"{_plain(study.name)}-{entry}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)
+    with file.open("a", encoding="utf-8", newline="\n") as log:
+        if not text:
+            log.write(f"# {study.name}\n\n{study.question}\n")
+        log.write(_entry(study, one, recorded, entry, picture.name, store, reference))
+    return file
+
+
+def _entry(
+    study: Design,
+    one: Verdict,
+    recorded: VerdictRecord,
+    entry: str,
+    picture: str,
+    store: Store,
+    reference: Reference | None,
+) -> str:
+    p, record = one.prediction, one.prediction.record
+    time = recorded.content["time"][:16].replace("T", " ")
+    quoted = "\n".join(f"> {line}" for line in str(p).splitlines())
+    arms = {arm: study.differs(arm) or "control" for arm in p.contrast.arms}
+    rows = "\n".join(f"| {arm} | {differs} | {_runs(one, arm, store)} |" for arm, differs in arms.items())
+    lines = one.lines()[1:] + ([reference.sentence(p)] if reference else [])
+    said = "\n".join(f"- {line}" for line in lines)
+    fields = "\n".join(f"**{title}**\n\n<!-- {name} {entry} -->\n\n<!-- end -->\n" for name, title in FIELDS.items())
+    return (
+        f"\n## {time} UTC, {record.owner}: {p.metric.name} {p.claim.direction}, {p.contrast.text}\n\n"
+        f"**Predicted**\n\n{quoted}\n\n"
+        f"**Plan and runs** ({study.describe()})\n\n| arm | differs | runs |\n|---|---|---|\n{rows}\n\n"
+        f"![Effect, predicted size and smallest effect of interest](figures/{picture})\n\n"
+        f"**Verdict {recorded.number}: {one.headline()}**\n\n{said}\n\n{fields}"
+    )
+
+
+def _runs(one: Verdict, arm: str, store: Store) -> str:
+    """Return links to the runs of an arm, by their seeds."""
+    address = server.address() if store.kind == "embedded" else store.uri
+    experiment = store.experiment_id(one.prediction.study)
+    runs = one.runs[one.runs["arm"] == arm].sort_values("seed") if len(one.runs) else one.runs
+    links = [
+        f"[{seed}]({address}/#/experiments/{experiment}/runs/{run_id})"
+        for seed, run_id in zip(runs.get("seed", []), runs.get("run_id", []), strict=True)
+    ]
+    return f"seeds {', '.join(links)}" if links else "none"
+
+
+def _plain(name: str) -> str:
+    """Return a name as that of a file, which a link in Markdown can hold as well."""
+    return re.sub(r"[^\w.-]+", "-", name)

@@ -1,0 +1,103 @@
+"""The report: one A4 page for each student, from the records and the student's own words in the journals."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.calibration import calibrate_records
+from cnnlab.inquiry.judge.review import effect_of
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import Entry, entries
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.heads import my_head
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.effects import plot_calibration
+from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
+
+COUNTED = ("supported", "refuted", "practically equivalent", "inconclusive")
+
+
+def report(store: Store | None = None, say: Callable[[str], None] = print) -> Path:
+    """Write the report of this owner as Markdown and HTML, and as PDF where a browser can print it; return the HTML.
+
+    Raises:
+        LabError: there are no verdicts yet, or a field "why" in a journal is empty: it is named.
+    """
+    store = store or connect(say)
+    records = [record for record in load_records(store, owner=owner()) if record.verdicts]
+    judged = [record for record in records if not record.deleted]
+    if deleted := sorted({record.experiment for record in records if record.deleted}):
+        say(f"Left out, because it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
+    if not judged:
+        raise LabError("there is nothing to report yet: predict, run a study, and confront it.")
+    words = _words(judged)
+    folder = paths.experiment_log()
+    name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
+    picture = folder / "figures" / f"{name}-calibration.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    plot_calibration(calibrate_records(judged)).savefig(picture, dpi=130)
+    text = _markdown(judged, words, my_head(store, owner()), f"figures/{picture.name}")
+    page = folder / f"{name}.html"
+    page.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
+    page.write_text(render_html(text, f"Report of {owner()}", folder), encoding="utf-8", newline="\n")
+    say(f"Report: {folder.name}/{page.name} and .md")
+    try:
+        write_pdf(page, page.with_suffix(".pdf"))
+        pages = count_pages(page.with_suffix(".pdf"))
+        asked = "" if pages == 1 else f" has {pages} pages, and one is asked for: say it shorter in the journals"
+        say(f"Report: {folder.name}/{name}.pdf{asked}")
+    except LabError as error:  # the page can be printed from any browser
+        say(str(error))
+    return page
+
+
+def _words(judged: list[Record]) -> dict[str, Entry]:
+    """Return the journal's entry on the last verdict of each prediction, by the prediction's seal.
+
+    Raises:
+        LabError: one of them lacks the student's "why".
+    """
+    known = entries()
+    words, empty = {}, []
+    for record in judged:
+        entry = known.get(f"{record.sha256[:12]}-{record.verdicts[-1].number}")
+        if record.verdicts[-1].content["outcome"] not in COUNTED:
+            continue
+        if entry is None or not entry.why:
+            empty.append(f"{record.content['contrast']} in {record.experiment}.md")
+        else:
+            words[record.sha256] = entry
+    if empty:
+        raise LabError(
+            f"{len(empty)} reflections are empty, so there is no report yet: write why it came out so, in your own "
+            f"words, below the verdicts in experiment_log ({'; '.join(empty)})."
+        )
+    return words
+
+
+def _markdown(judged: list[Record], words: dict[str, Entry], head: str, picture: str) -> str:
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    rows = "\n".join(_row(record) for record in judged)
+    told = "\n\n".join(_reflection(record, words[record.sha256]) for record in judged if record.sha256 in words)
+    return (
+        f"# Experiments with CNNs: report of {owner()}\n\n"
+        f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
+        f"| study | predicted (confidence) | verdict | effect |\n|---|---|---|---|\n{rows}\n\n"
+        f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({picture})\n\n"
+        f"## Why, and what next\n\n{told}\n"
+    )
+
+
+def _row(record: Record) -> str:
+    content, last = record.content, record.verdicts[-1].content
+    claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
+    return f"| {record.experiment} | {claim} | {last['outcome']} ({last['label']}) | {effect_of(record)} |"
+
+
+def _reflection(record: Record, entry: Entry) -> str:
+    more = f" **Next:** {' '.join(entry.next.split())}" if entry.next else ""
+    return f"**{record.experiment}, {record.content['contrast']}.** {' '.join(entry.why.split())}{more}"

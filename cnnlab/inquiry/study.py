@@ -1,0 +1,35 @@
+"""A study: its design, and what can be done with it."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.engines import Engine
+from cnnlab.inquiry.run.plan import Plan, make_plan
+from cnnlab.inquiry.run.results import results
+from cnnlab.inquiry.run.runner import run_study
+
+
+class Study(Design):
+    """A design with its verbs: `plan`, `run`, `results`; see `cnnlab.inquiry.design.Design`."""
+
+    def plan(self, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
+        """Return what `run` would do: the arms, what differs, which runs exist, and about how long the rest takes."""
+        return make_plan(self, store, engine)
+
+    def run(
+        self,
+        store: Store | None = None,
+        say: Callable[[str], None] = print,
+        engine: str | Engine = "auto",
+        device: str = "auto",
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Train what is missing, log it, and return `results`; see `cnnlab.inquiry.run.runner.run_study`."""
+        return run_study(self, store, say, engine, device, progress)
+
+    def results(self, store: Store | None = None) -> pd.DataFrame:
+        """Return the finished runs, one row each; see `cnnlab.inquiry.run.results.results`."""
+        return results(self, store)

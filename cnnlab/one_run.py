@@ -1,0 +1,115 @@
+"""One run, as the engine asks for it: trained, with what it leaves behind, and its network again from that."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.models import infer_signature
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.fx import config as fx_config
+
+from cnnlab.config import Config
+from cnnlab.data import Batches, Data, Split
+from cnnlab.facts import facts_of_images
+from cnnlab.figures import run_figures
+from cnnlab.inquiry.task import Facts, Kept
+from cnnlab.inquiry.task import Watcher as EngineWatcher
+from cnnlab.models import build_model
+from cnnlab.training import EVAL_BATCH, Result, fit
+from cnnlab.watcher import Watcher
+
+WEIGHTS = "weights.safetensors"
+CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
+MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
+
+
+class _Passing(Watcher):
+    """Passes what it hears on to a watcher of the engine."""
+
+    def __init__(self, watcher: EngineWatcher) -> None:
+        self._watcher = watcher
+
+    def start(self, config: Config, facts: dict[str, str]) -> None:
+        self._watcher.start(facts)
+
+    def progress(self, images: int, said: str) -> None:
+        self._watcher.progress(images)
+
+    def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        self._watcher.epoch(epoch, {"loss/train": train_loss, **metric_dict})  # `test_loss` is its `loss/valid`
+
+
+def train(config: Config, data: Data, watcher: EngineWatcher, device: str, threads: int) -> Result:
+    """Train one network, with so many threads of a CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return fit(config, data, [_Passing(watcher)], device=device, progress=False)
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep(result: Result, data: Data, folder: Path) -> None:
+    """Write weights, the answers to the validation images and figures into a folder."""
+    weights = {name: value.cpu().contiguous() for name, value in result.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    np.save(folder / CORRECT, result.valid.correct.numpy())
+    (folder / "figures").mkdir()
+    for name, figure in run_figures(result, data).items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=100)
+
+
+def load_network(config: Config, facts: Facts, weights: Path) -> nn.Module:
+    """Return the network of a run with its kept weights, in eval mode; `facts` are about the images."""
+    channels = int(facts["image_shape"].partition(" x ")[0])
+    model = build_model(config, channels, int(facts["num_classes"]))
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def evaluate(configs: Iterable[Config], kept: Iterable[Kept], data: Data, images: Split) -> np.ndarray:
+    """Return whether networks that were developed on `data` classify each image correctly: bool (runs, images)."""
+    batches = Batches(images, EVAL_BATCH, data.normaliser())
+    rows = []
+    for config, files in zip(configs, kept, strict=True):
+        weights = files[WEIGHTS]
+        assert weights is not None
+        model = load_network(config, facts_of_images(data), weights)
+        with torch.inference_mode():
+            rows.append(torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy())
+    return np.stack(rows)
+
+
+def export(config: Config, facts: Facts, kept: Kept, folder: Path) -> None:
+    """Write the network of a run in MLflow's format into a folder."""
+    weights = kept[WEIGHTS]
+    assert weights is not None
+    shape = tuple(map(int, facts["image_shape"].split(" x ")))
+    save_for_mlflow(load_network(config, facts, weights), shape, str(folder))
+
+
+def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> None:
+    """Save a model on the CPU in MLflow's format: as a graph, which loads without this package and without pickle.
+
+    Shapes: float32 (B, *shape) -> logits float32 (B, K), for any B.
+    """
+    example = np.zeros((2, *shape), dtype=np.float32)  # two images: B stays variable
+    traced = fx_config.do_not_emit_stack_traces
+    fx_config.do_not_emit_stack_traces = True  # they name files of this machine
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits = model(torch.from_numpy(example)).numpy()
+            mlflow.pytorch.save_model(
+                model,
+                folder,
+                signature=infer_signature(example, logits),
+                input_example=example,
+                pip_requirements=MODEL_REQUIREMENTS,
+            )
+    finally:
+        fx_config.do_not_emit_stack_traces = traced

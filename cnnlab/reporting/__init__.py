@@ -1,1 +1,0 @@
-"""What is shown: figures over several runs, tables, links into the MLflow UI."""

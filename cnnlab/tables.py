@@ -1,0 +1,88 @@
+"""Tables: the layers of a network, and the arms of a study."""
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from cnnlab.facts import num_parameters
+from cnnlab.inquiry.design import Design
+
+
+def layer_summary(model: nn.Module, shape: tuple[int, ...] = (1, 28, 28)) -> pd.DataFrame:
+    """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
+
+    The output shapes are those of one image of `shape` (channels, height, width) on its way through the network.
+    """
+    rows: list[dict[str, object]] = []
+
+    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+            rows.append(
+                {
+                    "layer": name,
+                    "type": type(layer).__name__,
+                    "output": tuple(output.shape[1:]),
+                    "parameters": num_parameters(layer),
+                }
+            )
+
+        return hook
+
+    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(note(name)) for name, layer in leaves]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, *shape, device=next(model.parameters()).device)
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and SD over the seeds for each arm, in the order of the study.
+
+    Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
+    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan),
+    and so is the mean where one of the runs has no number (it diverged).
+    """
+    if runs.empty:
+        return pd.DataFrame()
+    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
+    groups = percent.groupby("arm")
+    table = pd.DataFrame(
+        {
+            "n": groups.size(),
+            "accuracy": groups["accuracy"].mean(skipna=False),
+            "accuracy_sd": groups["accuracy"].std(skipna=False),
+            "loss": groups["loss/valid"].mean(skipna=False),
+            "loss_sd": groups["loss/valid"].std(skipna=False),
+            "gap_loss": groups["gap/loss"].mean(skipna=False),
+            "epoch_s": groups["time/epoch_s"].mean(),
+        }
+    )
+    return table.reindex([arm for arm in study.arms if arm in table.index])
+
+
+def arms_table(title: str, arms: pd.DataFrame) -> Table:
+    """Return the table of `summary` for a terminal: one row for each arm, with n and SD beside every mean."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("arm")
+    for heading in ("n", "acc. %", "SD pp", "loss", "SD", "gap", "s/epoch"):
+        table.add_column(heading, justify="right", no_wrap=True)  # a long name breaks into lines, a number never
+    for arm, row in arms.iterrows():
+        numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
+        digits = (2, 2, 3, 3, 3, 1)
+        table.add_row(str(arm), f"{row.n:.0f}", *(_number(v, d) for v, d in zip(numbers, digits, strict=True)))
+    return table
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,118 @@
+"""About how long a run takes on this machine: one short timing that is kept, scaled by what a network computes.
+
+Seconds per image = operations / rate + overhead of a step / batch size. Rate and overhead are measured with two small
+trainings, one of BASE and one in batches of two, as many at the same time as there will be.
+"""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnnlab.config import BASE, Config
+from cnnlab.data import Data, Split
+from cnnlab.device import device_name, resolve_precision
+from cnnlab.inquiry.params import replace
+from cnnlab.inquiry.paths import state_folder
+from cnnlab.models import build_model
+from cnnlab.probes import PROBE_IMAGES
+from cnnlab.training import TRAIN_EVAL_IMAGES, fit
+
+VALID_IMAGES = 5_000  # of Fashion-MNIST
+STEPS = 12  # that each of the two trainings does in an epoch
+BACKWARD = 2.0  # a backward pass takes about as long as two forward passes
+TRAFFIC = 12.0  # operations that could be done while one value of a map is written and read again
+TIMED = {
+    "large": replace(BASE, train_images=64 * STEPS, epochs=2, lr=1e-6),
+    "small": replace(BASE, blocks=((1, 8),), batch_size=2, train_images=2 * STEPS, epochs=2, lr=1e-6),
+}
+
+
+class Speed(NamedTuple):
+    """What one of several trainings at the same time does: operations per second, and seconds beside them in a step."""
+
+    train_rate: float
+    score_rate: float
+    step_s: float
+
+
+def estimate_seconds(configs: Iterable[Config], data: Data | None, at_a_time: int) -> dict[Config, float]:
+    """Return about how long a run of each config takes here, where so many are trained at the same time."""
+    shape, valid = (data.shape, len(data.valid)) if data else ((1, 28, 28), VALID_IMAGES)
+    return {config: _seconds(config, shape, valid, at_a_time) for config in configs}
+
+
+def _seconds(config: Config, shape: tuple[int, ...], valid_images: int, at_a_time: int) -> float:
+    forward = operations(replace(config, seed=0), shape)
+    speed = _speed(resolve_precision(config.precision, "cpu"), at_a_time)
+    step_s = (1 + BACKWARD) * forward * config.batch_size / speed.train_rate + speed.step_s
+    scored = valid_images + min(TRAIN_EVAL_IMAGES, config.train_images) + min(PROBE_IMAGES, config.train_images)
+    return config.epochs * (config.train_images / config.batch_size * step_s + scored * forward / speed.score_rate)
+
+
+@cache
+def operations(config: Config, shape: tuple[int, ...]) -> float:
+    """Return how many multiplications and additions one image takes, forwards, with the traffic of its maps."""
+    total = 0.0
+
+    def add(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal total
+        per_value = 2 * layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
+        total += output.numel() * (per_value + TRAFFIC)
+
+    model = build_model(config, shape[0]).eval()
+    for layer in model.modules():
+        if not list(layer.children()) and not isinstance(layer, nn.Identity):
+            layer.register_forward_hook(add)
+    with torch.inference_mode():
+        model(torch.zeros(1, *shape))
+    return total
+
+
+def _speed(precision: str, at_a_time: int) -> Speed:
+    """Return the speed that was measured on this machine before, or measure it."""
+    file = state_folder() / "timing.json"
+    key = f"{device_name('cpu')}, torch {torch.__version__}, {precision}, {at_a_time} at a time"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if key not in known:
+        known[key] = _measure(precision, at_a_time)
+        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return Speed(*known[key])
+
+
+def _measure(precision: str, at_a_time: int) -> Speed:
+    """Train the two small networks on noise in several threads at the same time; the second epoch counts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(at_a_time) as pool:
+            measured = {
+                name: np.mean([*pool.map(_time, [replace(config, precision=precision)] * at_a_time)], axis=0)
+                for name, config in TIMED.items()
+            }
+    finally:
+        torch.set_num_threads(threads)
+    large, small = (TIMED[name].batch_size * operations(TIMED[name], (1, 28, 28)) for name in ("large", "small"))
+    (large_s, score_s), (small_s, _) = measured["large"], measured["small"]
+    rate = (1 + BACKWARD) * (large - small) / max(large_s - small_s, 1e-9)
+    scored = operations(TIMED["large"], (1, 28, 28))
+    return Speed(float(rate), float(scored / score_s), float(max(small_s - (1 + BACKWARD) * small / rate, 0.0)))
+
+
+def _time(config: Config) -> tuple[float, float]:
+    """Return the seconds of a step, and those of scoring one image."""
+    noise = Data(_noise(config.train_images), _noise(500))
+    epoch = fit(config, noise, device="cpu", progress=False, probes=False).epochs[1]
+    trained_s = config.train_images / epoch["time/images_per_s"]
+    scored = len(noise.valid) + min(TRAIN_EVAL_IMAGES, config.train_images)
+    return trained_s / STEPS, (epoch["time/epoch_s"] - trained_s) / scored
+
+
+def _noise(n: int) -> Split:
+    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
+    return Split(images, torch.arange(n) % 10)
