@@ -22,7 +22,8 @@ from cnnlab.config import BASE, BEST, Config
 from cnnlab.facts import num_parameters
 from cnnlab.inquiry.params import differences, replace
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.run.engines import LocalWorkers, num_workers
+from cnnlab.inquiry.run.choose import num_workers
+from cnnlab.inquiry.run.engines import Workers
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
@@ -162,7 +163,7 @@ def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
     """Train what is missing of these studies (default: all), and write their reports into benchmarks/results."""
     use_project(home)
     store = connect(click.echo)
-    with LocalWorkers(store, workers or num_workers()) as engine:
+    with Workers(store, workers or num_workers()) as engine:
         for study in [STUDIES[name] for name in names] or STUDIES.values():
             runs = run_study(study, store, click.echo, engine, "cpu", explore=True)
             tables = [effects(runs)] if study.name == screening().name else []

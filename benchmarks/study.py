@@ -17,7 +17,7 @@ from cnnlab.config import BASE, replace
 from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.engines import choose_engine
+from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.study import Study
 

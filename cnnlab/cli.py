@@ -130,7 +130,7 @@ def run(
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.record.environment import owner
     from cnnlab.inquiry.record.heads import my_head
-    from cnnlab.inquiry.run.engines import choose_engine
+    from cnnlab.inquiry.run.choose import choose_engine
     from cnnlab.inquiry.show.text import links
     from cnnlab.tables import arms_table, summary
 

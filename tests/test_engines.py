@@ -25,7 +25,8 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.dead_runs import is_gone, this_process
 from cnnlab.inquiry.record.spool import spool_folder
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.engines import LocalWorkers, choose_engine, num_workers
+from cnnlab.inquiry.run.choose import choose_engine, num_workers
+from cnnlab.inquiry.run.engines import Workers
 from cnnlab.inquiry.study import Study
 from cnnlab.models import ACTIVATIONS
 from tests.helpers import epochs_in, predicted, quiet, small_study, stripes, wait_for
@@ -63,7 +64,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
     store = connect(quiet)
     longer = small_study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
     said: list[str] = []
-    with LocalWorkers(store, 2, small_data) as engine:
+    with Workers(store, 2, small_data) as engine:
 
         def kill_a_worker() -> None:
             wait_for(lambda: any(images > 640 for images, _ in engine._shared))  # one is in its third epoch
@@ -111,7 +112,7 @@ def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data
     """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
     store = connect(quiet)
     base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(4)
-    with LocalWorkers(store, 4, small_data) as engine:
+    with Workers(store, 4, small_data) as engine:
         assert store.kind == "embedded"
         check_study(small_study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         try:
@@ -122,7 +123,7 @@ def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data
             server.stop(quiet)
 
 
-def check_study(study: Study, engine: LocalWorkers, store: Store) -> None:
+def check_study(study: Study, engine: Workers, store: Store) -> None:
     """Run a study, and find everything of it in the store."""
     table = predicted(study).run(store, quiet, engine, progress=False)
     assert len(table) == 8

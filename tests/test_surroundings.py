@@ -38,7 +38,7 @@ from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store, find_store
-from cnnlab.inquiry.run.engines import choose_engine
+from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.models import build_model
 from cnnlab.training import fit
 from tests.helpers import free_port, predicted, quiet, small_study, wait_for

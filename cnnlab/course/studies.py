@@ -8,7 +8,8 @@ from cnnlab.course.profiles import Profile
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.engines import Engine, choose_engine
+from cnnlab.inquiry.run.choose import choose_engine
+from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.seeds import OFFSET, my_seeds
 from cnnlab.inquiry.study import Study
 

@@ -21,18 +21,9 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-import joblib  # it also knows the share of the cores that a container has
-import psutil
-
-from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.worker import Job, Trained, Worker
 from cnnlab.inquiry.task import Data, Task, install, task
-
-ENGINES = ("auto", "here", "workers", "ray")
-WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the images and one network
-WORKERS_PER_CORE = 4  # more than one train no faster; so many still have the files and the memory that they need
-SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
 
 
 class Engine(Executor):
@@ -195,52 +186,3 @@ def _end_with_parent() -> None:
 
 def _train(job: Job) -> Trained:
     return _worker.train(job)
-
-
-# Which one
-
-
-def choose_engine(
-    name: str,
-    store: Store,
-    amount: int,
-    device: str = "auto",
-    workers: int | None = None,
-    address: str | None = None,
-    gpus_per_run: float | None = None,
-    data: Data | None = None,
-) -> Engine:
-    """Return the engine of this name; for "auto" worker processes where they are faster, else this process.
-
-    Workers are faster on a CPU with several cores (benchmarks/ has the numbers), unless there is so little to train,
-    the `amount` over all runs, that this is done before the workers have started. `workers` is their number; `address`
-    and `gpus_per_run` are for "ray". Without `data` the workers load the task's own.
-
-    Raises:
-        LabError: there is no such engine, or an option that it doesn't have, or too many workers.
-    """
-    if name not in ENGINES:
-        raise LabError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}.")
-    if workers and name != "workers":
-        raise LabError(f"workers={workers} is for the engine workers, not for {name}: add --engine workers.")
-    if workers and workers > (most := WORKERS_PER_CORE * (os.cpu_count() or 1)):
-        raise LabError(
-            f"workers={workers} is more than this machine can take: at most {most}, 4 for each of its cores."
-        )
-    if (address or gpus_per_run is not None) and name != "ray":
-        raise LabError(f"an address and GPUs per run are for the engine ray, not for {name}: add --engine ray.")
-    if name == "ray":
-        from cnnlab.inquiry.run.ray_cluster import RayCluster
-
-        return RayCluster(store, data, address, gpus_per_run)
-    count = workers or num_workers()
-    here = count == 1 or amount <= SMALL or not task().runs_on_cpu(device)
-    if name == "here" or (name == "auto" and here):
-        return Here(store, data)
-    return Workers(store, count, data)
-
-
-def num_workers() -> int:
-    """Return how many workers this machine takes: one for each physical core, as far as memory goes."""
-    fitting = int(psutil.virtual_memory().available // WORKER_BYTES)
-    return max(1, min(int(joblib.cpu_count(only_physical_cores=True)), fitting))

@@ -13,7 +13,8 @@ from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.engines import Engine, choose_engine, num_workers
+from cnnlab.inquiry.run.choose import choose_engine, num_workers
+from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.task import task
 

@@ -26,8 +26,9 @@ from cnnlab.inquiry.record.run_logger import reuse_run
 from cnnlab.inquiry.record.runs import load_runs, warn_unread
 from cnnlab.inquiry.record.store import Store, first_line
 from cnnlab.inquiry.record.views import publish_views
+from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.inquiry.run.dispatch import Dispatcher
-from cnnlab.inquiry.run.engines import Engine, choose_engine
+from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.run.worker import Job
 
