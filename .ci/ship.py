@@ -14,9 +14,9 @@ from cnnlab.inquiry import paths
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
-from cnnlab.inquiry.record.run_logger import WEIGHTS
 from cnnlab.inquiry.record.runs import RawRun, load_raw
 from cnnlab.inquiry.record.store import Store
+from cnnlab.one_run import WEIGHTS
 from cnnlab.task import SHIPPED
 
 ACCURACY = "final/accuracy/valid"

@@ -20,7 +20,8 @@ from benchmarks.project import use_project
 from benchmarks.table import Table, machine
 from cnnlab.config import BASE, BEST, Config
 from cnnlab.facts import num_parameters
-from cnnlab.inquiry.params import differences, replace
+from cnnlab.inquiry.identity import differences
+from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.run.choose import num_workers
 from cnnlab.inquiry.run.engines import Workers

@@ -19,11 +19,12 @@ from cnnlab.data import Batches, Data
 from cnnlab.device import resolve_precision
 from cnnlab.fashion_mnist import load_data
 from cnnlab.figures import run_figures
-from cnnlab.inquiry.progress import Watcher
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
-from cnnlab.inquiry.record.run_logger import RunLogger, save_for_mlflow
+from cnnlab.inquiry.record.run_logger import RunLogger
+from cnnlab.one_run import save_for_mlflow
 from cnnlab.training import Result, fit
+from cnnlab.watcher import Watcher
 
 GOAL = 0.05
 

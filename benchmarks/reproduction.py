@@ -23,9 +23,11 @@ from cnnlab.config import Config, replace
 from cnnlab.course.profiles import PROFILES
 from cnnlab.course.studies import lab_studies
 from cnnlab.fashion_mnist import load_data
-from cnnlab.inquiry.judge.reproduce import JUDGED, WIDEST, bound, is_stable
+from cnnlab.inquiry.judge.reproduce import bound, is_stable
+from cnnlab.task import LAB
 from cnnlab.training import fit
 
+JUDGED, WIDEST = tuple(LAB.bounds), LAB.bounds
 STORE = ROOT / "benchmarks" / "store"
 PROFILE = replace_fields(PROFILES["quick"], lrs=(0.03, 0.1, 0.3))
 SEEDS = 8

@@ -183,7 +183,7 @@ class Lab:
         """
         about = {name: facts.get(name, usual) for name, usual in IMAGES.items()}
         channels = int(about["image_shape"].partition(" x ")[0])
-        return _described(config, channels, int(about["num_classes"]))
+        return described(config, channels, int(about["num_classes"]))
 
     def runs_on_cpu(self, device: str) -> bool:
         """Return whether runs are trained on the CPU."""
@@ -246,7 +246,8 @@ LAB = Lab()
 
 
 @cache
-def _described(config: Config, channels: int, num_classes: int) -> dict[str, str]:
+def described(config: Config, channels: int, num_classes: int) -> dict[str, str]:
+    """Return the facts of a run of a config, on images of so many channels and classes; see `Lab.describe`."""
     from torch import nn
 
     from cnnlab.facts import method_facts, written

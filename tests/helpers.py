@@ -5,13 +5,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.prediction import predict
+from cnnlab.inquiry.record.files import run_file
+from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.study import Study
+from cnnlab.one_run import WEIGHTS
 
 
 def quiet(line: str) -> None:
@@ -74,3 +79,9 @@ def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:
         if_refuted="the other way round is right",
     )
     return study
+
+
+def load_weights(store: Store, run_id: str) -> dict[str, torch.Tensor]:
+    """The kept weights of a run, by the names of the network's parameters."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return load_file(run_file(store, run_id, WEIGHTS, Path(folder)))

@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from cnnlab.config import BASE, Config
-from cnnlab.inquiry.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.inquiry.identity import differences
+from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
 
 
 @pytest.mark.parametrize(

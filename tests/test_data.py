@@ -79,19 +79,19 @@ LABELS = torch.arange(20) % 10
 @pytest.mark.parametrize(
     ("x", "y", "hint"),
     [
-        (images() / 255, LABELS, "the images are torch.float32, and should be whole numbers from 0 to 255, such as"),
+        (images() / 255, LABELS, "the images are float32, and should be whole numbers from 0 to 255, such as"),
         (images().flatten(1), LABELS, r"should have the shape \(N, channels, height, width\), and have \(20, 784\)"),
         (images().permute(0, 2, 3, 1), LABELS, r"have \(20, 28, 28, 1\) \(for channels in the last place: x.permute"),
         (images().int() - 300, LABELS, "the images should lie between 0 and 255, and lie between -300 and -45"),
         (images(), LABELS[:15], r"20 images have labels of shape \(15,\): give each image one label"),
         (images(), LABELS - 1, "the labels should lie between 0 and 999, and lie between -1 and 8"),
-        (images(), LABELS.float(), "the labels are torch.float32, and should be whole numbers"),
+        (images(), LABELS.float(), "the labels are float32, and should be whole numbers"),
         (images(), LABELS.unsqueeze(1), r"20 images have labels of shape \(20, 1\)"),
         (images(), ["T-shirt"] * 20, "the labels are <U7, and should be whole numbers"),
         (None, LABELS, "the images are object, and should be whole numbers"),
         ([[1, 2], [3]], LABELS, "the images are no array"),
-        (images() > 99, LABELS, "the images are torch.bool, and should be whole numbers"),
-        (images().numpy() + 0j, LABELS, "the images are torch.complex"),
+        (images() > 99, LABELS, "the images are bool, and should be whole numbers"),
+        (images().numpy() + 0j, LABELS, "the images are complex"),
     ],
 )
 def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: Any, y: Any, hint: str) -> None:

@@ -5,18 +5,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from cnnlab.inquiry.judge.promises import broken_promises, promised
 
-from cnnlab.config import BASE, DATA_SHA256, VALID_SHA256, Config
+from cnnlab.config import BASE, Config
 from cnnlab.data import Data
 from cnnlab.device import has_bf16
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.verdict import verdict
-from cnnlab.inquiry.params import ConfigError, differences, from_params, replace, to_params
+from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
+from cnnlab.inquiry.promises import broken_promises
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.environment import environment_facts
 from cnnlab.inquiry.record.runs import images_of, load_runs
 from cnnlab.models import ACTIVATIONS
+from cnnlab.task import DATA_SHA256, LAB, VALID_SHA256, described
 from cnnlab.training import Result, fit
 from tests.helpers import SMALL_DATA, predicted, quiet, small_study
 
@@ -117,7 +119,7 @@ def test_fields_without_effect_are_the_same_run_to_the_last_bit(settings: dict, 
     plain = replace(SMALL, **settings)
     other = replace(plain, **idle)
     assert other != plain
-    assert other.canonical() == plain.canonical()
+    assert LAB.canonical(other) == LAB.canonical(plain)
     one, two = trained(plain), trained(other)
     assert same_weights(one, two)
     assert one.final["loss/valid"] == two.final["loss/valid"]
@@ -125,8 +127,8 @@ def test_fields_without_effect_are_the_same_run_to_the_last_bit(settings: dict, 
 
 def test_a_canonical_config_is_its_own_canonical_form() -> None:
     for settings, idle in IDLE:
-        once = replace(SMALL, **(settings | idle)).canonical()
-        assert once.canonical() == once
+        once = LAB.canonical(replace(SMALL, **(settings | idle)))
+        assert LAB.canonical(once) == once
 
 
 # Fields that come and go
@@ -185,7 +187,7 @@ def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
     study = predicted(small_study("tiny", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
     study.run(store, quiet, progress=False)
     monkeypatch.setitem(ACTIVATIONS, "relu", torch.nn.ELU)  # a layer repaired after the first run
-    promised.cache_clear()
+    described.cache_clear()
     try:
         with pytest.raises(LabError, match=r"aren't what the code makes of their params now: .*ELU, ReLU"):
             study.run(store, quiet, progress=False)
@@ -194,7 +196,7 @@ def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
         assert (again["reused_from"] == "").all()
         assert verdict(other, store)[0].outcome not in ("withheld", "waiting")
     finally:
-        promised.cache_clear()
+        described.cache_clear()
 
 
 def test_a_run_that_was_changed_is_never_taken_over(home: Path, small: Config) -> None:

@@ -18,7 +18,6 @@ from cnnlab.cli import cli
 from cnnlab.config import BASE
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.judge.before import shipped_seals
 from cnnlab.inquiry.judge.review import Review, review
 from cnnlab.inquiry.judge.verdict import Verdict, verdict
 from cnnlab.inquiry.params import replace
@@ -35,6 +34,7 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
+from cnnlab.inquiry.task import task
 from cnnlab.source import is_released, source_files, source_sha256
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, quiet, small_study
@@ -154,8 +154,8 @@ def test_3_a_look_as_an_owner_of_what_ships_is_said(home: Path, study: Study, mo
 def test_3_the_seals_of_what_ships_are_those_of_the_shipped_store() -> None:
     from tests.golden import FOLDER, records_of_golden, runs_of_golden
 
-    assert set(runs_of_golden(FOLDER)) | set(records_of_golden(FOLDER)) <= shipped_seals()
-    assert len(shipped_seals()) == 225 + 17
+    assert set(runs_of_golden(FOLDER)) | set(records_of_golden(FOLDER)) <= task().shipped
+    assert len(task().shipped) == 225 + 17
 
 
 def test_4_the_opposite_predicted_as_well_replaces_the_first(home: Path, study: Study) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from cnnlab.config import BASE, BEST, replace
 from cnnlab.facts import num_parameters
 from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block
-from cnnlab.summary import layer_summary
+from cnnlab.tables import layer_summary
 
 
 def names(model: nn.Module) -> list[str]:

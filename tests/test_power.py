@@ -12,10 +12,10 @@ from cnnlab.data import Data, Split
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.power import Power, power
 from cnnlab.inquiry.judge.statistics import t_interval
-from cnnlab.inquiry.metrics import find_metric
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.runner import run_study
+from cnnlab.inquiry.task import find_metric
 from tests.helpers import SMALL_DATA, free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)

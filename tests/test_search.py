@@ -15,12 +15,12 @@ import pytest
 from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, Config
-from cnnlab.inquiry.metrics import METRICS
 from cnnlab.inquiry.params import from_params
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.seeds import my_seeds
 from cnnlab.inquiry.show.figures import plot_isolation
+from cnnlab.inquiry.task import find_metric
 from tests.helpers import quiet, wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
@@ -145,7 +145,7 @@ def test_a_trial_that_lies_far_off_does_not_hide_the_others(score: str, worst: f
         trials[score] += 0.6 * (trials[score] > 0.1)
     figure = plot_isolation(trials, ["norm", "lr"], score)
     assert "n = 6, 1 far off: triangle" in figure.get_suptitle()
-    near = METRICS[score].scale * trials[score][:5]
+    near = find_metric(score).scale * trials[score][:5]
     for axes in figure.axes:
         low, high = axes.get_ylim()
         assert high - low < 2 * (near.max() - near.min())

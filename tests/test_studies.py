@@ -16,11 +16,10 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.verdict import verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.run import plan as planning
-from cnnlab.inquiry.run.results import summary
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.figures import mean_interval, plot_arms, plot_curves
-from cnnlab.inquiry.show.text import arms_table
 from cnnlab.inquiry.study import Study
+from cnnlab.tables import arms_table, summary
 from tests.helpers import predicted, quiet, small_study
 
 

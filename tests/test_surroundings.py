@@ -31,8 +31,9 @@ from cnnlab.config import Config
 from cnnlab.course.model_card import register_champion
 from cnnlab.data import Batches, Data
 from cnnlab.doctor import CHECKS, Ill, examine
+from cnnlab.inquiry import server
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.record import schema, server
+from cnnlab.inquiry.record import schema
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.run_logger import RunLogger

@@ -21,13 +21,13 @@ from cnnlab.inquiry.judge.verdict import Verdicts, verdict
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
-from cnnlab.inquiry.record.run_logger import RunLogger, load_weights
+from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.models import build_model
 from cnnlab.training import fit
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import free_port, load_weights, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 OTHER = replace(SMALL, lr=0.02)

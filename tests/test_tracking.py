@@ -31,7 +31,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.runs import load_runs
-from cnnlab.inquiry.record.spool import Journal, spool_folder
+from cnnlab.inquiry.record.spool import Spool, spool_folder
 from cnnlab.inquiry.record.vault_record import read_test_set
 from cnnlab.models import build_model
 from cnnlab.training import Result, fit
@@ -342,7 +342,7 @@ def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: 
 
 
 def test_a_line_cut_by_a_crash_is_ignored(home: Path) -> None:
-    journal = Journal.new()
+    journal = Spool.new()
     journal.append("create", name="x")
     journal.append("metrics", step=1, metrics={"loss/train": float("nan")})
     with (journal.folder / "journal.jsonl").open("a") as file:

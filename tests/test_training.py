@@ -14,8 +14,8 @@ from cnnlab.data import Batches, Data, Split
 from cnnlab.device import has_bf16, resolve_device
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.params import ConfigError
-from cnnlab.inquiry.progress import Watcher
 from cnnlab.training import DIVERGED_LOSS, READ_EVERY, LabTrainer, Result, Seeds, fit
+from cnnlab.watcher import Watcher
 
 
 def train(config: Config, data: Data, **options) -> Result:

@@ -15,7 +15,6 @@ from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.judge.vault import Opening, crossed_interval, open_vault
 from cnnlab.inquiry.paths import models_folder
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.run_logger import load_weights
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import num_readings, read_test_set
@@ -23,7 +22,7 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
 from cnnlab.scores import Score
-from tests.helpers import SMALL_DATA, free_port, quiet
+from tests.helpers import SMALL_DATA, free_port, load_weights, quiet
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
 NORM = Study("norm", "?", TINY, (0, 1), {"norm": ("none", "batch")})

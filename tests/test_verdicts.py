@@ -12,12 +12,12 @@ from scipy import stats
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.judge.fairness import NEEDED
 from cnnlab.inquiry.judge.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.task import task
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
@@ -176,13 +176,13 @@ def test_a_fact_that_was_not_measured_cannot_be_known(arm_prediction: Prediction
     ]
 
 
-@pytest.mark.parametrize("fact", NEEDED)
+@pytest.mark.parametrize("fact", task().facts.needed)
 def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
     some = changed(runs, DROPOUT, f"fact.{fact}", None)
     found = judge(arm_prediction, GRID, some, [])
     assert found.outcome == "withheld"
     assert found.fairness.unknown == [f"{fact} was not measured in 3 of 6 runs."]
-    assert len(NEEDED) == 8
+    assert len(task().facts.needed) == 8
 
 
 def test_other_images_are_no_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
