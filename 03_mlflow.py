@@ -83,7 +83,7 @@ def run_trial(point: dict[str, Any], base: Config, data: Data, experiment_id: st
     tags = {"kind": "trial", "owner": owner(), **SOURCE}
     with mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent_id, nested=True, run_name=name, tags=tags):
         mlflow.log_params(to_params(config))
-        result = fit(config, data, [EpochsToMlflow()], title=name, probes=False)  # only the score counts here
+        result = fit(config, data, [EpochsToMlflow()], progress=name, probes=False)  # only the score counts here
         mlflow.log_metrics({f"final/{name}": value for name, value in result.final.items()}, step=config.epochs)
         mlflow.set_tags({f"fact.{name}": value for name, value in result.facts.items()})
     # MLflow 3 asks for an example: mlflow.pytorch.log_model(result.model, name="model", input_example=x[:2].numpy())
@@ -166,7 +166,7 @@ def parent_run(experiment_id: str, seed: int, engine: str, key: str) -> str:
 
 
 def confirm(
-    results: list[dict[str, Any]], base: Config, n: int, experiment: str, parent_id: str, workers: str | Engine
+    results: list[dict[str, Any]], base: Config, n: int, experiment: str, parent_id: str, engine: str | Engine
 ) -> Study:
     """Train winner and baseline with `n` fresh seeds, show what is left of the winner's score; return that study."""
     best = min(results, key=lambda result: result["loss"])
@@ -194,7 +194,7 @@ def confirm(
         builds_on=f"search {parent_id}",
     )
     click.echo(f"{prediction}\n")
-    runs = study.run(say=click.echo, engine=workers).set_index("seed")
+    runs = study.run(say=click.echo, engine=engine).set_index("seed")
     arms = {arm: runs[runs["arm"] == arm] for arm in study.arms}
     click.echo(f"\n{'':40}{'accuracy':>10}{'loss':>10}")
     show(f"winner, in the search (best of {len(results)})", best["accuracy"], best["loss"])
@@ -223,11 +223,11 @@ def show(what: str, accuracy: float, loss: float) -> None:
 
 
 def search(
-    size: Profile, max_evals: int, seed: int, engine: str, fresh_seeds: int, workers: str | Engine = "auto"
+    size: Profile, max_evals: int, seed: int, trials: str, fresh_seeds: int, engine: str | Engine = "auto"
 ) -> Study:
     """Search for a network with a smaller validation loss than the baseline, confirm the winner, return that study.
 
-    engine: "local" or "ray", for the trials. workers: the engine of `study.run`, for the confirmation.
+    trials: "here" or "ray", where they are tried. engine: that of `study.run`, for the confirmation.
     """
     base = replace(BASE, train_images=size.train_images, epochs=size.epochs, seed=my_seeds(1)[0])
     experiment = size.experiment("05-search")
@@ -237,22 +237,22 @@ def search(
 
     # A search is known by its space, its size and its seed: if one of them changes, it is another one.
     space = hashlib.sha256(f"{as_apply(SPACE)}{base}{owner()}".encode()).hexdigest()[:8]
-    key = f"{experiment}-{engine}-seed{seed}-{space}"
+    key = f"{experiment}-{trials}-seed{seed}-{space}"
     folder = state_folder() / "searches"
     folder.mkdir(exist_ok=True)
-    parent_id = parent_run(experiment_id, seed, engine, key)
+    parent_id = parent_run(experiment_id, seed, trials, key)
     objective = partial(run_trial, base=base, data=data, experiment_id=experiment_id, parent_id=parent_id)
-    if engine == "local":
+    if trials == "here":
         results = search_here(objective, max_evals, seed, folder / f"{key}.trials")
     else:
         results = search_on_ray(objective, max_evals, seed, folder / f"{key}-{max_evals}")
-    return confirm(results, base, fresh_seeds, experiment, parent_id, workers)
+    return confirm(results, base, fresh_seeds, experiment, parent_id, engine)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--max-evals", type=click.IntRange(1), default=20, show_default=True, help="Trials in all.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--engine", type=click.Choice(["here", "ray"]), default="here", show_default=True)
 @click.option("--fresh-seeds", type=click.IntRange(2), default=5, show_default=True, help="For the confirmation.")
 @click.option("--profile", help="tiny, quick or full: how much every trial trains.  [default: quick]")
 def main(max_evals: int, seed: int, engine: str, fresh_seeds: int, profile: str | None) -> None:

@@ -8,8 +8,8 @@ import shutil
 import sqlite3
 from itertools import groupby
 
+from cnnlab.course.champion import ALIAS, MODEL
 from cnnlab.course.reference import OWNER
-from cnnlab.course.registry import ALIAS, MODEL, model_of
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
@@ -67,8 +67,8 @@ def main() -> None:
         ranked = sorted(arm, key=lambda run: (run.metrics[ACCURACY], run.run_id), reverse=True)
         for run in ranked:
             drop_files(store, run, ranked[0], champion)
-        has_model = [run for run in ranked[1:] if store.client.get_run(run.run_id).outputs.model_outputs]
-        models += [model_of(store, run.run_id) for run in has_model]
+        outputs = [store.client.get_run(run.run_id).outputs for run in ranked[1:]]
+        models += [model.model_id for one in outputs for model in one.model_outputs]
     drop_models(models)
     note_seals(store)
     with sqlite3.connect(paths.database()) as database:

@@ -36,7 +36,7 @@ def run(options: Options) -> Report:
 
 def _pipelines(size: Size) -> list[Pipeline]:
     return [
-        Pipeline(LOCAL, lab, size.arguments | {"engine": "local"}),
+        Pipeline(LOCAL, lab, size.arguments | {"engine": "workers"}),
         Pipeline(RAY, lab, size.arguments | {"engine": "ray"}),
     ]
 

@@ -22,9 +22,8 @@ from cnnlab.figures import run_figures
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.run_logger import RunLogger
-from cnnlab.one_run import save_for_mlflow
+from cnnlab.one_run import Passing, save_for_mlflow
 from cnnlab.training import Result, fit
-from cnnlab.watcher import Watcher
 
 GOAL = 0.05
 
@@ -148,23 +147,23 @@ def log_run(courier: Courier, config: Config, data: Data) -> tuple[Measured, Res
     }, result
 
 
-class TimedReporter(Watcher):
+class TimedReporter(Passing):
     """Passes everything on to the logger of a run and measures the seconds that this takes."""
 
     def __init__(self, log: RunLogger) -> None:
+        super().__init__(log)
         self.seconds = 0.0
-        self._log = log
 
     def start(self, config: Config, facts: dict[str, str]) -> None:
         """Pass the facts on."""
         started = time.perf_counter()
-        self._log.start(config, facts)
+        super().start(config, facts)
         self.seconds += time.perf_counter() - started
 
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
         """Pass the metrics of one epoch on."""
         started = time.perf_counter()
-        self._log.report(epoch, train_loss, test_loss, metric_dict)
+        super().report(epoch, train_loss, test_loss, metric_dict)
         self.seconds += time.perf_counter() - started
 
 

@@ -88,7 +88,7 @@ def warm_and_measure(
 
 
 def _pipelines(size: Size) -> list[Pipeline]:
-    return [Pipeline(STOCK, stock, size.arguments), Pipeline(LAB, lab, size.arguments | {"engine": "local"})]
+    return [Pipeline(STOCK, stock, size.arguments), Pipeline(LAB, lab, size.arguments | {"engine": "workers"})]
 
 
 # In a process of its own

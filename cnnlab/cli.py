@@ -92,8 +92,8 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
 @PROFILE
 @EPOCHS
 @SEEDS
-@click.option("--engine", default="auto", show_default=True, help="Where: auto, process, local (workers) or ray.")
-@click.option("--workers", type=click.IntRange(1), help="Worker processes of --engine local.  [default: by cores]")
+@click.option("--engine", default="auto", show_default=True, help="Where: auto, here, workers or ray.")
+@click.option("--workers", type=click.IntRange(1), help="How many worker processes.  [default: by cores]")
 @click.option("--address", help="The Ray cluster of --engine ray, such as 10.0.0.5:6379.  [default: this machine]")
 @click.option("--gpus-per-run", type=float, help="Share of a GPU for each run on Ray.  [default: 0.25 if any]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -249,7 +249,7 @@ def results(write: bool) -> None:
 @click.argument("run")
 def champion(run: str) -> None:
     """Register the model of RUN, named by its id in MLflow, as models:/fashion-cnn@champion, with a model card."""
-    from cnnlab.course.model_card import register_champion
+    from cnnlab.course.champion import register_champion
     from cnnlab.inquiry.record.connection import connect
 
     say(f"\n{register_champion(run, connect(say))}")

@@ -27,19 +27,22 @@ CORRECT = "valid_correct.npy"  # whether each validation image was classified co
 MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
-class _Passing(Watcher):
+class Passing(Watcher):
     """Passes what it hears on to a watcher of the engine."""
 
     def __init__(self, watcher: EngineWatcher) -> None:
         self._watcher = watcher
 
     def start(self, config: Config, facts: dict[str, str]) -> None:
+        """Pass on what was built."""
         self._watcher.start(facts)
 
     def progress(self, images: int, said: str) -> None:
+        """Pass on how many more images were trained on."""
         self._watcher.progress(images)
 
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
+        """Pass on the metrics of one epoch."""
         self._watcher.epoch(epoch, {"loss/train": train_loss, **metric_dict})  # `test_loss` is its `loss/valid`
 
 
@@ -48,7 +51,7 @@ def train(config: Config, data: Data, watcher: EngineWatcher, device: str, threa
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return fit(config, data, [_Passing(watcher)], device=device, progress=False)
+        return fit(config, data, [Passing(watcher)], device=device, progress=False)
     finally:
         torch.set_num_threads(before)
 

@@ -124,7 +124,7 @@ def test_what_a_prediction_lacks_is_asked_for(home: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     command = [sys.executable, "-m", "cnnlab", "run", "baseline", "--profile", "tiny", "--epochs", "3000"]
-    command += ["--examples", "--engine", "process"]  # test_engines.py has worker processes
+    command += ["--examples", "--engine", "here"]  # test_engines.py has worker processes
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 2)
@@ -170,8 +170,8 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
         (("review", "nowhere"), 1, "there is no MLflow store"),
         (("report",), 1, "there is nothing to report yet"),
         (("run", "--epochs", "0"), 2, "0 is not in the range"),
-        (("run", "--engine", "cloud"), 1, "choose auto, process, local, ray"),
-        (("run", "--workers", "2"), 1, "add --engine local"),
+        (("run", "--engine", "cloud"), 1, "choose auto, here, workers, ray"),
+        (("run", "--engine", "here", "--workers", "2"), 1, "workers=2 is for the engine workers"),
         (("fly",), 2, "No such command"),
         (("server", "status"), 1, ""),
     ],

@@ -50,10 +50,10 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 def test_workers_give_the_same_numbers_as_one_process(
     home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = predicted(study).run(say=quiet, engine="process", progress=False)
+    here = predicted(study).run(say=quiet, engine="here", progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     said: list[str] = []
-    there = predicted(study).run(say=said.append, engine="local", progress=False)
+    there = predicted(study).run(say=said.append, engine="workers", progress=False)
     same = ["arm", "seed", "accuracy/valid", "loss/valid", "gap/loss", "fact.train_sha256", "fact.threads"]
     assert there[same].equals(here[same])
     assert set(there["owner"]) == {"another student"}
@@ -138,7 +138,7 @@ def check_study(study: Study, engine: Workers, store: Store) -> None:
 
 def start_study() -> subprocess.Popen[str]:
     """Start a study of eight runs, each long enough to be interrupted, in two worker processes."""
-    size = ("--profile", "tiny", "--epochs", "4", "--seeds", "2", "--engine", "local", "--workers", "2")
+    size = ("--profile", "tiny", "--epochs", "4", "--seeds", "2", "--engine", "workers", "--workers", "2")
     command = [sys.executable, "-m", "cnnlab", "run", "dropout", "--examples", *size]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -231,10 +231,10 @@ def test_a_process_is_gone_only_if_it_was_here_and_is_no_more() -> None:
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ({"name": "cloud"}, "there is no engine 'cloud': choose auto, process, local, ray"),
-        ({"name": "auto", "workers": 3}, "add --engine local"),
-        ({"name": "local", "address": "10.0.0.5:6379"}, "add --engine ray"),
-        ({"name": "local", "gpus_per_run": 0.5}, "add --engine ray"),
+        ({"name": "cloud"}, "there is no engine 'cloud': choose auto, here, workers, ray"),
+        ({"name": "here", "workers": 3}, "is for the engine workers, not for here"),
+        ({"name": "workers", "address": "10.0.0.5:6379"}, "add --engine ray"),
+        ({"name": "workers", "gpus_per_run": 0.5}, "add --engine ray"),
     ],
 )
 def test_an_impossible_engine_is_refused(home: Path, arguments: dict, hint: str) -> None:
@@ -260,7 +260,7 @@ print("the script runs")
 small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=1)
 many = Data(stripes(55_000, seed=0), stripes(500, seed=1))  # far more than a pipe holds
 study = predicted(Study("tiny-script", "?", small, (0, 1), {"dropout": (0.0, 0.5)}, data=many))
-print(len(run_study(study, engine="local", progress=False)), "runs")
+print(len(run_study(study, engine="workers", progress=False)), "runs")
 """
 
 
@@ -292,6 +292,6 @@ def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
     multiprocessing.set_executable(nothing)
     try:
         with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):
-            predicted(study).run(say=quiet, engine="local", progress=False)
+            predicted(study).run(say=quiet, engine="workers", progress=False)
     finally:
         multiprocessing.set_executable(sys.executable)

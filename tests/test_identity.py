@@ -192,7 +192,7 @@ def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
         with pytest.raises(LabError, match=r"aren't what the code makes of their params now: .*ELU, ReLU"):
             study.run(store, quiet, progress=False)
         other = predicted(small_study("other", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
-        again = other.run(store, quiet, engine="process", progress=False)
+        again = other.run(store, quiet, engine="here", progress=False)
         assert (again["reused_from"] == "").all()
         assert verdict(other, store)[0].outcome not in ("withheld", "waiting")
     finally:

@@ -151,7 +151,9 @@ def test_an_argument_of_another_kind_is_refused_in_one_sentence(
 
 
 def test_more_images_than_there_are_are_refused_before_anything_is_predicted(study: Study) -> None:
-    with pytest.raises(LabError, match="train_images=5000 is not possible: its data have 640 to train on"):
+    with pytest.raises(
+        LabError, match=r"02-dropout, dropout=0\.0: train_images=5000 is not possible: the data hold 640"
+    ):
         dataclasses.replace(study, base=replace(study.base, train_images=5000), arms={})
 
 
@@ -213,7 +215,7 @@ def test_bounds_of_the_command_line(home: Path) -> None:
 
 def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silently(home: Path, study: Study) -> None:
     store = connect(quiet)
-    predicted(study).run(store, quiet, "process", progress=False)
+    predicted(study).run(store, quiet, "here", progress=False)
     experiment = store.experiment_id(study.name)
     store.client.delete_experiment(experiment)
     back = rf"was deleted in the MLflow UI\. To bring it back .*restore_experiment\('{experiment}'\)"
@@ -233,7 +235,7 @@ def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silen
 
 def test_a_renamed_experiment_is_recognised(home: Path, study: Study) -> None:
     store = connect(quiet)
-    predicted(study).run(store, quiet, "process", progress=False)
+    predicted(study).run(store, quiet, "here", progress=False)
     store.client.rename_experiment(store.experiment_id(study.name), "my dropout")
     said = "the experiment tiny-02-dropout was renamed to 'my dropout' in the MLflow UI: rename it back"
     for call in (
@@ -263,7 +265,7 @@ def test_a_run_that_ended_before_its_facts_locks_nothing(home: Path, study: Stud
     carrier = Courier(store, quiet)
     RunLogger(carrier, study.name, study.base, "interrupted at once", {"owner": "a student"}).close("KILLED")
     carrier.close()
-    assert len(study.run(store, quiet, "process", progress=False)) == 4
+    assert len(study.run(store, quiet, "here", progress=False)) == 4
 
 
 # Interrupts
@@ -276,7 +278,7 @@ study = Study("my-long", "?", replace(BASE, epochs=50), (0, 1), {"dropout": (0.0
 predict(study, arm="dropout=0.5", metric="loss/valid", direction="higher", size=(0.1, 1), confidence=60,
         because="this is a mechanism", if_refuted="it is not so")
 threading.Timer(4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-study.run(engine="process", progress=False)
+study.run(engine="here", progress=False)
 """
 
 

@@ -60,7 +60,7 @@ def study() -> Study:
 
 
 def run(study: Study, explore: bool = False) -> pd.DataFrame:
-    return run_study(study, connect(quiet), quiet, "process", progress=False, explore=explore)
+    return run_study(study, connect(quiet), quiet, "here", progress=False, explore=explore)
 
 
 def predicted(study: Study, **changes: object) -> Prediction:

@@ -32,7 +32,7 @@ predict(
     because="this is a mechanism",
     if_refuted="it is not so",
 )
-study.run(say=lambda line: None, engine="process", progress=False)
+study.run(say=lambda line: None, engine="here", progress=False)
 (verdict,) = confront(study)
 print(verdict.outcome, verdict.label, len(load_runs(store)), len(load_records(store)))
 """

@@ -116,7 +116,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
         assert len(store.client.get_metric_history(run, "loss/valid")) == 2
 
     # the same configs in this process: nothing is trained twice, and a new owner gets the same numbers
-    study.run(store, said.append, engine="process", progress=False)
+    study.run(store, said.append, engine="here", progress=False)
     assert "4 of its runs are finished already" in said[-1]
 
 

@@ -12,11 +12,10 @@ from click.testing import CliRunner
 from cnnlab.cli import cli
 from cnnlab.config import Config, replace
 from cnnlab.course import reference
+from cnnlab.course.champion import ADDRESS, register_champion
 from cnnlab.course.examples import predict_examples
-from cnnlab.course.model_card import register_champion
 from cnnlab.course.overview import BEGIN, END, plot_overview, results_text, write_results
 from cnnlab.course.profiles import PROFILES
-from cnnlab.course.registry import ADDRESS
 from cnnlab.course.studies import lab_studies
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry.errors import LabError

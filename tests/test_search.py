@@ -131,7 +131,7 @@ def test_every_point_of_the_space_is_a_network_of_less_than_100_000_parameters(s
 def test_the_script_explains_itself() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0
-    for flag in ("--max-evals", "--seed", "--engine", "local", "ray", "--profile"):
+    for flag in ("--max-evals", "--seed", "--engine", "here", "ray", "--profile"):
         assert flag in done.stdout
 
 

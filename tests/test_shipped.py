@@ -9,9 +9,9 @@ import mlflow
 import pytest
 import torch
 
+from cnnlab.course.champion import ADDRESS, ALIAS, MODEL
 from cnnlab.course.overview import results_text
 from cnnlab.course.reference import OWNER, reference_studies
-from cnnlab.course.registry import ADDRESS, ALIAS, MODEL
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from cnnlab import timing
 from cnnlab.config import BASE, Config, replace
 from cnnlab.course.profiles import find_profile
 from cnnlab.course.studies import lab_studies, pick
@@ -182,17 +183,23 @@ def test_a_plan_says_what_is_there_and_what_is_missing(
     assert "Nothing is left to train." in str(done)
 
 
-def test_a_plan_measures_each_kind_of_network_once(home: Path, small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_times_a_machine_once(home: Path, small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    monkeypatch.setattr(
-        planning, "_measure", lambda config, slots: measured.append(config) or planning.Speed(100, 1000)
-    )
+    speed = timing.Speed(train_rate=1e9, score_rate=2e9, step_s=0.001)
+    monkeypatch.setattr(timing, "_measure", lambda *machine: measured.append(machine) or speed)
     study = small_study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
-    plan = study.plan(connect(quiet))
-    assert len(measured) == 2
-    scored = 5_000 + small.train_images + 256  # validation images, training sample, probe batch
-    one_run = small.epochs * (small.train_images / 100 + scored / 1000) + planning.LOGGING_S
-    assert plan.seconds == pytest.approx(planning.FIRST_MODEL_S + 6 * one_run)
+    plans = [study.plan(connect(quiet)) for _ in range(2)]
+    assert len(measured) == 1
+    scored = 203 + small.train_images + 256  # validation images, training sample, probe batch
+    runs = {}
+    for norm in ("none", "batch"):
+        forward = timing.operations(replace(small, norm=norm), (1, 28, 28))
+        steps = small.train_images / small.batch_size
+        epoch_s = steps * (3 * forward * small.batch_size / 1e9 + 0.001) + scored * forward / 2e9
+        runs[norm] = small.epochs * epoch_s + planning.LOGGING_S
+    assert runs["batch"] > runs["none"]
+    for plan in plans:
+        assert plan.seconds == pytest.approx(planning.FIRST_MODEL_S + 3 * sum(runs.values()))
 
 
 def replace_seeds(study: Study, seeds: tuple[int, ...]) -> Study:

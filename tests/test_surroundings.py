@@ -28,7 +28,7 @@ from sqlalchemy import create_engine
 
 from cnnlab.cli import cli, main
 from cnnlab.config import Config
-from cnnlab.course.model_card import register_champion
+from cnnlab.course.champion import register_champion
 from cnnlab.data import Batches, Data
 from cnnlab.doctor import CHECKS, Ill, examine
 from cnnlab.inquiry import server
@@ -41,6 +41,7 @@ from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store, find_store
 from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.models import build_model
+from cnnlab.one_run import Passing
 from cnnlab.training import fit
 from tests.helpers import free_port, predicted, quiet, small_study, wait_for
 
@@ -196,7 +197,7 @@ def test_a_run_under_way_when_the_file_goes_is_delivered_after_a_restart(
     courier = Courier(connect(quiet), said.append)
     (home / "mlflow.db").unlink()
     with RunLogger(courier, "quick-02-dropout", small, "survivor", {"owner": "a student"}) as log:
-        fit(small, small_data, [log], progress=False)
+        fit(small, small_data, [Passing(log)], progress=False)
     courier.close()
     assert "was deleted or replaced" in said[0] and "the next cnnlab command delivers them" in said[-1]
     server.stop(quiet)
@@ -482,8 +483,8 @@ def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -
 def test_more_workers_than_the_machine_can_take_are_refused() -> None:
     most = 4 * (os.cpu_count() or 1)
     with pytest.raises(LabError, match=rf"workers=999999 .* at most {most}, 4 for each of its cores"):
-        choose_engine("local", Store(), 1, workers=999_999)
-    with choose_engine("local", Store(), 1, workers=most) as engine:  # a worker starts with its first job
+        choose_engine("workers", Store(), 1, workers=999_999)
+    with choose_engine("workers", Store(), 1, workers=most) as engine:  # a worker starts with its first job
         assert engine.slots == most
 
 

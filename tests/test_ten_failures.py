@@ -123,7 +123,7 @@ def test_2_a_network_that_is_not_what_its_params_say_has_no_verdict(lab: Lab, sm
     courier.close()
     (one,) = verdict(study, lab.store)
     assert one.outcome == "withheld"
-    said = "none: 2 of 2 runs are not what their params describe: its network differs in BatchNorm2d, Identity."
+    said = "none: 2 of 2 runs are not what their params describe: module_tree differs in BatchNorm2d, Identity."
     assert said in str(one)
 
 

@@ -34,6 +34,7 @@ from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.spool import Spool, spool_folder
 from cnnlab.inquiry.record.vault_record import read_test_set
 from cnnlab.models import build_model
+from cnnlab.one_run import Passing
 from cnnlab.training import Result, fit
 from tests.helpers import epochs_in, free_port, quiet, wait_for
 
@@ -54,7 +55,7 @@ def courier(say=quiet) -> Iterator[Courier]:
 
 def log_one(config: Config, data: Data, carrier: Courier, experiment: str = "quick-02-dropout") -> tuple[str, Result]:
     with RunLogger(carrier, experiment, config, "a run", {"owner": "a student"}) as log:
-        result = fit(config, data, [log], progress=False)
+        result = fit(config, data, [Passing(log)], progress=False)
         log.result(result, data)
     assert log.run_id
     return log.run_id, result
@@ -224,7 +225,7 @@ def test_a_lost_server_costs_no_metric_and_no_run(
     with courier(said.append) as carrier:
         assert carrier.store.kind == "server"
         with RunLogger(carrier, "quick-02-dropout", config, "survivor", {"owner": "a student"}) as log:
-            result = fit(config, small_data, [log, KillServer(said, restart, how)], progress=False)
+            result = fit(config, small_data, [Passing(log), KillServer(said, restart, how)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1  # told once
@@ -253,7 +254,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
     with courier(said.append) as carrier:
         assert carrier.store.kind == "environment"
         with RunLogger(carrier, "dropout", small, "waits", {"owner": "a student"}) as log:
-            result = fit(small, small_data, [log, KillServer(said)], progress=False)
+            result = fit(small, small_data, [Passing(log), KillServer(said)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1
@@ -282,6 +283,7 @@ ENDLESS = """
     from cnnlab.inquiry.record.courier import Courier
     from cnnlab.inquiry.record.run_logger import RunLogger
     from cnnlab.inquiry.record.connection import connect
+    from cnnlab.one_run import Passing
     from cnnlab.training import fit
 
     data = Data(stripes(640, seed=1), stripes(203, seed=2))
@@ -289,7 +291,7 @@ ENDLESS = """
     courier = Courier(connect())
     try:
         with RunLogger(courier, "quick-02-dropout", config, "endless", {"owner": "a student"}) as log:
-            fit(config, data, [log], progress=False)
+            fit(config, data, [Passing(log)], progress=False)
     finally:
         courier.close()
 """
@@ -330,7 +332,7 @@ def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: 
     with courier(said.append) as carrier, closing(sqlite3.connect(home / "mlflow.db")) as database:
         database.execute("BEGIN EXCLUSIVE")
         with RunLogger(carrier, "quick-02-dropout", small, "patient", {"owner": "a student"}) as log:
-            result = fit(small, small_data, [log], progress=False)
+            result = fit(small, small_data, [Passing(log)], progress=False)
             log.result(result, small_data)
         assert log.run_id is None
         database.rollback()
@@ -354,7 +356,7 @@ def test_a_line_cut_by_a_crash_is_ignored(home: Path) -> None:
 def test_delivering_again_after_a_crash_makes_no_second_run(home: Path, small: Config, small_data: Data) -> None:
     with courier() as carrier:
         logger = RunLogger(carrier, "quick-02-dropout", small, "once", {"owner": "a student"})
-        result = fit(small, small_data, [logger], progress=False)
+        result = fit(small, small_data, [Passing(logger)], progress=False)
         logger.result(result, small_data)
         assert carrier.flush()
         (folder,) = spool_folder().glob("*")

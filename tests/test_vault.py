@@ -84,7 +84,7 @@ def test_weights_that_are_gone_leave_it_shut(store: Store) -> None:
     before = num_readings(store)
     hidden = file.rename(file.with_suffix(".away"))
     try:
-        with pytest.raises(LabError, match="has no weights in the store: is models/ complete"):
+        with pytest.raises(LabError, match=r"has no weights\.safetensors in the store: is models/ complete"):
             open_vault(FIRST, "why not", store, quiet)
     finally:
         hidden.rename(file)

@@ -128,11 +128,11 @@ UNFAIR = [
     ("fact.optimizer", "SGD(lr=1)", "optimizer is SGD(lr=1) instead of AdamW(lr=0.01"),
     ("fact.schedule", "none", "schedule is none instead of OneCycleLR("),
     ("fact.loss", "MSELoss()", "loss is MSELoss() instead of CrossEntropyLoss(label_smoothing=0.0)"),
-    ("fact.kept", "best (step 3 of 20)", "kept is best instead of last"),
+    ("fact.kept", "best (step 3 of 20)", "kept is best (step 3 of 20) instead of last"),
     ("fact.num_valid", "1", "num_valid is not the same in all runs (1, 203)"),
     ("fact.valid_sha256", "0", "valid_sha256 is not the same in all runs"),
     ("fact.data_sha256", "0", "data_sha256 is not the same in all runs"),
-    ("fact.train_sha256", "0", "with seed 0, not all runs were trained on the same 320 images"),
+    ("fact.train_sha256", "0", "train_sha256 is not the same in all runs with seed=0, train_images=320"),
     ("fact.precision", "bfloat16", "precision differs in 3 of 3 seeds"),
     ("fact.device", "a GPU", "device differs in 3 of 3 seeds"),
     ("fact.version.torch", "1.0", "version.torch differs in 3 of 3 seeds"),
@@ -214,7 +214,7 @@ def test_the_networks_are_compared_module_by_module(arm_prediction: Prediction, 
     tree = runs.loc[runs["arm"] == BOTH, "fact.module_tree"].iloc[0]
     other = judge(arm_prediction, GRID, changed(runs, DROPOUT, "fact.module_tree", tree), [])
     assert other.outcome == "withheld"
-    assert "3 of 3 runs are not what their params describe: its network differs in BatchNorm2d, Identity" in str(other)
+    assert "3 of 3 runs are not what their params describe: module_tree differs in BatchNorm2d, Identity" in str(other)
 
 
 def test_known_results_and_added_seeds_make_it_exploratory(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

@@ -27,5 +27,5 @@ def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     with stopping("Stopped. What was measured is kept; run_search() goes on from here."):
-        study: Study = script.search(profile, profile.trials, 0, "local", profile.seeds, engine)
+        study: Study = script.search(profile, profile.trials, 0, "here", profile.seeds, engine)
     return study

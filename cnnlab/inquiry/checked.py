@@ -38,7 +38,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def called(kind: type) -> str:
     """Return what a student calls a class."""
-    return "dict" if kind is Mapping else kind.__name__
+    return "dict" if kind is Mapping else str(getattr(kind, "noun", kind.__name__))
 
 
 def _classes(hint: object) -> tuple[type, ...]:

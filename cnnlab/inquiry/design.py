@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from cnnlab.inquiry.checked import called
 from cnnlab.inquiry.errors import LabError
@@ -37,6 +37,8 @@ class Design:
     Raises:
         LabError: names, seeds, arms, control or roles that can't be; the sentence says which and why.
     """
+
+    noun: ClassVar[str] = "Study"  # what it is called in an error
 
     name: str
     question: str

@@ -126,8 +126,8 @@ class Task(Protocol):
     def keep(self, result: Any, data: Data, folder: Path) -> None:
         """Write the files that a run leaves, such as its weights and figures, into a folder."""
 
-    def export(self, config: Params, facts: Facts, kept: Path, folder: Path) -> None:
-        """Write the model of a run in MLflow's format into a folder; `kept` are the files of `keep`."""
+    def export(self, config: Params, facts: Facts, kept: Kept, folder: Path) -> None:
+        """Write the model of a run in MLflow's format into a folder; `kept` are files of `keep`."""
 
     def check_result(self, config: Params, run: Any, history: History, kept: Kept) -> Iterable[str]:
         """Yield what doesn't agree in what a run left behind; `run` is a `RawRun`."""

@@ -37,8 +37,8 @@ def choose_engine(
     """
     if name not in ENGINES:
         raise LabError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}.")
-    if workers and name != "workers":
-        raise LabError(f"workers={workers} is for the engine workers, not for {name}: add --engine workers.")
+    if workers and name not in ("auto", "workers"):
+        raise LabError(f"workers={workers} is for the engine workers, not for {name}: leave one of the two out.")
     if workers and workers > (most := WORKERS_PER_CORE * (os.cpu_count() or 1)):
         raise LabError(
             f"workers={workers} is more than this machine can take: at most {most}, 4 for each of its cores."
@@ -51,7 +51,7 @@ def choose_engine(
         return RayCluster(store, data, address, gpus_per_run)
     count = workers or num_workers()
     here = count == 1 or amount <= SMALL or not task().runs_on_cpu(device)
-    if name == "here" or (name == "auto" and here):
+    if name == "here" or (name == "auto" and not workers and here):
         return Here(store, data)
     return Workers(store, count, data)
 

@@ -21,16 +21,18 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier, deliver_leftovers
 from cnnlab.inquiry.record.dead_runs import close_dead_runs
 from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.export import export_model
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.run_logger import reuse_run
 from cnnlab.inquiry.record.runs import load_runs, warn_unread
-from cnnlab.inquiry.record.store import Store, first_line
+from cnnlab.inquiry.record.store import Store, first_line, in_words
 from cnnlab.inquiry.record.views import publish_views
 from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.inquiry.run.dispatch import Dispatcher
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.run.worker import Job
+from cnnlab.inquiry.task import task
 
 Say = Callable[[str], None]
 
@@ -81,6 +83,7 @@ def run_study(
         jobs = _take_over(_jobs(study, finished, predictions, device), store, say)
         failures = _train_all(study, jobs, store, say, engine, device, progress) if jobs else []
     table = results(study, store)
+    _export_best(table, store, say)
     if failures:
         raise LabError(
             f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
@@ -200,6 +203,17 @@ def _publish(study: Design, store: Store, say: Say) -> None:
         publish_views(store, study.name, study.question, study.role("scientific"))
     except Exception as error:  # a view less is no reason not to train
         say(f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected.")
+
+
+def _export_best(table: pd.DataFrame, store: Store, say: Say) -> None:
+    """Put a model beside the best run of each arm; that of any other run is made when it is asked for."""
+    metric = task().metrics[0]
+    best = table.sort_values(metric.name, ascending=metric.better == "lower", kind="stable") if len(table) else table
+    for _, run in best.drop_duplicates("arm").iterrows():
+        try:
+            export_model(store, run["reused_from"] or run["run_id"])
+        except Exception as error:  # a model less is no reason to stop: it can be made later
+            say(f"The model of the run {run['name']} could not be kept now ({in_words(error)}); its weights are.")
 
 
 def _train_all(

@@ -1,4 +1,7 @@
-"""The champion and its model card, written from the record (Mitchell et al. 2019, Model Cards for Model Reporting)."""
+"""The champion, a model under a name that anybody can load, with its card from the record.
+
+The card follows Mitchell et al. 2019, Model Cards for Model Reporting.
+"""
 
 from tempfile import TemporaryDirectory
 
@@ -6,26 +9,41 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.config import BASE, Config
-from cnnlab.course.registry import ADDRESS, model_of, register
 from cnnlab.data import Data, mean_and_sd
 from cnnlab.fashion_mnist import CLASSES, load_data
+from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.params import replace
+from cnnlab.inquiry.record.export import export_model
 from cnnlab.inquiry.record.runs import find_run, load_runs, same_arm
 from cnnlab.inquiry.record.store import Store
 from cnnlab.one_run import CORRECT
+
+MODEL, ALIAS = "fashion-cnn", "champion"
+ADDRESS = f"models:/{MODEL}@{ALIAS}"
 
 
 def register_champion(run_id: str, store: Store, data: Data | None = None) -> str:
     """Register the model of a run as `models:/fashion-cnn@champion`, with its card; return the card.
 
     Raises:
-        LabError: the store has no such run, or the run no model.
+        LabError: the store has no such finished run, or not its weights.
     """
-    model_of(store, run_id)
-    card = model_card(run_id, store, data or load_data(lambda line: None))
-    register(store, run_id, card)
+    run = find_run(load_runs(store), run_id)
+    origin = str(run["reused_from"] or run_id)
+    data = data or load_data(lambda line: None)
+    if run["identity"].images != data.sha256():
+        raise LabError(f"the run {run_id} was trained on other images than those of the champion.")
+    export_model(store, origin)
+    card = model_card(run_id, store, data)
+    client = store.client
+    model_id = client.get_run(origin).outputs.model_outputs[0].model_id
+    if not client.search_registered_models(f"name = '{MODEL}'"):
+        client.create_registered_model(MODEL)
+    version = client.create_model_version(MODEL, f"models:/{model_id}", origin, description=card, model_id=model_id)
+    client.update_registered_model(MODEL, card)
+    client.set_registered_model_alias(MODEL, ALIAS, version.version)
     return card
 
 
