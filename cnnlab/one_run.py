@@ -92,7 +92,8 @@ def export(config: Config, facts: Facts, kept: Kept, folder: Path) -> None:
     weights = kept[WEIGHTS]
     assert weights is not None
     shape = tuple(map(int, facts["image_shape"].split(" x ")))
-    save_for_mlflow(load_network(config, facts, weights), shape, str(folder))
+    model = load_network(config, facts, weights).to(memory_format=torch.channels_last)  # as it was trained
+    save_for_mlflow(model, shape, str(folder))
 
 
 def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> None:

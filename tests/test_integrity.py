@@ -35,6 +35,7 @@ from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import task
+from cnnlab.one_run import Passing
 from cnnlab.source import is_released, source_files, source_sha256
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, quiet, small_study
@@ -295,7 +296,7 @@ def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: 
     predicted(study)
     carrier = Courier(connect(quiet), quiet)
     with RunLogger(carrier, study.name, SMALL, "late", {"owner": "a student"}) as log:
-        log.result(fit(SMALL, SMALL_DATA, [log], progress=False), SMALL_DATA)
+        log.result(fit(SMALL, SMALL_DATA, [Passing(log)], progress=False), SMALL_DATA)
     ended = load_raw(connect(quiet))[-1].tags["fact.ended"]
     carrier.close()
     early = reviewed(home).heads["a student"][-1]
@@ -390,7 +391,7 @@ def test_12_a_run_that_was_typed_in_cannot_be_verified_and_contradicts_itself(ho
     courier = Courier(store, quiet)
     with RunLogger(courier, "dropout", config, "dropout=0.3, seed 1 of 2", {"owner": "a student"}) as log:
         log.start(real.facts | environment_facts())
-        log.report(1, 0.1, 0.1, {"loss/valid": 0.1, "accuracy/valid": 0.99})
+        log.epoch(1, {"loss/valid": 0.1, "accuracy/valid": 0.99})
         finals = {"final/loss/valid": 0.1, "final/accuracy/valid": 0.99, "final/time/total_s": 60.0}
         log.write("metrics", step=2, metrics=finals)
     courier.close()
@@ -405,7 +406,7 @@ def test_12_the_same_training_images_under_another_seed_are_named(home: Path, fi
     client = connect(quiet).client
     first, last = finished["run_id"].iloc[0], finished["run_id"].iloc[-1]
     client.set_tag(last, "fact.train_sha256", client.get_run(first).data.tags["fact.train_sha256"])
-    assert any("are those of another seed" in problem for problem in reviewed(home).problems)
+    assert any("its train_sha256 is that of another seed" in problem for problem in reviewed(home).problems)
 
 
 def test_13_other_images_are_part_of_the_prediction_and_named(home: Path, study: Study, finished: pd.DataFrame) -> None:

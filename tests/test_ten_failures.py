@@ -26,6 +26,7 @@ from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.models import build_model
+from cnnlab.one_run import Passing
 from cnnlab.training import fit
 from tests.helpers import free_port, load_weights, quiet, small_study
 
@@ -119,7 +120,7 @@ def test_2_a_network_that_is_not_what_its_params_say_has_no_verdict(lab: Lab, sm
         build = with_batch_norm if arm == "none" else build_model
         tags = {"owner": "a student", "study": study.name, "arm": arm}
         with RunLogger(courier, study.name, config, f"{arm}, seed {seed}", tags) as log:
-            log.result(fit(config, small_data, [log], progress=False, build=build), small_data)
+            log.result(fit(config, small_data, [Passing(log)], progress=False, build=build), small_data)
     courier.close()
     (one,) = verdict(study, lab.store)
     assert one.outcome == "withheld"
@@ -319,7 +320,7 @@ def test_9_a_run_with_more_steps_than_its_params_say_is_named(lab: Lab, small_da
     for arm, _, config in study.runs():
         with RunLogger(courier, study.name, config, arm, {"owner": "a student", "study": study.name}) as log:
             longer = replace(config, epochs=4) if arm == "dropout=0.5" else config
-            log.result(fit(longer, small_data, [log], progress=False), small_data)
+            log.result(fit(longer, small_data, [Passing(log)], progress=False), small_data)
     courier.close()
     (one,) = verdict(study, lab.store)
     assert one.outcome == "withheld"

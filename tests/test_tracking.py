@@ -29,12 +29,13 @@ from cnnlab.inquiry.params import from_params, replace
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
+from cnnlab.inquiry.record.export import export_model
 from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.spool import Spool, spool_folder
 from cnnlab.inquiry.record.vault_record import read_test_set
 from cnnlab.models import build_model
-from cnnlab.one_run import Passing
+from cnnlab.one_run import WEIGHTS, Passing
 from cnnlab.training import Result, fit
 from tests.helpers import epochs_in, free_port, quiet, wait_for
 
@@ -58,6 +59,7 @@ def log_one(config: Config, data: Data, carrier: Courier, experiment: str = "qui
         result = fit(config, data, [Passing(log)], progress=False)
         log.result(result, data)
     assert log.run_id
+    export_model(carrier.store, log.run_id)
     return log.run_id, result
 
 
@@ -269,7 +271,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
         (run,) = store.client.search_runs([store.experiment_id("dropout")])
         assert run.info.status == "FINISHED"
         assert run.data.metrics["final/accuracy/valid"] == result.final["accuracy/valid"]
-        assert len(run.outputs.model_outputs) == 1
+        assert {"figures", WEIGHTS} <= {file.path for file in store.client.list_artifacts(run.info.run_id)}
         assert not list(spool_folder().glob("*"))
     finally:
         server.stop(quiet)
@@ -280,10 +282,11 @@ ENDLESS = """
     from tests.helpers import stripes
     from cnnlab.config import BASE, replace
     from cnnlab.data import Data
-    from cnnlab.inquiry.record.courier import Courier
+    from cnnlab.inquiry.record.export import export_model
+from cnnlab.inquiry.record.courier import Courier
     from cnnlab.inquiry.record.run_logger import RunLogger
     from cnnlab.inquiry.record.connection import connect
-    from cnnlab.one_run import Passing
+    from cnnlab.one_run import WEIGHTS, Passing
     from cnnlab.training import fit
 
     data = Data(stripes(640, seed=1), stripes(203, seed=2))
@@ -366,7 +369,6 @@ def test_delivering_again_after_a_crash_makes_no_second_run(home: Path, small: C
     store = connect(quiet)
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.run_id == kept["run_id"]
-    assert len(run.outputs.model_outputs) == 1
     assert len(store.client.get_metric_history(run.info.run_id, "loss/train")) == small.epochs
 
 

@@ -4,6 +4,7 @@ The card follows Mitchell et al. 2019, Model Cards for Model Reporting.
 """
 
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
     export_model(store, origin)
     card = model_card(run_id, store, data)
     client = store.client
-    model_id = client.get_run(origin).outputs.model_outputs[0].model_id
+    outputs: Any = client.get_run(origin).outputs
+    model_id = outputs.model_outputs[0].model_id
     if not client.search_registered_models(f"name = '{MODEL}'"):
         client.create_registered_model(MODEL)
     version = client.create_model_version(MODEL, f"models:/{model_id}", origin, description=card, model_id=model_id)
