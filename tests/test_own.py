@@ -78,10 +78,14 @@ def test_a_new_field_is_judged_and_hides_no_older_record(clone: Path) -> None:
 
 def test_a_new_layer_takes_two_lines(clone: Path) -> None:
     assert '`"elu": nn.ELU` in `ACTIVATIONS`' in README
-    insert(clone / "cnnlab" / "models.py", '    "gelu": nn.GELU', '    "elu": nn.ELU,\n')
-    config = clone / "cnnlab" / "config.py"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace('"gelu", "silu"]', '"gelu", "silu", "elu"]'), encoding="utf-8")
+    for name, before, after in (
+        ("models.py", '"silu": nn.SiLU}', '"silu": nn.SiLU, "elu": nn.ELU}'),
+        ("config.py", '"gelu", "silu"]', '"gelu", "silu", "elu"]'),
+    ):
+        file = clone / "cnnlab" / name
+        text = file.read_text(encoding="utf-8")
+        assert before in text
+        file.write_text(text.replace(before, after), encoding="utf-8")
     said = run(clone, STUDY.replace("{vary}", '{"activation": ("relu", "elu")}'))
     assert said.endswith(f" confirmatory {225 + 4} {17 + 1}") and not said.startswith(("withheld", "waiting"))
 

@@ -22,6 +22,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.statistics import contrast_effect
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import journal_file
 from tests.helpers import SMALL_DATA, free_port, predicted, quiet, small_study
@@ -64,14 +65,14 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
     study.run(shipped, quiet, progress=False)
     found = confront(study, shipped)
     runs = reference.reference_studies()["02-dropout"]
-    theirs = reference.results(runs, shipped, reference.OWNER)
+    theirs = results(runs, shipped, reference.OWNER)
     values = theirs.pivot(index="seed", columns="arm", values="loss/valid")
     expected = contrast_effect(values, {"dropout=0.5": 1.0, "dropout=0.0": -1.0})
     beside = found.references[0]
     assert beside and beside.effect == expected and expected.n == 3
     assert found.verdicts[0].effect and found.verdicts[0].effect.n == 2
     sentence = (
-        f"For comparison, the reference runs (640 images, 1 epoch): loss/valid {expected.estimate:+.3f} nats, 95 %"
+        f"For comparison, the reference runs (1 epoch of 640 images): loss/valid {expected.estimate:+.3f} nats, 95 %"
     )
     assert sentence in str(found)
     assert sentence in journal_file(study.name).read_text(encoding="utf-8")
@@ -95,7 +96,7 @@ def test_another_question_gets_no_reference(shipped: Store, small_data: Data, sm
 
 
 def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, real_data: Data) -> None:
-    runs = reference.results(reference.reference_studies()["02-dropout"], shipped, reference.OWNER)
+    runs = results(reference.reference_studies()["02-dropout"], shipped, reference.OWNER)
     for place in (0, 5):  # another one later takes the name over
         run = runs.iloc[place]
         card = register_champion(run["run_id"], shipped, real_data)

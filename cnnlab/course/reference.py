@@ -1,14 +1,11 @@
 """The studies of the reference runs, which ship with the lab."""
 
-from functools import cache
-
 from cnnlab.course.profiles import PROFILES
 from cnnlab.course.studies import lab_studies
 from cnnlab.inquiry.record.environment import REFERENCE as OWNER
 from cnnlab.inquiry.study import Study
 
 
-@cache
 def reference_studies() -> dict[str, Study]:
     """Return the studies of the reference runs by name: those of the full profile."""
     return lab_studies(PROFILES["full"], OWNER)

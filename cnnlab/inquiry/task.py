@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ History = Callable[[str], list[float]]  # the values of a metric after every epo
 Kept = Mapping[str, Path | None]  # files of a run, by their names; None where there is none
 
 
+@runtime_checkable
 class Data(Protocol):
     """What is trained and validated on; it can be pickled."""
 
