@@ -1,7 +1,4 @@
-"""Config: every value that defines one run, checked when it is made. A variant is written as what changed:
-
-replace(BASE, dropout=0.3)
-"""
+"""Config: every value that defines one run, checked when it is made. A variant is `replace(BASE, dropout=0.3)`."""
 
 from typing import Annotated, Literal, Self
 
@@ -16,9 +13,8 @@ Blocks = Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1, descript
 
 
 class Config(Params):
-    """All that defines one run: the network, the data it sees, its training and its seed.
+    """All that defines one run: on the same kind of machine and on the same images, equal configs give equal weights.
 
-    Two equal configs are the same run: on the same kind of machine and on the same images they give the same weights.
     A run that was recorded before a field existed is read with the field's default. So the default of a new field is
     "off": what the lab did before.
     """
@@ -59,22 +55,22 @@ class Config(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        last_batch = self.train_images % self.batch_size or self.batch_size
-        rules = {
-            f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).": self.kernel_size % 2,
-            f"norm_groups={self.norm_groups} is not possible: it should divide the channels of every block.": (
-                self.norm != "group" or all(channels % self.norm_groups == 0 for _, channels in self.blocks)
-            ),
-            f"batch_size={self.batch_size} is not possible: it should be at most train_images={self.train_images}.": (
-                self.batch_size <= self.train_images
-            ),
-            f"head_norm='batch' is not possible with batch_size={self.batch_size}, train_images={self.train_images}: "
-            "an epoch would end in a batch of one image, which has no variance; change one of the two, so that every "
-            "batch holds at least two images.": self.head_norm != "batch" or last_batch > 1,
-        }
-        for problem, holds in rules.items():
-            if not holds:
-                raise ConfigError(problem)
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).")
+        if self.norm == "group" and any(channels % self.norm_groups for _, channels in self.blocks):
+            raise ConfigError(
+                f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."
+            )
+        if self.batch_size > self.train_images:
+            raise ConfigError(
+                f"batch_size={self.batch_size} is not possible: it is at most train_images={self.train_images}."
+            )
+        if self.head_norm == "batch" and (self.batch_size == 1 or self.train_images % self.batch_size == 1):
+            raise ConfigError(
+                f"head_norm='batch' is not possible with batch_size={self.batch_size}, train_images={self.train_images}: "
+                "an epoch would end in a batch of one image, which has no variance; change one of the two, so that every "
+                "batch holds at least two images."
+            )
         return self
 
     def check_images(self, shape: tuple[int, ...], train_images: int) -> None:
@@ -97,7 +93,6 @@ class Config(Params):
 # The plain baseline of the course: no normalisation, no dropout.
 BASE = Config()
 
-# The strongest network of less than 100,000 parameters that a search on the validation images found
-# (benchmarks/results/best-*.md say what was tried).
+# The strongest network of less than 100,000 parameters that a search found (see benchmarks/results/best-*.md).
 WIDE = ((2, 18), (2, 36), (2, 72))
 BEST = replace(BASE, blocks=WIDE, norm="batch", label_smoothing=0.1, batch_size=128, lr=1e-2, weight_decay=0.02)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from loguru import logger
 from mltrainer.trainer import Reporter
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
@@ -123,9 +123,9 @@ class LabTrainer(mltrainer.Trainer):
         self, config: Config, data: Data, device: str, metrics: Sequence[Any], probes: bool, build: Build | None
     ) -> None:
         seeds, normalise = Seeds.of(config.seed), data.normaliser(device)
-        subset = torch.randperm(len(data.train), generator=_generator(seeds.subset))[: config.train_images]
+        subset = torch.randperm(len(data.train), generator=Generator().manual_seed(seeds.subset))[: config.train_images]
         train = data.train.take(subset)
-        batches = Batches(train, config.batch_size, normalise, _generator(seeds.order), device)
+        batches = Batches(train, config.batch_size, normalise, Generator().manual_seed(seeds.order), device)
         valid = Batches(data.valid, EVAL_BATCH, normalise, device=device)
         self.sample = Batches(train.take(slice(TRAIN_EVAL_IMAGES)), EVAL_BATCH, normalise, device=device)
         self.probe_images = normalise(self.sample.x[:PROBE_IMAGES]) if probes else None
@@ -265,7 +265,3 @@ def method(config: Config, steps: int) -> dict[str, Any]:
         "scheduler_kwargs": {"constant": None, "one_cycle": one_cycle, "cosine": {"T_max": steps}}[config.schedule],
         "earlystop_kwargs": {"patience": config.patience} if config.patience else None,
     }
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -112,7 +112,7 @@ def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(sh
         assert f"`{run['run_id']}`" in card
     version = shipped.client.get_model_version_by_alias("fashion-cnn", "champion")
     assert version.description == card and str(version.version) == "2"
-    with pytest.raises(LabError, match="no model in the store"):
+    with pytest.raises(LabError, match="no finished run"):
         register_champion(shipped.client.search_runs(["1"], "tags.kind = 'prediction'")[0].info.run_id, shipped)
 
 

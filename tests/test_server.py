@@ -240,9 +240,8 @@ def test_the_port_is_5001_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_asking_for_the_server_imports_neither_mlflow_nor_torch() -> None:
-    code = (
-        "import sys, cnnlab.inquiry.server as s; s.status(); print({'mlflow', 'torch', 'filelock'} & set(sys.modules))"
-    )
+    code = "import sys; from cnnlab.inquiry.server import status; status(); "
+    code += "print({'mlflow', 'torch', 'filelock'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
 
