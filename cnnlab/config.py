@@ -56,7 +56,7 @@ class Config(Params):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size={self.kernel_size} is not possible: it should be odd (1, 3, 5, ...).")
+            raise ConfigError(f"kernel_size={self.kernel_size} is not possible: it should be odd.")
         if self.norm == "group" and any(channels % self.norm_groups for _, channels in self.blocks):
             raise ConfigError(
                 f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."
@@ -67,9 +67,8 @@ class Config(Params):
             )
         if self.head_norm == "batch" and (self.batch_size == 1 or self.train_images % self.batch_size == 1):
             raise ConfigError(
-                f"head_norm='batch' is not possible with batch_size={self.batch_size}, train_images={self.train_images}: "
-                "an epoch would end in a batch of one image, which has no variance; change one of the two, so that every "
-                "batch holds at least two images."
+                f"head_norm='batch' can't go with batch_size={self.batch_size}, train_images={self.train_images}: the last "
+                "batch would hold one image, which has no variance; change one of the two."
             )
         return self
 

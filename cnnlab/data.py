@@ -84,10 +84,7 @@ class Data:
         labels = range(1 + max(int(split.y.max()) for split in splits.values()))
         object.__setattr__(self, "classes", tuple(self.classes or map(str, sorted(set(self.train.y.tolist())))))
         if len(self.classes) < len(labels):
-            raise LabError(
-                f"there are {len(self.classes)} classes and labels up to {labels[-1]}: label them 0, 1, 2, ... without "
-                "a gap, each with a training image; or name all of them, as in Data(..., classes=('cat', 'dog'))."
-            )
+            raise LabError(f"labels go up to {labels[-1]}, with {len(self.classes)} classes: label them 0, 1, 2, ...")
         train = {image.tobytes() for image in self.train.x.numpy()}
         for name in list(splits)[1:]:
             if shared := sum(image.tobytes() in train for image in splits[name].x.numpy()):

@@ -31,7 +31,7 @@ from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
         ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
         ({"head_norm": "group"}, "'none', 'batch' or 'layer'"),
         ({"head_norm": "batch", "train_images": 129}, "change one of the two"),  # 2 x 64 + 1
-        ({"head_norm": "batch", "batch_size": 1}, "at least two images"),
+        ({"head_norm": "batch", "batch_size": 1}, "batch would hold one image"),
         ({"seed": -1}, "greater than or equal to 0"),
     ],
 )

@@ -141,7 +141,7 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
         Data(train, Split(images(0), LABELS[:0]))
     with pytest.raises(LabError, match=r"all images should have one shape, and have .*\(1, 14, 28\)"):
         Data(train, Split(images(seed=1)[:, :, :14], LABELS))
-    with pytest.raises(LabError, match="there are 10 classes and labels up to 10: label them 0, 1, 2, "):
+    with pytest.raises(LabError, match="labels go up to 10, with 10 classes: label them 0, 1, 2, "):
         Data(Split(train.x, train.y + 1), Split(valid.x, valid.y + 1))
     with pytest.raises(LabError, match="20 of the 20 images in test are training images too"):
         Data(train, valid, test=train)
