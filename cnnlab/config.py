@@ -67,8 +67,8 @@ class Config(Params):
             )
         if self.head_norm == "batch" and (self.batch_size == 1 or self.train_images % self.batch_size == 1):
             raise ConfigError(
-                f"head_norm='batch' can't go with batch_size={self.batch_size}, train_images={self.train_images}: the last "
-                "batch would hold one image, which has no variance; change one of the two."
+                f"head_norm='batch' can't go with batch_size={self.batch_size}, train_images={self.train_images}: the "
+                "last batch would hold one image, which has no variance; change one of the two."
             )
         return self
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from cnnlab.inquiry.design import count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.params import replace
-from cnnlab.inquiry.task import FactRules, Facts, History, Kept, Watcher
+from cnnlab.inquiry.task import FactRules, Facts, History, Kept, Task, Watcher
 from cnnlab.source import RELEASED, SOURCE_SHA256
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ METRICS = (
 )
 
 
-class Lab:
+class Lab(Task):
     """Networks on images; see `cnnlab.inquiry.task.Task`."""
 
     config_type = Config
+    unit = "images"
     metrics = METRICS
     scales = ("accuracy/valid", "loss/valid")
     bounds: Mapping[str, float] = {"accuracy/valid": 0.01, "loss/valid": 0.02}  # a fraction, and nats
@@ -77,12 +78,12 @@ class Lab:
     own_data = DATA_SHA256
     other_data = "other images than Fashion-MNIST's own"
 
-    @cached_property
+    @property
     def shipped(self) -> frozenset[str]:
         """The seals of the predictions and runs that come with the lab."""
-        return frozenset(SHIPPED.read_text(encoding="utf-8").split())
+        return _words(SHIPPED)
 
-    @cached_property
+    @property
     def released(self) -> str:
         """The fingerprint of the code that trains, as it was released."""
         return RELEASED.read_text(encoding="utf-8").strip()
@@ -211,11 +212,12 @@ class Lab:
 
         keep(result, data, folder)
 
-    def export(self, config: Config, facts: Facts, kept: Kept, folder: Path) -> None:
+    def export(self, config: Config, facts: Facts, kept: Kept, folder: Path) -> bool:
         """Write the network of a run in MLflow's format into a folder."""
         from cnnlab.one_run import export
 
         export(config, {**IMAGES, **facts}, kept, folder)
+        return True
 
     def leaves(self, ships: bool) -> tuple[str, ...]:
         """Return the names of the files by which a run can be checked; what ships has no weights."""
@@ -243,6 +245,11 @@ class Lab:
 
 
 LAB = Lab()
+
+
+@cache
+def _words(file: Path) -> frozenset[str]:
+    return frozenset(file.read_text(encoding="utf-8").split())
 
 
 @cache

@@ -30,7 +30,7 @@ class ProgressBar(Watcher):
 
     def start(self, config: Config, facts: dict[str, str]) -> None:
         """Show the bar."""
-        self._bar = progress_bar(self._title or f"seed {config.seed}", config.epochs * config.train_images)
+        self._bar = progress_bar(self._title or f"seed {config.seed}", config.epochs * config.train_images, "images")
 
     def progress(self, images: int, said: str) -> None:
         """Count images, and show how it goes."""

@@ -107,7 +107,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
     with RayCluster(Store(), small_data, address) as engine:
         assert engine.slots == 2
         table = predicted(study).run(store, said.append, engine, progress=False)
-        assert engine.images_done() == 4 * 640
+        assert engine.trained() == 4 * 640
     assert "Training 4 runs on Ray (2 nodes, 2 CPUs, 2 GPUs)." in said
     assert len(table) == 4
     processes = {store.client.get_run(run).data.tags["lab.process"] for run in table["run_id"]}
@@ -141,7 +141,7 @@ def test_a_node_that_dies_costs_its_run_only(
     with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
-            wait_for(lambda: engine.images_done() > 8 * 320)  # both nodes are at work
+            wait_for(lambda: engine.trained() > 8 * 320)  # both nodes are at work
             stop_node(second)
 
         killer = threading.Thread(target=pull_the_plug)

@@ -282,11 +282,10 @@ ENDLESS = """
     from tests.helpers import stripes
     from cnnlab.config import BASE, replace
     from cnnlab.data import Data
-    from cnnlab.inquiry.record.export import export_model
-from cnnlab.inquiry.record.courier import Courier
+    from cnnlab.inquiry.record.courier import Courier
     from cnnlab.inquiry.record.run_logger import RunLogger
     from cnnlab.inquiry.record.connection import connect
-    from cnnlab.one_run import WEIGHTS, Passing
+    from cnnlab.one_run import Passing
     from cnnlab.training import fit
 
     data = Data(stripes(640, seed=1), stripes(203, seed=2))

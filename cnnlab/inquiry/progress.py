@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {elapsed}<{remaining}{postfix}"
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {elapsed}<{remaining}{postfix}"
 
 
 class _OneLine(io.StringIO):
@@ -33,14 +33,14 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def progress_bar(title: str, images: int, visible: bool = True) -> tqdm:
-    """Return a bar over `images` with images per second and the time left; its last state stays, as one line."""
+def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqdm:
+    """Return a bar with the units per second and the time left; its last state stays, as one line."""
     if not visible:
-        return tqdm(total=images, disable=True)
+        return tqdm(total=total, disable=True)
     return tqdm(
-        total=images,
+        total=total,
         desc=title,
-        unit=" images",
+        unit=f" {unit}",
         unit_scale=True,
         mininterval=0.3,
         file=_stream(),

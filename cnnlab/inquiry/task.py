@@ -67,37 +67,45 @@ class FactRules:
 class Task(Protocol):
     """A science: what a run is, how it is trained, and what can be said of it.
 
-    Metrics are called by their names, facts too; facts are measured and kept as text.
+    Metrics are called by their names, facts too; facts are measured and kept as text. What has a value or a body here
+    need not be said. A `config` is a `config_type`, `data` are what `load` returns or a study names (None: the former).
     """
 
     config_type: type[Params]  # its fields are the params of a run; `seed` is one of them
     metrics: tuple[Metric, ...]  # what can be predicted; the first is the share that is right
-    scales: tuple[str, ...]  # the metrics on which an interaction is looked at
-    details: tuple[str, ...]  # how the names of metrics begin that are no results, such as what one layer did
-    charts: Mapping[str, tuple[str, ...]]  # the curves in the MLflow UI, by the titles of their sections
-    budget: tuple[str, ...]  # fields that say how much is trained
-    negligible: Mapping[str, Any]  # fields that change next to nothing, each with the value that stands for all
-    bounds: Mapping[str, float]  # metrics by which a run that is trained again is judged, and how far off each may be
-    compared: tuple[
-        str, ...
-    ]  # metrics that are the same to the last bit where it is trained on the same kind of machine
-
     facts: FactRules
     own_data: str  # the fingerprint of the data that a study is about where it names none
     other_data: str  # what others are called, such as "other images than ..."
-    released: str  # the fingerprint of the code that trains, as it was released
-    shipped: frozenset[str]  # the seals of predictions and runs that come with the lab
+    unit: str = "steps"  # in which `amount` counts
+    budget: tuple[str, ...] = ()  # fields that say how much is trained
+    negligible: Mapping[str, Any] = {}  # fields that change next to nothing, with the value that stands for all
+    scales: tuple[str, ...] = ()  # metrics on which an interaction is looked at
+    details: tuple[str, ...] = ()  # how the names of metrics begin that are no results, such as what one layer did
+    charts: Mapping[str, tuple[str, ...]] = {}  # the curves in the MLflow UI, by the titles of their sections
+    bounds: Mapping[str, float] = {}  # metrics by which a run that is trained again is judged: how far off each may be
+    compared: tuple[str, ...] = ()  # metrics that are the same to the last bit on the same kind of machine
 
-    def canonical(self, config: Params) -> Params:
+    @property
+    def released(self) -> str:
+        """The fingerprint of the code that trains, as it was released."""
+        return ""
+
+    @property
+    def shipped(self) -> frozenset[str]:
+        """The seals of the predictions and runs that come with the lab."""
+        return frozenset()
+
+    def canonical(self, config: Any) -> Any:
         """Return the same run, written in one way: fields that have no effect on it have their defaults."""
+        return config
 
-    def check(self, config: Params, data: Data | None) -> None:
+    def check(self, config: Any, data: Any) -> None:
         """Make sure that a config can be trained on these data (None: the task's own), or raise a LabError."""
 
-    def amount(self, config: Params) -> int:
+    def amount(self, config: Any) -> int:
         """Return how much a run trains, such as images over all epochs."""
 
-    def size(self, config: Params) -> str:
+    def size(self, config: Any) -> str:
         """Return how much a run trains, in words."""
 
     def load(self, say: Callable[[str], None]) -> Data:
@@ -108,30 +116,35 @@ class Task(Protocol):
 
     def environment(self) -> dict[str, str]:
         """Return the facts about machine and software that results may depend on."""
+        return {}
 
-    def about(self, data: Data | None) -> Facts:
+    def about(self, data: Any) -> Facts:
         """Return the facts about some data (None: the task's own) on which a description depends."""
+        return {}
 
-    def describe(self, config: Params, facts: Facts) -> dict[str, str]:
+    def describe(self, config: Any, facts: Facts) -> dict[str, str]:
         """Return the facts that a run of a config should have, on data that `facts` are about."""
 
     def runs_on_cpu(self, device: str) -> bool:
         """Return whether runs are trained on the CPU, where several processes are faster than one."""
+        return True
 
-    def seconds(self, configs: Iterable[Params], data: Data | None, at_a_time: int) -> dict[Params, float]:
+    def seconds(self, configs: Iterable[Any], data: Any, at_a_time: int) -> dict[Any, float]:
         """Return about how long a run of each config takes here, where so many are trained at the same time."""
 
-    def train(self, config: Params, data: Data, watcher: Watcher, device: str, threads: int) -> Result:
+    def train(self, config: Any, data: Any, watcher: Watcher, device: str, threads: int) -> Result:
         """Train one run."""
 
-    def keep(self, result: Any, data: Data, folder: Path) -> None:
+    def keep(self, result: Any, data: Any, folder: Path) -> None:
         """Write the files that a run leaves, such as its weights and figures, into a folder."""
 
-    def export(self, config: Params, facts: Facts, kept: Kept, folder: Path) -> None:
-        """Write the model of a run in MLflow's format into a folder; `kept` are files of `keep`."""
+    def export(self, config: Any, facts: Facts, kept: Kept, folder: Path) -> bool:
+        """Write the model of a run in MLflow's format into a folder, from what it kept; return whether there is one."""
+        return False
 
-    def check_result(self, config: Params, run: Any, history: History, kept: Kept) -> Iterable[str]:
+    def check_result(self, config: Any, run: Any, history: History, kept: Kept) -> Iterable[str]:
         """Yield what doesn't agree in what a run left behind; `run` is a `RawRun`."""
+        return ()
 
     def leaves(self, ships: bool) -> tuple[str, ...]:
         """Return the names of the files by which a run can be checked; fewer where it comes with the lab."""
@@ -139,11 +152,12 @@ class Task(Protocol):
     def test_images(self, say: Callable[[str], None]) -> Any:
         """Return the task's own test images, which are locked away: the record comes first."""
 
-    def evaluate(self, configs: Iterable[Params], kept: Iterable[Kept], data: Data | None, images: Any) -> np.ndarray:
+    def evaluate(self, configs: Iterable[Any], kept: Iterable[Kept], data: Any, images: Any) -> np.ndarray:
         """Return whether each of some runs, by what it kept, is right about each image: bool (runs, images)."""
 
     def reference(self, study: str) -> Any:
         """Return the study of the reference runs that one of this name is a version of; None where there is none."""
+        return None
 
 
 _installed: Task | str = ""

@@ -110,7 +110,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
         raise LabError(f"the run {run_id} can't be trained again here: it was trained on other images.")
     device = "cpu" if str(run.get("fact.device")).startswith("cpu") else "auto"
     recorded = str(run.get("fact.threads"))
-    with progress_bar(str(run["name"]), task().amount(run["config"]), progress) as bar:
+    with progress_bar(str(run["name"]), task().amount(run["config"]), task().unit, progress) as bar:
         threads = int(recorded) if recorded.isdecimal() else 1
         result = task().train(run["config"], data, _Bar(bar), device, threads)
     now = result.facts | environment_facts()
@@ -150,9 +150,9 @@ def kind_facts() -> tuple[str, ...]:
 def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
     """Say in which facts this machine isn't that of a record, or may not be."""
     for fact, value in before.items():
-        if value == UNKNOWN and fact == "processor":
+        if value == UNKNOWN and fact == "processor" and fact in now:
             yield "the processor of the record isn't known"
-        elif value not in (UNKNOWN, now[fact]):
+        elif value not in (UNKNOWN, now.get(fact)):
             yield f"{fact} {textwrap.shorten(value, 60)} -> {textwrap.shorten(now[fact], 60)}"
 
 

@@ -26,5 +26,5 @@ def export_model(store: Store, run_id: str) -> None:
         files.mkdir()
         kept = {name: run_file(store, run_id, name, files) for name in task().leaves(ships=False)}
         config = from_params(task().config_type, run.data.params)
-        task().export(config, facts_of(run.data.tags), kept, model)
-        log_model(client, run_id, model)
+        if task().export(config, facts_of(run.data.tags), kept, model):
+            log_model(client, run_id, model)

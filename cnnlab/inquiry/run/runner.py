@@ -232,7 +232,7 @@ def _train_all(
     else:
         context = nullcontext(engine)  # it stays open: it is the caller's
     try:
-        with context as chosen, progress_bar(study.name, amount, progress) as bar:
+        with context as chosen, progress_bar(study.name, amount, task().unit, progress) as bar:
             say(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
             dispatcher = Dispatcher(chosen, store, bar, say)
             dispatcher.train(jobs)
