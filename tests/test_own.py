@@ -102,3 +102,26 @@ def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
     )
     said = run(clone, script)
     assert "(confirmatory): loss/valid" in said and said.endswith("True")
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_another_data_set_goes_all_the_way_to_the_vault(clone: Path, colour: bool) -> None:
+    script = block("import numpy as np\nfrom sklearn")
+    (line,) = re.findall(r"`(x = np\.stack\([^`]*)`", README)
+    if colour:
+        script = script.replace("data = Data(", f"{' '.join(line.split())}\ndata = Data(")
+    script += "\n".join(
+        [
+            "from cnnlab.inquiry.judge.review import review",
+            "from cnnlab.inquiry.record.connection import connect",
+            "from cnnlab.inquiry.record.vault_record import load_vault",
+            "from cnnlab.inquiry.paths import project_root",
+            "(opening,) = load_vault(connect(), 'a student')",
+            "runs, problems = study.results(), review(connect(), project_root()).problems",
+            "print(len(runs), set(runs['fact.image_shape']), *opening.arms['test'].round(), problems)",
+        ]
+    )
+    count, rest = run(clone, script).split(" ", 1)
+    shape, none, batch, problems = re.fullmatch(r"\{'(.*)'\} (\S+) (\S+) (.*)", rest).groups()
+    assert (count, shape, problems) == ("6", "3 x 8 x 8" if colour else "1 x 8 x 8", "[]")
+    assert float(none) > 50 and float(batch) > 50
