@@ -63,10 +63,10 @@ _HOME = {
     "confront": "inquiry.show.confront",
     "plot_arms": "inquiry.show.figures",
     "plot_curves": "inquiry.show.figures",
-    "plot_gaps": "figures",
+    "plot_gaps": "course.figures",
     "plot_isolation": "inquiry.show.figures",
     "plot_levels": "inquiry.show.figures",
-    "plot_probes": "figures",
+    "plot_probes": "course.figures",
     "links": "inquiry.show.text",
 }
 __all__ = sorted(_HOME)

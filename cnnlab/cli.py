@@ -117,6 +117,11 @@ def run(
     predictions that ship with the lab are recorded first, as the owner "example"; your own start afresh.
     "dropout" is enough of a name. Finished runs are not trained again: after an interruption the same command goes on.
     """
+    if engine in ("auto", "workers"):
+        from cnnlab.inquiry.run.start import worker_context
+
+        worker_context()  # they import at the same time as this process
+
     from rich.console import Console
 
     from cnnlab.inquiry.record.environment import EXAMPLE
@@ -179,7 +184,7 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
 def report() -> None:
     """Write your report into experiment_log: one A4 page, as Markdown, HTML and, where a browser can print it, PDF.
 
-    It holds your predictions, their verdicts, your calibration, and your reflections from the journals; it refuses
+    It holds your predictions, their verdicts, your calibration, and your reflections from the logbooks; it refuses
     while one of them is empty.
     """
     from cnnlab.inquiry.record.connection import connect
@@ -321,7 +326,7 @@ def _own_store() -> str:
 
 
 def _project_of(store: str | None) -> Path | None:
-    """Return the project's folder that a store belongs to, with its files and journals; None for a server's."""
+    """Return the project's folder that a store belongs to, with its files and logbooks; None for a server's."""
     from cnnlab.inquiry import paths
 
     where = store or _own_store()

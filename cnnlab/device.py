@@ -34,11 +34,16 @@ def device_name(device: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Return whether the processor itself computes in bfloat16; one that has to emulate it gets slower by it."""
+    """Return whether the processor computes faster in bfloat16 than in float32; one that has to emulate it doesn't.
+
+    Intel's processors since Sapphire Rapids, which have avx512_fp16, do so with AMX alone, and a virtual machine may
+    hide that (benchmarks/results/throughput.md).
+    """
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    instructions = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
+    known = torch.cpu.get_capabilities() if device == "cpu" else {}
+    needs_amx = known.get("avx512_fp16") and "Intel" in str(known.get("cpu_name"))
+    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and not needs_amx))
 
 
 def resolve_precision(precision: str, device: str) -> str:

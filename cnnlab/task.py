@@ -52,6 +52,7 @@ class Lab(Task):
 
     config_type = Config
     unit = "images"
+    modules = ("cnnlab.one_run", "cnnlab.fashion_mnist", "torch._dynamo")  # the first optimiser imports that last one
     metrics = METRICS
     scales = ("accuracy/valid", "loss/valid")
     bounds: Mapping[str, float] = {"accuracy/valid": 0.01, "loss/valid": 0.02}  # a fraction, and nats

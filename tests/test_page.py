@@ -91,6 +91,7 @@ def test_an_image_that_cannot_be_embedded_is_named(folder: Path, image: str, pro
         render_html(f"![figure]({image})", "Report", folder)
 
 
+@pytest.mark.browser
 @needs_browser
 def test_a_short_report_is_one_page_of_a4(folder: Path) -> None:
     pdf = printed(TEXT, folder)
@@ -99,6 +100,7 @@ def test_a_short_report_is_one_page_of_a4(folder: Path) -> None:
     assert [round(float(side)) for side in box] == [595, 842]  # points
 
 
+@pytest.mark.browser
 @needs_browser
 def test_a_long_report_goes_on_on_the_next_page(folder: Path) -> None:
     assert count_pages(printed(TEXT + "\nA line.\n" * 60, folder)) == 2

@@ -24,7 +24,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.confront import confront
-from cnnlab.inquiry.show.logbook import journal_file
+from cnnlab.inquiry.show.logbook import logbook_file
 from tests.helpers import SMALL_DATA, free_port, predicted, quiet, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
@@ -75,7 +75,7 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
         f"For comparison, the reference runs (1 epoch of 640 images): loss/valid {expected.estimate:+.3f} nats, 95 %"
     )
     assert sentence in str(found)
-    assert sentence in journal_file(study.name).read_text(encoding="utf-8")
+    assert sentence in logbook_file(study.name).read_text(encoding="utf-8")
     assert found.verdicts[0].recorded and "reference runs" not in found.verdicts[0].recorded.content["said"]
     hollow = [line for axes in found.figures["effects"].axes for line in axes.lines if line.get_mfc() == "white"]
     assert hollow[0].get_xdata()[0] == expected.estimate

@@ -11,7 +11,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.show.confront import confront
-from cnnlab.inquiry.show.logbook import journal_file
+from cnnlab.inquiry.show.logbook import logbook_file
 from cnnlab.inquiry.show.page import count_pages, find_browser
 from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
@@ -38,7 +38,7 @@ def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
 
 
 def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(confronted: Study) -> None:
-    store, journal = connect(quiet), journal_file(confronted.name)
+    store, journal = connect(quiet), logbook_file(confronted.name)
     with pytest.raises(LabError, match=r"2 reflections are empty.*A again against A in tiny-01-baseline\.md"):
         report(store, quiet)
     written = iter(["Größer als <ich> dachte: | chance.", "Only two seeds."])

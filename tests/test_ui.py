@@ -23,7 +23,10 @@ from tests.helpers import free_port, predicted, quiet, small_study
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one"),
+]
 ARMS = {"dropout=0.0", "dropout=0.5"}
 STUDY = small_study(
     "quick-02-dropout",

@@ -40,7 +40,7 @@ def models_folder() -> Path:
 
 
 def experiment_log() -> Path:
-    """The journals: one Markdown file for each study."""
+    """The logbooks: one Markdown file for each study."""
     return project_root() / "experiment_log"
 
 
@@ -51,6 +51,11 @@ def state_folder() -> Path:
         LabError: it can't be written to.
     """
     return make_folder(project_root() / ".cnnlab")
+
+
+def cache_folder() -> Path:
+    """What can be made again, for all projects of a user; it may not exist."""
+    return Path.home() / ".cache" / "cnnlab"
 
 
 def make_folder(folder: Path) -> Path:

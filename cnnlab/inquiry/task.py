@@ -77,6 +77,7 @@ class Task(Protocol):
     own_data: str  # the fingerprint of the data that a study is about where it names none
     other_data: str  # what others are called, such as "other images than ..."
     unit: str = "steps"  # in which `amount` counts
+    modules: tuple[str, ...] = ()  # what training imports, which a worker does before its first run
     budget: tuple[str, ...] = ()  # fields that say how much is trained
     negligible: Mapping[str, Any] = {}  # fields that change next to nothing, with the value that stands for all
     scales: tuple[str, ...] = ()  # metrics on which an interaction is looked at

@@ -1,7 +1,10 @@
 """`connect()`: find the MLflow store, say which one it is, and bring it up to date."""
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -11,7 +14,7 @@ from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.mlflow_private import create_tables
 from cnnlab.inquiry.record.courier import deliver_leftovers
-from cnnlab.inquiry.record.schema import keep_up_to_date, wait_until_free
+from cnnlab.inquiry.record.schema import copy_database, keep_up_to_date, wait_until_free
 from cnnlab.inquiry.record.store import Store, find_store, first_line, is_sqlite
 
 
@@ -61,7 +64,21 @@ def _create_tables(uri: str, file: Path) -> None:
         return
     paths.make_folder(file.parent)
     with FileLock(paths.state_folder() / "create.lock"):
-        create_tables(uri)
+        template = paths.cache_folder() / f"tables-mlflow-{version('mlflow')}.db"  # making them takes seconds
+        if not template.exists():
+            create_tables(uri)
+            _keep(file, template)
+        elif not file.exists() or not file.stat().st_size:
+            shutil.copyfile(template, file)
+
+
+def _keep(file: Path, template: Path) -> None:
+    """Keep an empty store as a template; one that can't be kept is made again the next time."""
+    part = template.with_name(f"{template.name}.{os.getpid()}")
+    with suppress(OSError, LabError):
+        paths.make_folder(template.parent)
+        copy_database(file, part)
+        part.replace(template)
 
 
 def _point_mlflow_at(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The entries of the journals in `experiment_log/`, read back: each belongs to a verdict, and holds a reflection."""
+"""The entries of the logbooks in `experiment_log/`, read back: each belongs to a verdict, and holds a reflection."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ _FIELD = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One verdict in the journal, and what the student made of it; `id` is that of the prediction and the verdict."""
+    """One verdict in the logbook, and what the student made of it; `id` is that of the prediction and the verdict."""
 
     id: str
     file: Path
@@ -23,7 +23,7 @@ class Entry:
 
 
 def entries(folder: Path | None = None) -> dict[str, Entry]:
-    """Return all entries of all journals by their ids, with what the student wrote."""
+    """Return all entries of all logbooks by their ids, with what the student wrote."""
     found: dict[str, Entry] = {}
     for file in sorted((folder or paths.experiment_log()).glob("*.md")):
         fields: dict[str, dict[str, str]] = {}
@@ -35,11 +35,11 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
 
 
 def empty_reflections(folder: Path) -> list[str]:
-    """Return where the journals in a folder lack a "why": "<file> (<how many>)"."""
+    """Return where the logbooks in a folder lack a "why": "<file> (<how many>)"."""
     empty = Counter(entry.file.name for entry in entries(folder).values() if not entry.why)
     return [f"{name} ({number})" for name, number in empty.items()]
 
 
 def read_entries(file: Path) -> str:
-    """Return the text of a journal; what an editor saved in another encoding is no reason to stop."""
+    """Return the text of a logbook; what an editor saved in another encoding is no reason to stop."""
     return file.read_text(encoding="utf-8-sig", errors="replace")

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from cnnlab.inquiry import paths, server
 from cnnlab.inquiry.errors import LabError
 
-# MLflow would wait four minutes for a server that is gone; the journal keeps the points, so seconds will do.
+# MLflow would wait four minutes for a server that is gone; the spool keeps the points, so seconds will do.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

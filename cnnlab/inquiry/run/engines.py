@@ -22,6 +22,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.start import worker_context
 from cnnlab.inquiry.run.worker import Job, Trained, Worker
 from cnnlab.inquiry.task import Data, Task, install, task
 
@@ -96,7 +97,7 @@ class Workers(Engine):
         self._file = Path(self._folder.name) / "data.pickle" if data else None
         if self._file:
             self._file.write_bytes(pickle.dumps(data))
-        self._context = multiprocessing.get_context("spawn")  # the same on all systems, and safe with threads
+        self._context = worker_context()
         self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, shall stop]
         self._pools = [self._new_pool(slot) for slot in range(workers)]
         self._futures: list[Future[Trained] | None] = [None] * workers
@@ -139,7 +140,7 @@ class Workers(Engine):
             return self._pools[slot].submit(_train, job)
 
     def _new_pool(self, slot: int) -> ProcessPoolExecutor:
-        arguments = (task(), self._store, self._file, self._shared[slot])
+        arguments = (dict(os.environ), task(), self._store, self._file, self._shared[slot])
         return ProcessPoolExecutor(1, self._context, initializer=_start_worker, initargs=arguments)
 
 
@@ -162,9 +163,10 @@ def _no_main_module() -> Iterator[None]:
 _worker: Worker
 
 
-def _start_worker(science: Task, store: Store, file: Path | None, shared: Any) -> None:
+def _start_worker(environment: dict[str, str], science: Task, store: Store, file: Path | None, shared: Any) -> None:
     """Make this process a worker that lives no longer than the one that started it."""
     global _worker
+    os.environ |= environment  # it may have been forked from a process that started before something was set
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
     threading.Thread(target=_end_with_parent, name="cnnlab-parent", daemon=True).start()
 

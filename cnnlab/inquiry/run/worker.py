@@ -58,6 +58,7 @@ class Worker:
     def __init__(self, store: Store, data: Data | None, count: Callable[[int], None]) -> None:
         self._notes: list[str] = []
         self._data = data
+        self._fingerprint = ""
         self._count = count
         self._trained = 0
         self._courier = Courier(store, self._notes.append)
@@ -66,7 +67,8 @@ class Worker:
         """Train and log one run; whatever happens, the run has an end in the record."""
         if self._data is None:
             self._data = task().load(lambda line: None)
-        if self._data.sha256() != job.images:
+        self._fingerprint = self._fingerprint or self._data.sha256()
+        if self._fingerprint != job.images:
             raise LabError("the engine was given other images than the study")
         self._trained = 0
         with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:

@@ -1,4 +1,4 @@
-"""`confront(study)`: the verdicts on what was predicted, with figures, in MLflow, in the journal and on the screen."""
+"""`confront(study)`: the verdicts on what was predicted, with figures, in MLflow, in the logbook and on the screen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import publish_verdicts
 from cnnlab.inquiry.show.effects import plot_effects, plot_interaction
 from cnnlab.inquiry.show.figures import log_figures
-from cnnlab.inquiry.show.logbook import add_entry, journal_file
+from cnnlab.inquiry.show.logbook import add_entry, logbook_file
 
 
 @dataclass(frozen=True, repr=False)
 class Confrontation:
-    """The verdicts of a study with their figures by name, and the journal that holds them."""
+    """The verdicts of a study with their figures by name, and the logbook that holds them."""
 
     verdicts: tuple[Verdict, ...]
     references: tuple[Reference | None, ...]  # what the reference runs say to the same, one for each verdict
     figures: dict[str, Figure]
-    journal: Path | None
+    logbook: Path | None
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
 
     def __str__(self) -> str:
         parts = ["\n".join([str(one), *lines]) for one, lines in self._with_references()]
-        if self.journal:
-            parts.append(f"Your reflection belongs into {self.journal.parent.name}/{self.journal.name}.")
+        if self.logbook:
+            parts.append(f"Your reflection belongs into {self.logbook.parent.name}/{self.logbook.name}.")
         return "\n\n".join(parts)
 
     __repr__ = __str__
@@ -48,9 +48,9 @@ class Confrontation:
             display(HTML(one._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in lines)))
         for figure in self.figures.values():
             display(figure)
-        if self.journal:
-            folder = self.journal.parent.name
-            display(HTML(f"<p>Your reflection belongs into <code>{folder}/{self.journal.name}</code>.</p>"))
+        if self.logbook:
+            folder = self.logbook.parent.name
+            display(HTML(f"<p>Your reflection belongs into <code>{folder}/{self.logbook.name}</code>.</p>"))
 
     def _with_references(self) -> Iterator[tuple[Verdict, list[str]]]:
         for one, reference in zip(self.verdicts, self.references, strict=True):
@@ -60,7 +60,7 @@ class Confrontation:
 @checked
 @stopping("Stopped. Verdicts that were recorded by then are kept; confront(study) does the rest.")
 def confront(study: Design, store: Store | None = None, number: str = "") -> Confrontation:
-    """Confront the predictions about a study with its runs; record and journal every verdict that isn't waiting.
+    """Confront the predictions about a study with its runs; record every verdict, and write it into the logbook, unless it is waiting.
 
     Beside a verdict stands what the reference runs say to the same question, where they do. `number` is that of the
     figure, such as "8"; the plots of interactions are "8b", "8c", ...
@@ -80,11 +80,11 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
         _keep(study, one, reference, store)
     lines = [f"{one.prediction.contrast.text}: {one.headline()}" for one, _ in kept]
     publish_verdicts(store, study.name, study.question, lines)
-    return Confrontation(verdicts, references, figures, journal_file(study.name) if kept else None)
+    return Confrontation(verdicts, references, figures, logbook_file(study.name) if kept else None)
 
 
 def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store) -> None:
-    """Keep the figures of a verdict at the prediction in MLflow, and write it into the journal."""
+    """Keep the figures of a verdict at the prediction in MLflow, and write it into the logbook."""
     assert one.recorded is not None
     figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":

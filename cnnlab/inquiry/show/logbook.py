@@ -1,4 +1,4 @@
-"""The journal of a study: `experiment_log/<study>.md`, to which the tool only ever adds, and where a student reflects.
+"""The logbook of a study: `experiment_log/<study>.md`, to which the tool only ever adds, and where a student reflects.
 
 An entry is written when a verdict is: the prediction word for word, the plan, the runs, the figure, the verdict, and
 two fields for the student alone, why it came out so and what to do next. An entry is never changed; what the
@@ -21,8 +21,8 @@ from cnnlab.inquiry.record.store import Store
 FIELDS = {"why": "Why did it come out so? (your own words)", "next": "What next?"}
 
 
-def journal_file(study: str) -> Path:
-    """Return the journal of a study."""
+def logbook_file(study: str) -> Path:
+    """Return the logbook of a study."""
     return paths.experiment_log() / f"{_plain(study)}.md"
 
 
@@ -34,9 +34,9 @@ def add_entry(
     store: Store,
     reference: Reference | None = None,
 ) -> Path:
-    """Add a verdict to the journal of its study, unless it is there already; return the file."""
+    """Add a verdict to the logbook of its study, unless it is there already; return the file."""
     entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
-    file = journal_file(study.name)
+    file = logbook_file(study.name)
     text = read_entries(file) if file.exists() else ""
     if f" {entry} -->" in text:
         return file

@@ -1,4 +1,4 @@
-"""The report: one A4 page for each student, from the records and the student's own words in the journals."""
+"""The report: one A4 page for each student, from the records and the student's own words in the logbooks."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     """Write the report of this owner as Markdown and HTML, and as PDF where a browser can print it; return the HTML.
 
     Raises:
-        LabError: there are no verdicts yet, or a field "why" in a journal is empty: it is named.
+        LabError: there are no verdicts yet, or a field "why" in a logbook is empty: it is named.
     """
     store = store or connect(say)
     records = [record for record in load_records(store, owner=owner()) if record.verdicts]
@@ -48,7 +48,7 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     try:
         write_pdf(page, page.with_suffix(".pdf"))
         pages = count_pages(page.with_suffix(".pdf"))
-        asked = "" if pages == 1 else f" has {pages} pages, and one is asked for: say it shorter in the journals"
+        asked = "" if pages == 1 else f" has {pages} pages, and one is asked for: say it shorter in the logbooks"
         say(f"Report: {folder.name}/{name}.pdf{asked}")
     except LabError as error:  # the page can be printed from any browser
         say(str(error))
@@ -56,7 +56,7 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
 
 
 def _words(judged: list[Record]) -> dict[str, Entry]:
-    """Return the journal's entry on the last verdict of each prediction, by the prediction's seal.
+    """Return the logbook's entry on the last verdict of each prediction, by the prediction's seal.
 
     Raises:
         LabError: one of them lacks the student's "why".

@@ -17,7 +17,7 @@ from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import Confrontation, confront
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction
-from cnnlab.inquiry.show.logbook import journal_file
+from cnnlab.inquiry.show.logbook import logbook_file
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
@@ -79,7 +79,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
 
 
 def text() -> str:
-    return journal_file(STUDY.name).read_text(encoding="utf-8")
+    return logbook_file(STUDY.name).read_text(encoding="utf-8")
 
 
 def write(fresh: str) -> None:
@@ -89,7 +89,7 @@ def write(fresh: str) -> None:
         before, mark, rest = filled.partition(f"<!-- {name} ")
         number, end, after = rest.partition(" -->\n")
         filled = f"{before}{mark}{number}{end}{words}{after}"
-    journal_file(STUDY.name).write_text(filled, encoding="utf-8")
+    logbook_file(STUDY.name).write_text(filled, encoding="utf-8")
 
 
 def note_of(store: Store) -> str:
@@ -111,7 +111,7 @@ def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> N
     assert "| much | dropout: 0.0 -> 0.5 | seeds [0](http://127.0.0.1:" in story.fresh
     for one in story.first:
         assert f"**Verdict 1: {one.headline()}**" in story.fresh
-    folder = journal_file(STUDY.name).parent
+    folder = logbook_file(STUDY.name).parent
     pictures = [line.split("(")[1].rstrip(")") for line in story.fresh.splitlines() if line.startswith("![Effect")]
     assert len(set(pictures)) == 4
     for picture in pictures:
@@ -121,8 +121,8 @@ def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> N
 
 
 def test_a_name_that_is_no_file_name_makes_one(story: Story) -> None:
-    assert journal_file(STUDY.name).name == "it-s-my-study-übung.md"
-    assert journal_file("tiny-02-dropout").name == "tiny-02-dropout.md"
+    assert logbook_file(STUDY.name).name == "it-s-my-study-übung.md"
+    assert logbook_file("tiny-02-dropout").name == "tiny-02-dropout.md"
 
 
 def test_what_a_student_wrote_stays_and_nothing_is_written_twice(story: Story) -> None:
@@ -145,7 +145,7 @@ def test_a_students_words_are_read_back(story: Story) -> None:
     assert len(found) == 8
     assert (found[f"{record.sha256[:12]}-1"].why, found[f"{record.sha256[:12]}-1"].next) == (WHY, NEXT)
     assert found[f"{record.sha256[:12]}-2"].why == ""
-    assert found[f"{record.sha256[:12]}-1"].file == journal_file(STUDY.name)
+    assert found[f"{record.sha256[:12]}-1"].file == logbook_file(STUDY.name)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
