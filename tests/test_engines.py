@@ -25,6 +25,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.dead_runs import is_gone, this_process
 from cnnlab.inquiry.record.spool import spool_folder
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run import engines
 from cnnlab.inquiry.run.choose import choose_engine, num_workers
 from cnnlab.inquiry.run.engines import Workers
 from cnnlab.inquiry.study import Study
@@ -44,7 +45,9 @@ def runs_of(store: Store, experiment: str) -> list[Run]:
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children() if "spawn_main" in str(child.cmdline())]
+    if sys.platform != "linux":
+        return [child for child in process.children() if "spawn_main" in str(child.cmdline())]
+    return [fork for child in process.children() if "forkserver" in str(child.cmdline()) for fork in child.children()]
 
 
 def test_workers_give_the_same_numbers_as_one_process(
@@ -281,8 +284,9 @@ def test_a_script_may_be_piped_in_and_needs_no_guard(home: Path, tmp_path: Path,
 
 
 def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
-    home: Path, study: Study, small_data: Data
+    home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engines, "worker_context", lambda: multiprocessing.get_context("spawn"))
     many = Data(stripes(55_000, seed=0), small_data.valid)  # far more than a pipe holds
     study = replace_fields(study, data=many)
     nothing = shutil.which("false")  # a program that ends at once, in place of Python

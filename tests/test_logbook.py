@@ -98,7 +98,7 @@ def note_of(store: Store) -> str:
 
 def test_before_the_runs_nothing_is_written(story: Story) -> None:
     assert [one.outcome for one in story.waiting] == ["waiting"] * 4
-    assert story.waiting.journal is None
+    assert story.waiting.logbook is None
     assert set(story.waiting.figures) == {"effects"}
     assert "Your reflection" not in str(story.waiting)
 

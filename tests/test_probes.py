@@ -174,7 +174,8 @@ def test_reading_leaves_the_network_as_it_was() -> None:
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_the_final_probes_are_those_of_the_kept_weights(small: Config, small_data: Data, keep: str) -> None:
-    config = replace(small, norm="batch", keep=keep, epochs=6, lr=1.0, optimizer="sgd", schedule="constant", seed=0)
+    config = replace(small, norm="batch", keep=keep, epochs=6, lr=1.0, optimizer="sgd", schedule="constant", seed=2)
+    config = replace(config, precision="float32")  # the same best epoch on every processor
     result = train(config, small_data)
     losses = [epoch["loss/valid"] for epoch in result.epochs]
     kept = losses.index(min(losses)) if keep == "best" else 5

@@ -60,7 +60,7 @@ class Confrontation:
 @checked
 @stopping("Stopped. Verdicts that were recorded by then are kept; confront(study) does the rest.")
 def confront(study: Design, store: Store | None = None, number: str = "") -> Confrontation:
-    """Confront the predictions about a study with its runs; record every verdict, and write it into the logbook, unless it is waiting.
+    """Confront the predictions about a study with its runs; record in MLflow and logbook what isn't waiting.
 
     Beside a verdict stands what the reference runs say to the same question, where they do. `number` is that of the
     figure, such as "8"; the plots of interactions are "8b", "8c", ...
