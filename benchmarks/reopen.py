@@ -43,7 +43,7 @@ def write_runs(folder: str, runs: int) -> Measured:
         with RunLogger(courier, study.name, config, f"{arm}, seed {seed}", tags) as log:
             log.start(result.facts)
             for number, epoch in enumerate(result.epochs, start=1):
-                log.report(number, epoch["loss/train"], epoch["loss/valid"], epoch)
+                log.epoch(number, epoch)
             finals = {f"final/{name}": value for name, value in result.final.items()}
             log.write("metrics", step=len(result.epochs), metrics=finals)
     courier.close()

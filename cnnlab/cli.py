@@ -298,6 +298,7 @@ def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seed
 
     chosen = _studies(studies, profile, epochs, seeds)
     store = connect(say)
+    say("Looking for what is finished; how fast this machine trains is timed once, which takes a few seconds ...")
     for study in chosen:
         say(f"\n{study.plan(store)}")
 

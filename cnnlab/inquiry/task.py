@@ -5,13 +5,14 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.params import Params
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Facts = Mapping[str, str]  # what was measured of a run, by name
 History = Callable[[str], list[float]]  # the values of a metric after every epoch
@@ -153,7 +154,7 @@ class Task(Protocol):
     def test_images(self, say: Callable[[str], None]) -> Any:
         """Return the task's own test images, which are locked away: the record comes first."""
 
-    def evaluate(self, configs: Iterable[Any], kept: Iterable[Kept], data: Any, images: Any) -> np.ndarray:
+    def evaluate(self, configs: Iterable[Any], kept: Iterable[Kept], data: Any, images: Any) -> "np.ndarray":
         """Return whether each of some runs, by what it kept, is right about each image: bool (runs, images)."""
 
     def reference(self, study: str) -> Any:

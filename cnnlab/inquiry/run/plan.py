@@ -29,7 +29,7 @@ class Plan:
 
     arms: one row each, with what differs from the control, the parameters of the network, the number of runs,
         how many of them are finished, taken over from other studies, or still to be trained, and minutes for one.
-    seconds: about how long the training takes, measured by a short timing here.
+    seconds: about how long the training takes, from a short timing on this machine.
     """
 
     study: Design
@@ -57,7 +57,7 @@ class Plan:
 @checked
 @stopping()
 def make_plan(study: Design, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
-    """Return the plan of a study; it trains a few batches of each kind of arm, to measure their speed."""
+    """Return the plan of a study. The first time on a machine, a short training is timed."""
     store = store or connect(say=lambda line: None)
     done = set(results(study, store)["identity"])
     elsewhere = set(trained_elsewhere(store)) - done
