@@ -33,7 +33,7 @@ class Split:
         y = torch.from_numpy(whole_numbers(self.y, "labels", 999))
         x = x.unsqueeze(1) if x.ndim == 3 else x
         shape = tuple(x.shape)
-        if len(shape) != 4 or (shape[3] in (1, 3) and shape[1] not in (1, 3)):
+        if len(shape) != 4 or shape[3] <= 4 < shape[1]:
             last = " (for channels in the last place: x.permute(0, 3, 1, 2))" if len(shape) == 4 else ""
             raise LabError(f"the images should have the shape (N, channels, height, width), and have {shape}{last}.")
         if y.ndim != 1 or len(x) != len(y):
@@ -85,13 +85,12 @@ class Data:
         object.__setattr__(self, "classes", tuple(self.classes or map(str, sorted(set(self.train.y.tolist())))))
         if len(self.classes) < len(labels):
             raise LabError(f"labels go up to {labels[-1]}, with {len(self.classes)} classes: label them 0, 1, 2, ...")
-        train = {image.tobytes() for image in self.train.x.numpy()}
-        for name in list(splits)[1:]:
-            if shared := sum(image.tobytes() in train for image in splits[name].x.numpy()):
-                raise LabError(
-                    f"{shared:,} of the {len(splits[name]):,} images in {name} are training images too, and a network "
-                    "that memorizes them would look good: leave them out of one of the two."
-                )
+        seen = set[bytes]()
+        for name, split in splits.items():
+            images = [image.tobytes() for image in split.x.numpy()]
+            if shared := sum(image in seen for image in images):
+                raise LabError(f"{shared:,} of the {len(split):,} images in {name} are in another set too: drop them.")
+            seen.update(images)
 
     @property
     def shape(self) -> tuple[int, ...]:

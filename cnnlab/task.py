@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
 VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
 IMAGES = {"image_shape": "1 x 28 x 28", "num_classes": "10"}  # facts that runs didn't have when all were on such images
+MOST_CHANNELS = 4  # of an image whose first convolution may have as many
 SHIPPED = Path(__file__).parent / "course" / "shipped.txt"  # the seals of what comes with the lab, one per line
 
 TRAIN_MODE = (
@@ -103,8 +105,8 @@ class Lab(Task):
         widths = [channels for convs, channels in config.blocks for _ in range(convs)]
         idle = {
             "norm_groups": config.norm != "group",
-            # an image has few channels, perhaps as many as the first convolution
-            "residual": widths[0] > 4 and not any(a == b for a, b in itertools.pairwise(widths)),
+            # an image has few channels, perhaps as many as the first convolution; `check` sees to it
+            "residual": widths[0] > MOST_CHANNELS and not any(a == b for a, b in itertools.pairwise(widths)),
             "conv_dropout_kind": not config.conv_dropout,
             "conv_dropout_place": not config.conv_dropout,
             # one_cycle moves the momentum itself, between limits of its own
@@ -124,6 +126,10 @@ class Lab(Task):
         if not isinstance(data, Data):
             raise LabError(f"data is of the kind {type(data).__name__}, and should be a Data.")
         config.check_images(data.shape, len(data.train))
+        if config.residual and data.shape[0] == config.blocks[0][1] > MOST_CHANNELS:
+            raise LabError(
+                f"residual=True is not possible with images of {data.shape[0]} channels: change blocks a bit."
+            )
 
     def amount(self, config: Config) -> int:
         """Return how many images a run trains on, over all epochs."""
@@ -183,9 +189,11 @@ class Lab(Task):
         What follows from more than the config and the shape of the images is left out: device, and the precision
         where it is "auto".
         """
-        about = {name: facts.get(name, usual) for name, usual in IMAGES.items()}
-        channels = int(about["image_shape"].partition(" x ")[0])
-        return described(config, channels, int(about["num_classes"]))
+        about = f"{facts.get('image_shape', IMAGES['image_shape'])}, {facts.get('num_classes', IMAGES['num_classes'])}"
+        read = re.fullmatch(r"(\d{1,3}) x \d+ x \d+, (\d{1,3})", about)
+        if read is None:  # somebody changed them: they are what is not as promised
+            return described(config, 1, 10) | dict.fromkeys(IMAGES, "something that can be read")
+        return described(config, int(read[1]), int(read[2]))
 
     def runs_on_cpu(self, device: str) -> bool:
         """Return whether runs are trained on the CPU."""

@@ -5,9 +5,10 @@ trainings, one of BASE and one in batches of two, as many at the same time as th
 """
 
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from cnnlab.config import BASE, Config
 from cnnlab.data import Data, Split
-from cnnlab.device import device_name, resolve_precision
+from cnnlab.device import device_name, resolve_device, resolve_precision
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.paths import state_folder
 from cnnlab.models import build_model
@@ -49,7 +50,7 @@ def estimate_seconds(configs: Iterable[Config], data: Data | None, at_a_time: in
 
 def _seconds(config: Config, shape: tuple[int, ...], valid_images: int, at_a_time: int) -> float:
     forward = operations(replace(config, seed=0), shape)
-    speed = _speed(resolve_precision(config.precision, "cpu"), at_a_time)
+    speed = _speed(resolve_precision(config.precision, resolve_device()), at_a_time)
     step_s = (1 + BACKWARD) * forward * config.batch_size / speed.train_rate + speed.step_s
     scored = valid_images + min(TRAIN_EVAL_IMAGES, config.train_images) + min(PROBE_IMAGES, config.train_images)
     return config.epochs * (config.train_images / config.batch_size * step_s + scored * forward / speed.score_rate)
@@ -77,12 +78,17 @@ def operations(config: Config, shape: tuple[int, ...]) -> float:
 def _speed(precision: str, at_a_time: int) -> Speed:
     """Return the speed that was measured on this machine before, or measure it."""
     file = state_folder() / "timing.json"
-    key = f"{device_name('cpu')}, torch {torch.__version__}, {precision}, {at_a_time} at a time"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if key not in known:
-        known[key] = _measure(precision, at_a_time)
-        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    return Speed(*known[key])
+    key = f"{device_name(resolve_device())}, torch {torch.__version__}, {precision}, {at_a_time} at a time"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return Speed(**known[key])
+    except (OSError, ValueError, TypeError, KeyError):  # not measured yet, or not by this version of the lab
+        known = {}
+    speed = _measure(precision, at_a_time)
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(known | {key: speed._asdict()}, indent=1), encoding="utf-8")
+    part.replace(file)
+    return speed
 
 
 def _measure(precision: str, at_a_time: int) -> Speed:
@@ -91,10 +97,10 @@ def _measure(precision: str, at_a_time: int) -> Speed:
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(at_a_time) as pool:
-            measured = {
-                name: np.mean([*pool.map(_time, [replace(config, precision=precision)] * at_a_time)], axis=0)
-                for name, config in TIMED.items()
-            }
+            measured = {}
+            for name, config in TIMED.items():
+                time = partial(_time, replace(config, precision=precision), _noise(config.train_images))
+                measured[name] = np.mean([*pool.map(lambda _, time=time: time(), range(at_a_time))], axis=0)
     finally:
         torch.set_num_threads(threads)
     large, small = (TIMED[name].batch_size * operations(TIMED[name], (1, 28, 28)) for name in ("large", "small"))
@@ -104,15 +110,15 @@ def _measure(precision: str, at_a_time: int) -> Speed:
     return Speed(float(rate), float(scored / score_s), float(max(small_s - (1 + BACKWARD) * small / rate, 0.0)))
 
 
-def _time(config: Config) -> tuple[float, float]:
+def _time(config: Config, noise: Data) -> tuple[float, float]:
     """Return the seconds of a step, and those of scoring one image."""
-    noise = Data(_noise(config.train_images), _noise(500))
-    epoch = fit(config, noise, device="cpu", progress=False, probes=False).epochs[1]
+    epoch = fit(config, noise, progress=False, probes=False).epochs[1]
     trained_s = config.train_images / epoch["time/images_per_s"]
     scored = len(noise.valid) + min(TRAIN_EVAL_IMAGES, config.train_images)
     return trained_s / STEPS, (epoch["time/epoch_s"] - trained_s) / scored
 
 
-def _noise(n: int) -> Split:
-    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
-    return Split(images, torch.arange(n) % 10)
+def _noise(n: int) -> Data:
+    """Return n images to train on, and 500 to score."""
+    images, labels = torch.randint(0, 256, (n + 500, 1, 28, 28), dtype=torch.uint8), torch.arange(n + 500) % 10
+    return Data(Split(images[:n], labels[:n]), Split(images[n:], labels[n:]), classes=tuple(map(str, range(10))))

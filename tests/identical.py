@@ -2,8 +2,8 @@
 
     uv run python -m tests.identical --write
 
-The instructions that the libraries may use are held to those that every x86 processor has, so that all of them round
-alike.
+The instructions that the libraries may use are held to those that every x86 processor has, so that several kinds of
+Intel's round alike.
 """
 
 import os

@@ -127,7 +127,7 @@ def test_what_can_be_converted_without_loss_is_converted() -> None:
 def test_images_that_are_trained_and_validated_on_are_refused() -> None:
     train, valid = Split(images(), LABELS), Split(images(seed=1), LABELS)
     both = Split(torch.cat([train.x, valid.x[:3]]), torch.cat([train.y, valid.y[:3]]))
-    with pytest.raises(LabError, match="3 of the 20 images in valid are training images too"):
+    with pytest.raises(LabError, match="3 of the 20 images in valid are in another set too"):
         Data(both, valid)
     assert Data((train.x, train.y), (valid.x, valid.y)).sha256() == Data(train, valid).sha256()
     for wrong in (None, "fashion", (train.x, train.y, 0)):
@@ -143,8 +143,8 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
         Data(train, Split(images(seed=1)[:, :, :14], LABELS))
     with pytest.raises(LabError, match="labels go up to 10, with 10 classes: label them 0, 1, 2, "):
         Data(Split(train.x, train.y + 1), Split(valid.x, valid.y + 1))
-    with pytest.raises(LabError, match="20 of the 20 images in test are training images too"):
-        Data(train, valid, test=train)
+    with pytest.raises(LabError, match="20 of the 20 images in test are in another set too"):
+        Data(train, valid, test=valid)
 
 
 def test_classes_have_names() -> None:

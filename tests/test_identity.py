@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cnnlab.config import BASE, Config
-from cnnlab.data import Data
+from cnnlab.data import Data, Split
 from cnnlab.device import has_bf16
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import differences
@@ -17,6 +17,7 @@ from cnnlab.inquiry.promises import broken_promises
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.environment import environment_facts
 from cnnlab.inquiry.record.runs import images_of, load_runs
+from cnnlab.inquiry.study import Study
 from cnnlab.models import ACTIVATIONS
 from cnnlab.task import DATA_SHA256, LAB, VALID_SHA256, described
 from cnnlab.training import Result, fit
@@ -214,3 +215,18 @@ def test_runs_are_named_by_the_place_of_their_seed(home: Path, small: Config) ->
     assert list(runs["name"]) == [f"dropout={rate}, seed {place} of 2" for place in (1, 2) for rate in (0.0, 0.5)]
     assert [config.seed for config in runs["config"]] == [70, 70, 7, 7]
     assert (runs["fact.data_sha256"] == SMALL_DATA.sha256()).all()
+
+
+def test_facts_about_the_images_that_nobody_can_read_are_not_what_was_promised() -> None:
+    row = as_row(trained(SMALL))
+    for fact, value in (("fact.image_shape", "banana"), ("fact.num_classes", "9" * 20)):
+        (said,) = [line for line in broken_promises(pd.Series(row.to_dict() | {fact: value})) if fact[5:] in line]
+        assert said == f"{fact[5:]} is {value} instead of something that can be read"
+
+
+def test_a_residual_connection_around_the_first_convolution_is_no_idle_field() -> None:
+    images = torch.randint(0, 256, (40, 8, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Data(Split(images[:20], torch.arange(20) % 10), Split(images[20:], torch.arange(20) % 10))
+    base = replace(BASE, blocks=((1, 8), (1, 16)), train_images=20, batch_size=10, residual=True)
+    with pytest.raises(LabError, match=r"residual=True is not possible with images of 8 channels"):
+        Study("my-bands", "?", base, (0, 1), {"dropout": (0.0, 0.5)}, data=data)

@@ -35,6 +35,7 @@ from cnnlab.inquiry.show.text import review_text
 from tests.helpers import free_port, quiet, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=3, batch_size=32, lr=0.01)
+SMALL = replace(SMALL, precision="float32")  # the same effects on every processor
 DROPOUT = small_study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})
 NORM = small_study("03-norm", "?", SMALL, (0, 1), {"norm": ("none", "batch")})
 WORDS = {"metric": "accuracy/valid", "because": "this is a mechanism", "if_refuted": "it is not so"}

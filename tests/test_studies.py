@@ -199,7 +199,7 @@ def test_a_plan_times_a_machine_once(home: Path, small: Config, monkeypatch: pyt
         runs[norm] = small.epochs * epoch_s + planning.LOGGING_S
     assert runs["batch"] > runs["none"]
     for plan in plans:
-        assert plan.seconds == pytest.approx(planning.FIRST_MODEL_S + 3 * sum(runs.values()))
+        assert plan.seconds == pytest.approx(planning.MODELS_S + 3 * sum(runs.values()))
 
 
 def replace_seeds(study: Study, seeds: tuple[int, ...]) -> Study:

@@ -185,3 +185,13 @@ def test_without_a_difference_between_images_the_crossed_interval_is_that_of_the
     low, high = crossed_interval(np.repeat(by_seed[:, None], 500, axis=1), np.random.default_rng(0))
     alone = t_interval(by_seed)
     assert (low, high) == pytest.approx((alone.low, alone.high), rel=0.06)
+
+
+def test_a_studys_own_test_images_are_those_that_are_looked_at(real_data: Data) -> None:
+    own = Data(real_data.train, real_data.valid, test=SMALL_DATA.valid, classes=real_data.classes)
+    other = dataclasses.replace(own, test=SMALL_DATA.train)
+    with_own, with_other = (dataclasses.replace(NORM, data=data) for data in (own, other))
+    assert vault._data_of({"a": with_own, "b": with_own}) is own
+    assert vault._data_of({"a": NORM, "b": dataclasses.replace(NORM, data=real_data)}) is None
+    with pytest.raises(LabError, match="b is about other images than a"):
+        vault._data_of({"a": with_own, "b": with_other})

@@ -3,6 +3,7 @@
 The card follows Mitchell et al. 2019, Model Cards for Model Reporting.
 """
 
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,6 +18,7 @@ from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.export import export_model
+from cnnlab.inquiry.record.files import run_file
 from cnnlab.inquiry.record.runs import find_run, load_runs, same_arm
 from cnnlab.inquiry.record.store import Store
 from cnnlab.one_run import CORRECT
@@ -62,6 +64,7 @@ def model_card(run_id: str, store: Store, data: Data) -> str:
     config: Config = run["config"]
     differing = differences(BASE, replace(config, seed=BASE.seed)).items()
     changed = ", ".join(f"{name}={new}" for name, (_, new) in differing) or "nothing"
+    origin = str(run["reused_from"] or run_id)
     mean, sd = (float(value) for value in mean_and_sd(data.train))
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
     return f"""# {ADDRESS}
@@ -83,7 +86,7 @@ logits (B, 10) in the order {", ".join(CLASSES)}.
     model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
     logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 
-**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run_id, store, data)}
+**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(origin, store, data)}
 
 **For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
 It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
@@ -106,7 +109,7 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
 def _classes(run_id: str, store: Store, data: Data) -> str:
     """Return with which classes the run was most and least often right, on the validation images."""
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
-        correct = np.load(store.client.download_artifacts(run_id, CORRECT, folder))
+        correct = np.load(run_file(store, run_id, CORRECT, Path(folder)))
     share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()
     worst, best = share.index[0], share.index[-1]
     return f"It is right least often with {worst} ({share[worst]:.1f} %), most often with {best} ({share[best]:.1f} %)."

@@ -131,14 +131,19 @@ def _data_of(studies: dict[str, Design]) -> Data | None:
     """Return the data that all arms were developed on and that have test images; None for the task's own."""
     first, *others = studies.items()
     for name, study in others:
-        if study.images != first[1].images:
+        if study.images != first[1].images or _test_of(study) != _test_of(first[1]):
             raise LabError(f"{name} is about other images than {first[0]}: they can't be compared.")
     data = first[1].data
-    if data is None or data.sha256() == task().own_data:
+    if data is None or (data.test is None and data.sha256() == task().own_data):
         return None
     if data.test is None:
         raise LabError(f"{first[0]}: {first[1].name} is about images without test images: give Data(..., test=...).")
     return data
+
+
+def _test_of(study: Design) -> str:
+    """Return the fingerprint of the test images of a study's own data, "" where it has none."""
+    return str(study.data.test.sha256()) if study.data and study.data.test is not None else ""
 
 
 def _files_of(store: Store, runs: pd.DataFrame, folder: Path) -> list[Kept]:

@@ -69,7 +69,9 @@ def _create_tables(uri: str, file: Path) -> None:
             create_tables(uri)
             _keep(file, template)
         elif not file.exists() or not file.stat().st_size:
-            shutil.copyfile(template, file)
+            part = file.with_name(f"{file.name}.{os.getpid()}")
+            shutil.copyfile(template, part)
+            part.replace(file)  # whole, or not at all
 
 
 def _keep(file: Path, template: Path) -> None:

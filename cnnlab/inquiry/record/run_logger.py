@@ -1,4 +1,4 @@
-"""The record of one run in MLflow: params, facts, metrics after every epoch, files, the model."""
+"""The record of one run in MLflow: params, facts, metrics after every epoch, files."""
 
 import time
 from collections.abc import Callable, Mapping

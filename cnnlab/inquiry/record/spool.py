@@ -4,7 +4,7 @@
     journal.jsonl   one entry a line, in the order of events
     delivered.json  how many entries are in MLflow, and the id of the run there
     files/          artifacts on their way: figures, weights
-    model/          the model in MLflow's format
+    model/          the model in MLflow's format, where an earlier version of the lab left one
     lock            held by the process that writes; free as soon as that process is gone
 """
 

@@ -97,9 +97,8 @@ class Workers(Engine):
         self._file = Path(self._folder.name) / "data.pickle" if data else None
         if self._file:
             self._file.write_bytes(pickle.dumps(data))
-        self._context = worker_context()
-        self._shared = [self._context.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, shall stop]
-        self._pools = [self._new_pool(slot) for slot in range(workers)]
+        self._shared = [multiprocessing.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, shall stop]
+        self._pools: dict[int, ProcessPoolExecutor] = {}
         self._futures: list[Future[Trained] | None] = [None] * workers
 
     def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
@@ -108,7 +107,7 @@ class Workers(Engine):
         try:
             future = self._submit_to(slot, job)
         except BrokenProcessPool:
-            self._pools[slot] = self._new_pool(slot)
+            del self._pools[slot]
             future = self._submit_to(slot, job)
         self._futures[slot] = future
         return future
@@ -123,7 +122,7 @@ class Workers(Engine):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers."""
-        for pool in self._pools:
+        for pool in self._pools.values():
             pool.shutdown(wait, cancel_futures=True)
         self._folder.cleanup()
 
@@ -136,12 +135,11 @@ class Workers(Engine):
         self.shutdown()
 
     def _submit_to(self, slot: int, job: Job) -> Future[Trained]:
+        if slot not in self._pools:
+            arguments = (dict(os.environ), task(), self._store, self._file, self._shared[slot])
+            self._pools[slot] = ProcessPoolExecutor(1, worker_context(), initializer=_start_worker, initargs=arguments)
         with _no_main_module():  # the first job of a pool starts its process
             return self._pools[slot].submit(_train, job)
-
-    def _new_pool(self, slot: int) -> ProcessPoolExecutor:
-        arguments = (dict(os.environ), task(), self._store, self._file, self._shared[slot])
-        return ProcessPoolExecutor(1, self._context, initializer=_start_worker, initargs=arguments)
 
 
 @contextmanager
@@ -166,7 +164,8 @@ _worker: Worker
 def _start_worker(environment: dict[str, str], science: Task, store: Store, file: Path | None, shared: Any) -> None:
     """Make this process a worker that lives no longer than the one that started it."""
     global _worker
-    os.environ |= environment  # it may have been forked from a process that started before something was set
+    os.environ.clear()  # it may have been forked from a process that started before something was set
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
     threading.Thread(target=_end_with_parent, name="cnnlab-parent", daemon=True).start()
 

@@ -18,9 +18,9 @@ from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.task import task
 
-LOGGING_S = 1.0  # figures, model and delivery of one run
-START_S = 6.0  # of worker processes: importing torch and MLflow
-FIRST_MODEL_S = 9.0  # for the first model that a process saves, torch imports its compiler
+LOGGING_S = 1.0  # figures and delivery of one run
+START_S = 6.0  # of worker processes: their imports
+MODELS_S = 4.0  # at the end, of the best run of each arm
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +81,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
     times = {arm: LOGGING_S + seconds[config] for arm, config in waiting.items()}
     arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
     start_s = START_S if slots > 1 else 0.0
-    ends = [start_s + FIRST_MODEL_S if missing else 0.0] * max(slots, 1)  # when each worker is free
+    ends = [start_s + MODELS_S if missing else 0.0] * max(slots, 1)  # when each worker is free
     for arm, one_run in times.items():
         for _ in range(arms.loc[arm, "to train"]):
             heapq.heapreplace(ends, ends[0] + one_run)

@@ -82,8 +82,8 @@ def run_study(
         _publish(study, store, say)
         jobs = _take_over(_jobs(study, finished, predictions, device), store, say)
         failures = _train_all(study, jobs, store, say, engine, device, progress) if jobs else []
-    table = results(study, store)
-    _export_best(table, store, say)
+        table = results(study, store)
+        _export_best(table, store, say)
     if failures:
         raise LabError(
             f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "

@@ -1,6 +1,7 @@
 """How worker processes start. Nothing slow is imported here, so that they can import while this process does."""
 
 import multiprocessing
+import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -18,5 +19,7 @@ def worker_context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cnnlab.inquiry.run.engines", *task().modules])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for it
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
