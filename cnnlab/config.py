@@ -46,8 +46,8 @@ class Config(Params):
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
     patience: Count | None = None  # stop early after so many epochs without a lower validation loss
-    # Of forward and backward pass in training; weights and scores are float32. "auto": bf16 where the processor has it,
-    # which is faster, and equivalent in accuracy and loss (benchmarks/results/precision.md).
+    # Of forward and backward pass in training; weights and scores are float32. "auto": bf16 where the processor is
+    # faster in it; both are equivalent in accuracy and loss (benchmarks/results/precision.md).
     precision: Literal["float32", "bf16", "auto"] = "auto"
 
     # everything random of a run follows from its seed
