@@ -88,6 +88,20 @@ def test_the_fast_paths_import_neither_torch_nor_mlflow(code: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    "first", ["cnnlab.inquiry.record.artifacts", "cnnlab.course.champion", "cnnlab.one_run", "mlflow"]
+)
+def test_mlflow_finds_the_labs_artifacts_whatever_is_imported_first(first: str) -> None:
+    check = f"import {first}; from mlflow.store.artifact import artifact_repository_registry as registry; "
+    check += (
+        "found = registry._artifact_repository_registry.get_registered_artifact_repository('mlflow-artifacts:/x'); "
+    )
+    check += "assert found.__module__ == 'cnnlab.inquiry.record.artifacts', found"
+    command = [sys.executable, "-W", "error::UserWarning", "-c", check]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_name_of_the_package_can_be_loaded() -> None:
     import cnnlab
 

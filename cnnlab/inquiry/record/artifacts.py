@@ -6,17 +6,18 @@ mean the folder `models/` beside the SQLite file.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-
 from cnnlab.inquiry.mlflow_private import local_repository, server_repository
+
+if TYPE_CHECKING:  # MLflow loads this module while it is being imported, so it can't be imported here
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
 def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
-) -> ArtifactRepository:
+) -> "ArtifactRepository":
     """Return the repository behind `mlflow-artifacts:/...`: a local folder for SQLite, else MLflow's own."""
     import mlflow
 
@@ -32,6 +33,7 @@ def artifact_folder(artifact_uri: str, tracking_uri: str) -> Path:
     Raises:
         MlflowException: the address leads out of the artifact store.
     """
+    from mlflow.exceptions import MlflowException
     from sqlalchemy.engine import make_url
 
     store = Path(make_url(tracking_uri).database or "").resolve().parent / "models"
