@@ -38,6 +38,7 @@ from cnnlab.facts import num_parameters
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.params import from_params, to_params
 from cnnlab.inquiry.paths import state_folder
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.show.figures import mean_interval
@@ -124,7 +125,7 @@ def search_on_ray(objective: Any, max_evals: int, seed: int, folder: Path) -> li
 
     def trainable(point: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
-        connect(say=lambda line: None)  # points the MLflow of this worker process at the store
+        default_store()  # points the MLflow of this worker process at the store
         return objective(point)
 
     if tune.Tuner.can_restore(str(folder)):
@@ -194,7 +195,7 @@ def confirm(
         builds_on=f"search {parent_id}",
     )
     click.echo(f"{prediction}\n")
-    runs = study.run(say=click.echo, engine=engine).set_index("seed")
+    runs = study.run(engine=engine).set_index("seed")
     arms = {arm: runs[runs["arm"] == arm] for arm in study.arms}
     click.echo(f"\n{'':40}{'accuracy':>10}{'loss':>10}")
     show(f"winner, in the search (best of {len(results)})", best["accuracy"], best["loss"])
@@ -231,9 +232,9 @@ def search(
     """
     base = replace(BASE, train_images=size.train_images, epochs=size.epochs, seed=my_seeds(1)[0])
     experiment = size.experiment("05-search")
-    experiment_id = connect(click.echo).experiment_id(experiment)
+    experiment_id = connect().experiment_id(experiment)
     mlflow.set_experiment(experiment_id=experiment_id)
-    data = load_data(click.echo)
+    data = load_data()
 
     # A search is known by its space, its size and its seed: if one of them changes, it is another one.
     space = hashlib.sha256(f"{as_apply(SPACE)}{base}{owner()}".encode()).hexdigest()[:8]

@@ -163,10 +163,10 @@ STUDIES = {study.name: study for study in (learning_rate(), screening(), refinem
 def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
     """Train what is missing of these studies (default: all), and write their reports into benchmarks/results."""
     use_project(home)
-    store = connect(click.echo)
+    store = connect()
     with Workers(store, workers or num_workers()) as engine:
         for study in [STUDIES[name] for name in names] or STUDIES.values():
-            runs = run_study(study, store, click.echo, engine, "cpu", explore=True)
+            runs = run_study(study, store, engine, "cpu", explore=True)
             tables = [effects(runs)] if study.name == screening().name else []
             tables.append(arms_table(study, runs))
             text = "\n\n".join([f"# {study.question}", *(table.markdown() for table in tables), f"{NOTE} {machine()}."])

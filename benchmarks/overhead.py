@@ -12,7 +12,7 @@ import torch
 from benchmarks.bare import bare_step
 from benchmarks.measure import Measured, Options, Pipeline, column, interleave
 from benchmarks.peers import WARM_UP
-from benchmarks.project import quiet, temporary_project
+from benchmarks.project import temporary_project
 from benchmarks.table import Report, Table, spread
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Batches, Data
@@ -99,7 +99,7 @@ def _measure(size: Size, repeats: int, options: Options) -> list[Table]:
 def bare(seed: int, images: int, epochs: int) -> Measured:
     """Train on batches that are ready in memory."""
     torch.set_num_threads(1)
-    data, config = load_data(quiet), _config(seed, images, epochs)
+    data, config = load_data(), _config(seed, images, epochs)
     fit(_short(config), data, device="cpu", progress=False)  # settles caches and allocator as in a run
     batches = list(
         Batches(data.train.take(torch.arange(images)), config.batch_size, data.normaliser(), torch.Generator())
@@ -115,9 +115,9 @@ def bare(seed: int, images: int, epochs: int) -> Measured:
 def logged(seed: int, images: int, epochs: int) -> Measured:
     """Train and log a run as a worker does; then time some of its parts alone."""
     torch.set_num_threads(1)
-    data, config = load_data(quiet), _config(seed, images, epochs)
+    data, config = load_data(), _config(seed, images, epochs)
     with temporary_project() as folder:
-        courier = Courier(connect(quiet), quiet)
+        courier = Courier(connect())
         log_run(courier, _short(config), data)
         measured, result = log_run(courier, config, data)
         courier.close()

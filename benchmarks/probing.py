@@ -8,7 +8,6 @@ import torch
 
 from benchmarks.measure import Measured, Options, in_fresh_process
 from benchmarks.peers import WARM_UP
-from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, BEST, replace
 from cnnlab.device import resolve_precision
@@ -83,7 +82,7 @@ def _row(name: str, measured: Measured) -> tuple[str, ...]:
 def pairs(name: str, images: int, n: int) -> Measured:
     """Train `n` pairs of one epoch; which of the two comes first changes from pair to pair."""
     torch.set_num_threads(1)
-    data = load_data(quiet)
+    data = load_data()
     config = replace(NETWORKS[name], train_images=images, epochs=1)
     probe_images = data.normaliser()(data.train.x[:PROBE_IMAGES])
     fit(replace(config, train_images=min(images, WARM_UP)), data, device="cpu", progress=False)

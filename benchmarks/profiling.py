@@ -11,7 +11,6 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.bare import bare_step
 from benchmarks.measure import Measured, Options, Pipeline, column, interleave
 from benchmarks.peers import WARM_UP
-from benchmarks.project import quiet
 from benchmarks.table import Report, Table, spread
 from cnnlab import config as configs
 from cnnlab.config import BASE, Config, replace
@@ -70,7 +69,7 @@ def shares(seed: int, name: str, steps: int) -> Measured:
     """Return the share of each group in percent, and the milliseconds of a step."""
     torch.set_num_threads(1)
     config: Config = replace(getattr(configs, name), train_images=WARM_UP, epochs=1, seed=seed)
-    data = load_data(quiet)
+    data = load_data()
     fit(config, data, device="cpu", progress=False)
     batches = Batches(data.train, config.batch_size, data.normaliser(), torch.Generator().manual_seed(seed))
     step = bare_step(config, num_steps=steps)

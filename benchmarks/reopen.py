@@ -4,7 +4,7 @@ import os
 import time
 
 from benchmarks.measure import Measured
-from benchmarks.project import project_environment, quiet
+from benchmarks.project import project_environment
 from cnnlab.config import BASE, replace
 from cnnlab.inquiry.study import Study
 
@@ -35,8 +35,8 @@ def write_runs(folder: str, runs: int) -> Measured:
     from cnnlab.training import fit
 
     started = time.perf_counter()
-    result = fit(SMALL, load_data(quiet), progress=False)
-    courier = Courier(connect(quiet), quiet)
+    result = fit(SMALL, load_data(), progress=False)
+    courier = Courier(connect())
     study = finished_study(runs)
     for arm, seed, config in study.runs():
         tags = {"owner": owner(), "study": study.name, "arm": arm}

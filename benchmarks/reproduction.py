@@ -17,7 +17,6 @@ import torch
 
 from benchmarks.measure import ROOT, Measured, Options, in_fresh_process
 from benchmarks.precision import METRICS, Metric
-from benchmarks.project import quiet
 from benchmarks.table import Report, Table
 from cnnlab.config import Config, replace
 from cnnlab.course.profiles import PROFILES
@@ -169,7 +168,7 @@ def train(file: str, wanted: list[tuple[str, str, int]], processor: str, precisi
     """Train what is missing, one run after the other on one thread; each is written down when it ends."""
     torch.set_num_threads(1)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    done, data = set(read(Path(file)).index), load_data(quiet)
+    done, data = set(read(Path(file)).index), load_data()
     for study, arm, seed in wanted:
         run_name = (processor, study, arm, seed)
         if run_name in done:

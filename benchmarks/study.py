@@ -11,7 +11,7 @@ from mltrainer import ReportTypes
 
 from benchmarks.measure import Measured, Options, Pipeline, column, interleave
 from benchmarks.peers import BATCH_SIZE, first, stock_trainer
-from benchmarks.project import quiet, temporary_project
+from benchmarks.project import temporary_project
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
 from cnnlab.fashion_mnist import load_data
@@ -99,9 +99,9 @@ def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Mea
     study = small_study(seed, num_seeds, images, epochs)
     with temporary_project():
         began, started = time.time(), time.perf_counter()
-        store = connect(quiet)
+        store = connect()
         with choose_engine(engine, store, images, device="cpu") as where:
-            runs = run_study(study, store, quiet, where, "cpu", progress=False, explore=True)
+            runs = run_study(study, store, where, "cpu", progress=False, explore=True)
             slots = where.slots
         total_s = time.perf_counter() - started
         precision = ", ".join(sorted(set(runs["fact.precision"])))
@@ -127,7 +127,7 @@ def stock(seed: int, num_seeds: int, images: int, epochs: int) -> Measured:
     with temporary_project() as folder:
         os.chdir(folder)  # MLflow makes a folder for artifacts in the working directory
         started = time.perf_counter()
-        data = load_data(quiet)
+        data = load_data()
         train = first(data.train, images)
         mlflow.set_tracking_uri(f"sqlite:///{folder.as_posix()}/mlflow.db")
         mlflow.set_experiment("stock")

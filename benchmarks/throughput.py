@@ -19,7 +19,6 @@ from benchmarks.peers import (
     train_plainly,
     wait_for,
 )
-from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
 from cnnlab.device import has_bf16
@@ -110,7 +109,7 @@ def _speed(name: str, results: list[Measured], seconds: list[float], images: int
 def stock(seed: int, images: int, device: str) -> Measured:
     """Train with the course's pipeline as it comes."""
     torch.manual_seed(seed)
-    data = load_data(quiet)
+    data = load_data()
     train = first(data.train, images)
     with TemporaryDirectory() as folder:
         trainer = stock_trainer(train, data.valid, Path(folder), 1, _warm_up(images) // BATCH_SIZE, device=device)
@@ -124,7 +123,7 @@ def stock(seed: int, images: int, device: str) -> Measured:
 def plain(seed: int, images: int, device: str, num_workers: int) -> Measured:
     """Train with a plain loop over a DataLoader."""
     torch.manual_seed(seed)
-    train = first(load_data(quiet).train, images)
+    train = first(load_data().train, images)
     model = stock_model().to(device)
     train_plainly(model, loader(first(train, _warm_up(images)), num_workers, device), device)
     wait_for(device)
@@ -140,14 +139,14 @@ def with_lightning(seed: int, images: int, device: str, num_workers: int) -> Mea
     from benchmarks.lightning_peer import epoch_s
 
     torch.manual_seed(seed)
-    return _result(epoch_s(first(load_data(quiet).train, images), num_workers, device))
+    return _result(epoch_s(first(load_data().train, images), num_workers, device))
 
 
 def lab(seed: int, images: int, device: str, threads: int | None, precision: str) -> Measured:
     """Train with the lab's `fit`; without `threads` torch decides how many."""
     if threads:
         torch.set_num_threads(threads)
-    data = load_data(quiet)
+    data = load_data()
     config = replace(BASE, train_images=images, epochs=1, batch_size=BATCH_SIZE, precision=precision, seed=seed)
     fit(replace(config, train_images=_warm_up(images)), data, device=device, progress=False)
     (epoch,) = fit(config, data, device=device, progress=False).epochs

@@ -11,7 +11,6 @@ import torch
 
 from benchmarks.measure import BenchmarkError, Measured, Options, Pipeline, column, in_fresh_process, interleave
 from benchmarks.peers import BATCH_SIZE, WARM_UP, stock_trainer
-from benchmarks.project import quiet
 from benchmarks.table import Report, Table, ratio, spread
 from cnnlab.config import BASE, replace
 from cnnlab.fashion_mnist import load_data
@@ -94,7 +93,7 @@ def lab(seed: int, target: float, images: int, epochs: int, threads: int | None)
     """Train for a fixed number of epochs; the times are infinite if the accuracy is below the target then."""
     if threads:
         torch.set_num_threads(threads)
-    data = load_data(quiet)
+    data = load_data()
     config = replace(BASE, train_images=images, epochs=epochs, seed=seed)
     fit(replace(config, train_images=WARM_UP, epochs=1), data, device="cpu", progress=False)
     result = fit(config, data, device="cpu", progress=False)
@@ -107,7 +106,7 @@ def stock(seed: int, target: float, steps: int, max_epochs: int) -> Measured:
     """Train until the first epoch after which the accuracy is reached."""
     torch.manual_seed(seed)
     np.random.seed(seed)
-    data = load_data(quiet)
+    data = load_data()
     with TemporaryDirectory() as folder:
         warm_up = stock_trainer(data.train, data.valid, Path(folder), 1, WARM_UP // BATCH_SIZE)
         warm_up.trainbatches()

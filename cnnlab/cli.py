@@ -83,7 +83,7 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
             claim[name] = tuple(
                 click.prompt(f"size of the effect: {end}", type=float) for end in ("smallest", "largest")
             )
-    say(f"\n{record(chosen, store=connect(say), **claim)}")
+    say(f"\n{record(chosen, store=connect(), **claim)}")
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
@@ -141,15 +141,15 @@ def run(
 
     if engine != "ray":  # a cluster has its own devices
         say(f"Training on {device_name(resolve_device(device))}")
-    store = connect(say)
+    store = connect()
     if examples:
         _predict_examples(chosen, store)
-    load_data(say)  # workers find it in the cache
+    load_data()  # workers find it in the cache
     images = sum(config.epochs * config.train_images for study in chosen for _, _, config in study.runs())
     with choose_engine(engine, store, images, device, workers, address, gpus_per_run) as where:
         for study in chosen:
             say("")
-            runs = study.run(store, say, where, device, progress=not quiet)
+            runs = study.run(store, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
             say(f"\n{_confront(study, store)}")
     say(f"\n{links(store, [study.name for study in chosen])}")
@@ -168,7 +168,7 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
     from cnnlab.inquiry.record.ledger import load_records
 
     chosen = _studies(studies, profile, epochs, seeds)
-    store = connect(say)
+    store = connect()
     predicted = {record.content.get("study") for record in load_records(store, owner=owner())}
     asked = chosen if studies else [study for study in chosen if study.name in predicted]
     if not asked:
@@ -190,7 +190,7 @@ def report() -> None:
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.show.report import report as write
 
-    write(connect(say), say)
+    write(connect())
 
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
@@ -239,7 +239,7 @@ def results(write: bool) -> None:
     from cnnlab.inquiry import paths
     from cnnlab.inquiry.record.connection import connect
 
-    store = connect(say)
+    store = connect()
     if write:
         readme = paths.project_root() / "README.md"
         if not readme.is_file():
@@ -257,7 +257,7 @@ def champion(run: str) -> None:
     from cnnlab.course.champion import register_champion
     from cnnlab.inquiry.record.connection import connect
 
-    say(f"\n{register_champion(run, connect(say))}")
+    say(f"\n{register_champion(run, connect())}")
 
 
 @cli.command(short_help="Train recorded runs again, and compare.")
@@ -274,11 +274,11 @@ def reproduce(runs: tuple[str, ...]) -> None:
     from cnnlab.inquiry.judge.reproduce import reproduce as train_again
     from cnnlab.inquiry.record.connection import connect
 
-    store = connect(say)
+    store = connect()
     wanted = runs or one_run_of_each(store)
     if not wanted:
         raise LabError("this store has no reference runs: name a run by its id, which stands in the MLflow UI.")
-    data, failed = load_data(say), 0
+    data, failed = load_data(), 0
     for run_id in wanted:
         found = train_again(run_id, store, data)
         say(f"\n{found}")
@@ -297,7 +297,7 @@ def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seed
     from cnnlab.inquiry.record.connection import connect
 
     chosen = _studies(studies, profile, epochs, seeds)
-    store = connect(say)
+    store = connect()
     say("Looking for what is finished; how fast this machine trains is timed once, which takes a few seconds ...")
     for study in chosen:
         say(f"\n{study.plan(store)}")
@@ -348,7 +348,11 @@ def doctor() -> None:
     """Check everything the lab needs; each line is OK or says what mends it."""
     from cnnlab.doctor import examine
 
-    if not examine(say):
+    all_well = True
+    for is_well, line in examine():
+        say(line)
+        all_well = all_well and is_well
+    if not all_well:
         raise SystemExit(1)
 
 
@@ -363,11 +367,11 @@ def start() -> None:
     from cnnlab.inquiry import server as mlflow_server
     from cnnlab.inquiry.record.spool import is_waiting
 
-    mlflow_server.start(say)
+    mlflow_server.start()
     if is_waiting():
         from cnnlab.inquiry.record.courier import deliver_leftovers
 
-        deliver_leftovers(say)
+        deliver_leftovers()
 
 
 @server.command()
@@ -375,7 +379,7 @@ def stop() -> None:
     """Stop the server of this folder, and no other."""
     from cnnlab.inquiry import server as mlflow_server
 
-    mlflow_server.stop(say)
+    mlflow_server.stop()
 
 
 @server.command()
@@ -405,13 +409,13 @@ def ui(in_browser: bool) -> None:
     from cnnlab.inquiry import server as mlflow_server
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow_server.start(say)
+        mlflow_server.start()
 
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.record.views import view_links
     from cnnlab.inquiry.show.text import links
 
-    store = connect(say)
+    store = connect()
     say(links(store))
     if in_browser:
         every = [link for views in view_links(store, store.uri).values() for link in views.values()]

@@ -3,32 +3,24 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cnnlab.inquiry import paths, server
 from cnnlab.inquiry.errors import LabError
 
-Say = Callable[[str], None]
 PATIENCE_S = 5.0  # for a store that another program holds
 
 
-class Ill(Exception):
-    """A check failed; the text says what is wrong and what mends it."""
-
-
-def examine(say: Say) -> bool:
-    """Run all checks, say a line for each, and return whether all are well."""
-    well = True
+def examine() -> Iterator[tuple[bool, str]]:
+    """Run all checks, one after another: whether it is well, and a line about it."""
     for name, check in CHECKS.items():
         try:
-            say(f"OK    {name:9} {check()}")
-        except (Ill, LabError) as error:
-            well = False
-            say(f"MEND  {name:9} {error}")
+            yield True, f"OK    {name:9} {check()}"
+        except LabError as error:
+            yield False, f"MEND  {name:9} {error}"
         except Exception as error:  # a library's own words are better than a traceback
-            well = False
-            say(f"MEND  {name:9} {type(error).__name__}: {error}. Mend that first, then run `cnnlab doctor` again.")
-    return well
+            said = f"{type(error).__name__}: {error}. Mend that first, then run `cnnlab doctor` again."
+            yield False, f"MEND  {name:9} {said}"
 
 
 def _python() -> str:
@@ -40,7 +32,7 @@ def _packages() -> str:
     missing = [name for name in names if not _version(name)]
     points = importlib.metadata.entry_points(group="mlflow.artifact_repository", name="mlflow-artifacts")
     if missing or not points:
-        raise Ill(f"missing: {', '.join(missing) or 'the entry point of cnnlab'}. Run `uv sync`.")
+        raise LabError(f"missing: {', '.join(missing) or 'the entry point of cnnlab'}. Run `uv sync`.")
     server.require_mlflow()
     return ", ".join(f"{name} {_version(name)}" for name in names)
 
@@ -55,9 +47,8 @@ def _version(name: str) -> str:
 def _data() -> str:
     from cnnlab.fashion_mnist import load_data
 
-    said: list[str] = []
-    data = load_data(said.append)
-    return f"{said[-1]} {len(data.train):,} train, {len(data.valid):,} valid, checksums right"
+    data = load_data()
+    return f"{len(data.train):,} train, {len(data.valid):,} valid, checksums right"
 
 
 def _store() -> str:
@@ -69,7 +60,7 @@ def _store() -> str:
     with opened(file, patience=PATIENCE_S) as database:
         (answer,) = database.execute("PRAGMA quick_check").fetchone()
     if answer != "ok":
-        raise Ill(f"{file} is damaged ({answer}): take it from version control or a backup, or move it away.")
+        raise LabError(f"{file} is damaged ({answer}): take it from version control or a backup, or move it away.")
     return f"{file} ({file.stat().st_size / 1e6:.1f} MB), whole"
 
 
@@ -93,14 +84,14 @@ def _spool() -> str:
 
     waiting = len(list(spool_folder().glob("*/journal.jsonl")))
     if waiting:
-        raise Ill(f"{waiting} runs are on their way to MLflow or were left over: `cnnlab ui` delivers them.")
+        raise LabError(f"{waiting} runs are on their way to MLflow or were left over: `cnnlab ui` delivers them.")
     return "nothing waits for delivery"
 
 
 def _server() -> str:
     status = server.status()
     if status.state in ("foreign", "unhealthy", "detached") or server.without_artifacts():
-        raise Ill(str(status))
+        raise LabError(str(status))
     return str(status)
 
 

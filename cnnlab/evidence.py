@@ -94,7 +94,7 @@ def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray) 
 def _own_data() -> tuple[Data | None, str]:
     """Return Fashion-MNIST with its fingerprint; None where this machine doesn't have it."""
     try:
-        data = load_data(lambda line: None)
+        data = load_data()
     except Exception:  # an instructor's machine may be without it, and without the internet
         return None, ""
     return data, data.sha256()

@@ -29,6 +29,7 @@ import torch
 
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import log
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALID_PER_CLASS = 500
@@ -90,7 +91,7 @@ class BadData(LabError):
     """The arrays are not Fashion-MNIST as published."""
 
 
-def load_data(say: Callable[[str], None] = print, folder: Path | None = None) -> Data:
+def load_data(folder: Path | None = None) -> Data:
     """Return the 55,000 training and the 5,000 validation images; the test images stay where they are.
 
     `folder` may hold the four IDX files; else they come from the cache, this machine or the network.
@@ -98,7 +99,7 @@ def load_data(say: Callable[[str], None] = print, folder: Path | None = None) ->
     Raises:
         LabError: the images are nowhere to be had, with the ways out.
     """
-    arrays = _load_arrays(say, folder)
+    arrays = _load_arrays(folder)
     official = Split(arrays.train_images, arrays.train_labels)
     shuffled = torch.randperm(len(official), generator=torch.Generator().manual_seed(SPLIT_SEED))
     by_class = [shuffled[official.y[shuffled] == label] for label in range(len(CLASSES))]
@@ -107,26 +108,26 @@ def load_data(say: Callable[[str], None] = print, folder: Path | None = None) ->
     return Data(official.take(train), official.take(valid), classes=CLASSES)
 
 
-def _load_test(say: Callable[[str], None] = print) -> Split:
+def _load_test() -> Split:
     """Return the official 10,000 test images: `read_test_set` puts every reading on record."""
-    arrays = _load_arrays(say)
+    arrays = _load_arrays()
     return Split(arrays.test_images, arrays.test_labels)
 
 
-def _load_arrays(say: Callable[[str], None] = print, folder: Path | None = None) -> Arrays:
+def _load_arrays(folder: Path | None = None) -> Arrays:
     """Return Fashion-MNIST from the first source that has it, checked, and keep it in the cache.
 
     The cache comes first, then `folder` (or `CNNLAB_DATA`) where one is given, else Debian's folder
-    and the network. `say` hears which sources failed, why, and which one was used.
+    and the network. The log says which sources failed, why, and which one was used.
 
     Raises:
         LabError: the given folder does not hold the four right files, or no source can be reached.
     """
-    if arrays := _attempt("the cache", _from_cache, say):
+    if arrays := _attempt("the cache", _from_cache):
         return arrays
     given = folder or os.environ.get("CNNLAB_DATA")
-    arrays = _from_given(Path(given).expanduser(), say) if given else _from_elsewhere(say)
-    _keep(arrays, say)
+    arrays = _from_given(Path(given).expanduser()) if given else _from_elsewhere()
+    _keep(arrays)
     return arrays
 
 
@@ -137,32 +138,22 @@ def cache_file() -> Path:
 
 
 def check(arrays: Arrays) -> None:
-    """Compare shapes, types, class counts and SHA-256 with the published data set.
+    """Compare the arrays with the published data set.
 
     Raises:
-        BadData: the first difference found.
+        BadData: the first that differs.
     """
     for field, array, published in zip(Arrays._fields, arrays, PUBLISHED, strict=True):
-        labels = len(published.shape) == 1
-        if tuple(array.shape) != published.shape:
-            raise BadData(f"{field} has shape {tuple(array.shape)}, but should have {published.shape}.")
-        if array.dtype != torch.uint8 and not (labels and array.dtype == torch.int64):
-            raise BadData(f"{field} has type {array.dtype}, but should have torch.uint8.")
-        if labels:
-            _check_classes(field, array)
+        values = array.to(torch.uint8)
+        same_type = array.dtype == torch.uint8 or (array.dtype == torch.int64 and array.ndim == 1)
         digest = hashlib.sha256(_idx_header(published))
-        digest.update(array.to(torch.uint8).contiguous().numpy().data)
-        if digest.hexdigest() != published.sha256:
-            raise BadData(f"{field} has other values than the published {published.idx} (wrong SHA-256).")
-
-
-def _check_classes(field: str, labels: torch.Tensor) -> None:
-    lowest, highest, each = int(labels.min()), int(labels.max()), len(labels) // 10
-    if lowest < 0 or highest > 9:
-        raise BadData(f"{field} should lie between 0 and 9, but lie between {lowest} and {highest}.")
-    counts = labels.bincount(minlength=10).tolist()
-    if counts != [each] * 10:
-        raise BadData(f"{field} should hold each class {each} times, but hold {counts}.")
+        digest.update(values.contiguous().numpy().data)
+        same_values = array.shape == published.shape and torch.equal(array, values.to(array.dtype))
+        if not (same_type and same_values and digest.hexdigest() == published.sha256):
+            raise BadData(
+                f"{field}, {tuple(array.shape)} of {array.dtype}, is not {published.idx} as it was published: its "
+                "shape, type or SHA-256 is another."
+            )
 
 
 def _idx_header(published: Published) -> bytes:
@@ -171,15 +162,14 @@ def _idx_header(published: Published) -> bytes:
     return struct.pack(f">HBB{rank}I", 0, 8, rank, *published.shape)
 
 
-def _attempt(name: str, read: Callable[[], Arrays], say: Callable[[str], None]) -> Arrays | None:
+def _attempt(name: str, read: Callable[[], Arrays]) -> Arrays | None:
     try:
         arrays = read()
         check(arrays)
     # a source fails in its own way (network, pickle, zip, a missing tool); the answer is the next source
     except Exception as error:
-        say(f"Fashion-MNIST not from {name}: {_reason(error)}")
+        log.info(f"Fashion-MNIST not from {name}: {_reason(error)}")
         return None
-    say(f"Fashion-MNIST from {name}.")
     return arrays
 
 
@@ -197,7 +187,7 @@ def _from_cache() -> Arrays:
     return _read_mads(file)
 
 
-def _from_given(folder: Path, say: Callable[[str], None]) -> Arrays:
+def _from_given(folder: Path) -> Arrays:
     try:
         arrays = _read_idx(folder)
         check(arrays)
@@ -207,21 +197,14 @@ def _from_given(folder: Path, say: Callable[[str], None]) -> Arrays:
             f"The data folder {folder} cannot be used ({_reason(error).rstrip('.')}); put {names} there, "
             "each raw or as .gz, or unset CNNLAB_DATA."
         ) from error
-    say(f"Fashion-MNIST from {folder}.")
+    log.info(f"Fashion-MNIST from {folder}.")
     return arrays
 
 
-def _from_elsewhere(say: Callable[[str], None]) -> Arrays:
-    if arrays := _attempt("Debian's folder", lambda: _read_idx(DEBIAN_FOLDER), say):
-        return arrays
-    say("Fashion-MNIST is not on this machine yet: fetching it once (30 to 55 MB) ...")
-    downloads = (
-        ("the download of mads_datasets", _from_mads),
-        ("the mirror of torchvision", _from_torchvision),
-        (f"the Debian package {DEBIAN_PACKAGE}", _from_apt),
-    )
-    for name, read in downloads:
-        if arrays := _attempt(name, read, say):
+def _from_elsewhere() -> Arrays:
+    for name, read in _sources():
+        if arrays := _attempt(name, read):
+            log.info(f"Fashion-MNIST from {name}.")
             return arrays
     raise LabError(
         "Fashion-MNIST is not on this machine and cannot be downloaded: connect to the internet once and "
@@ -229,6 +212,14 @@ def _from_elsewhere(say: Callable[[str], None]) -> Arrays:
         f"`sudo apt-get install {DEBIAN_PACKAGE}`, or copy fashionmnist.pt from another machine to "
         f"{cache_file()}."
     )
+
+
+def _sources() -> Iterator[tuple[str, Callable[[], Arrays]]]:
+    yield "Debian's folder", lambda: _read_idx(DEBIAN_FOLDER)
+    log.info("Fashion-MNIST is not on this machine yet: fetching it once (30 to 55 MB) ...")
+    yield "the download of mads_datasets", _from_mads
+    yield "the mirror of torchvision", _from_torchvision
+    yield f"the Debian package {DEBIAN_PACKAGE}", _from_apt
 
 
 def _from_mads() -> Arrays:
@@ -330,7 +321,7 @@ def _read_idx_file(folder: Path, published: Published) -> torch.Tensor:
     return torch.frombuffer(content, dtype=torch.uint8, offset=len(header)).reshape(published.shape)
 
 
-def _keep(arrays: Arrays, say: Callable[[str], None]) -> None:
+def _keep(arrays: Arrays) -> None:
     """Write mads_datasets' file in one step, so that no reader ever meets half of it."""
     file = cache_file()
     # a name of its own, because two processes may be here at once
@@ -341,7 +332,7 @@ def _keep(arrays: Arrays, say: Callable[[str], None]) -> None:
         part.replace(file)
     # torch.save turns a full disk into a RuntimeError
     except (OSError, RuntimeError) as error:
-        say(f"Fashion-MNIST could not be kept in {file}: {_reason(error)}")
+        log.warning(f"Fashion-MNIST could not be kept in {file}: {_reason(error)}")
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -4,7 +4,6 @@ They follow Karpathy's "A Recipe for Training Neural Networks" (2019, karpathy.g
 """
 
 import dataclasses
-import html
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from cnnlab.config import Config, replace
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.errors import stopping
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.models import Build, build_model
 from cnnlab.training import Seeds, fit
 
@@ -50,7 +50,7 @@ class Check(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SanityReport:
+class SanityReport(Shown):
     """What the checks found. Printed or shown in a notebook it is a table with a sentence.
 
     checks: one row each, with what was expected, what was measured, whether it passed, and what a failure usually
@@ -61,26 +61,13 @@ class SanityReport:
     checks: pd.DataFrame
     seconds: float
 
-    def __str__(self) -> str:
-        columns = [["", *self.checks.index], *([name, *self.checks[name]] for name in ("expected", "measured"))]
-        widths = [max(map(len, column)) for column in columns]
-        marks = ["    ", *("OK  " if passed else "FAIL" for passed in self.checks["passed"])]
-        lines = []
-        for mark, *cells, otherwise in zip(marks, *columns, ["", *self.checks["otherwise"]], strict=True):
-            padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-            lines.append("  ".join([mark, *padded]).rstrip())
-            if otherwise:
-                lines.append(f"      usually: {otherwise}")
-        return "\n".join([*lines, self.sentence])
-
-    def _repr_html_(self) -> str:
-        shown = self.checks.drop(columns="otherwise" if self.passed else [])
-        shown = shown.assign(passed=shown["passed"].map({True: "yes", False: "NO"}))
-        shown = shown.rename(columns={"otherwise": "usually means"})
-        with pd.option_context("display.max_colwidth", None):
-            return f"{shown.to_html()}<p>{html.escape(self.sentence)}</p>"
-
-    __repr__ = __str__
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        shown = self.checks[["expected", "measured"]].assign(
+            passed=self.checks["passed"].map({True: "yes", False: "NO"})
+        )
+        usual = self.checks["otherwise"][~self.checks["passed"]]
+        return [shown, [f"{name} fails: usually {otherwise}" for name, otherwise in usual.items()], self.sentence]
 
     @property
     def passed(self) -> bool:

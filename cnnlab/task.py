@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -141,11 +141,11 @@ class Lab(Task):
 
     # Data
 
-    def load(self, say: Callable[[str], None]) -> "Data":
+    def load(self) -> "Data":
         """Return Fashion-MNIST."""
         from cnnlab.fashion_mnist import load_data
 
-        return load_data(say)
+        return load_data()
 
     def fingerprint(self, facts: Facts) -> str:
         """Return the fingerprint of a run's images; "" where it isn't known.
@@ -163,11 +163,11 @@ class Lab(Task):
 
         return facts_of_images(data)
 
-    def test_images(self, say: Callable[[str], None]) -> "Split":
+    def test_images(self) -> "Split":
         """Return the official 10,000 test images of Fashion-MNIST, which are locked away: the record comes first."""
         from cnnlab.fashion_mnist import _load_test
 
-        return _load_test(say)
+        return _load_test()
 
     # A run
 
@@ -244,7 +244,7 @@ class Lab(Task):
         """Return whether the networks of some runs classify each image correctly: bool (runs, images)."""
         from cnnlab.one_run import evaluate
 
-        return evaluate(configs, kept, data or self.load(lambda line: None), images)
+        return evaluate(configs, kept, data or self.load(), images)
 
     def reference(self, study: str) -> "Study | None":
         """Return the study of the reference runs that one of this name is a version of."""

@@ -1,5 +1,6 @@
 """Shared fixtures: a project folder of its own for every test, small images, the real data, a real server."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry import server
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from tests.helpers import SMALL_DATA, free_port, quiet
+from tests.helpers import SMALL_DATA, free_port
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(folder))
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        connect(quiet)
+        connect()
     return folder / "mlflow.db"
 
 
@@ -52,14 +54,14 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def running_server(home: Path) -> Iterator[str]:
     """A real MLflow server on the project folder; its address."""
-    yield server.start(quiet)
-    server.stop(quiet)
+    yield server.start()
+    server.stop()
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Data:
     """Fashion-MNIST itself."""
-    return load_data(quiet)
+    return load_data()
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     places = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: places.get(item.path.name, len(longest)))
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that the lab says in this process during a test."""
+    lines: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(listener)
+    yield lines
+    log.removeHandler(listener)

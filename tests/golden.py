@@ -29,7 +29,6 @@ from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.text import review_text
 from cnnlab.inquiry.study import Study
-from tests.helpers import quiet
 
 PROJECT = Path(__file__).parents[1]
 SHIPPED = ("mlflow.db", "models", "experiment_log")
@@ -106,5 +105,5 @@ if __name__ == "__main__":
         os.environ |= {"CNNLAB_HOME": name, "CNNLAB_OWNER": "a student"}
         copy_what_ships(Path(name))
         FOLDER.mkdir(exist_ok=True)
-        for file, text in golden_files(connect(quiet), Path(name)).items():
+        for file, text in golden_files(connect(), Path(name)).items():
             (FOLDER / file).write_text(text, encoding="utf-8", newline="\n")

@@ -19,10 +19,6 @@ from cnnlab.inquiry.study import Study
 from cnnlab.one_run import WEIGHTS
 
 
-def quiet(line: str) -> None:
-    """Say nothing."""
-
-
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:

@@ -24,7 +24,6 @@ from cnnlab.config import BASE, BEST, Config, replace
 from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
 from cnnlab.training import Result, fit
-from tests.helpers import quiet
 
 FILE = Path(__file__).parent / "golden" / "training.json"
 MACHINE = ("device", "threads")  # facts that aren't the training's own
@@ -72,7 +71,7 @@ def _measured(metrics: dict[str, float]) -> dict[str, str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    whole = load_data(quiet)
+    whole = load_data()
     few = Data(whole.train, whole.valid.take(torch.arange(203)))
     text = (
         json.dumps({name: described(config, few) for name, config in CONFIGS.items()}, indent=1, sort_keys=True) + "\n"

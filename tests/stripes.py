@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +86,7 @@ class Regression(Task):
         """Steps, in words."""
         return f"{config.steps} steps"
 
-    def load(self, say: Callable[[str], None]) -> Stripes:
+    def load(self) -> Stripes:
         """The stripes."""
         return OWN
 
@@ -129,7 +129,7 @@ class Regression(Task):
         """The weights."""
         return ("weights.npy",)
 
-    def test_images(self, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
+    def test_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Stripes that nobody has seen."""
         return draw(300, 3)
 

@@ -7,12 +7,12 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.judge.calibration import Calibration, calibrate, calibrate_records
+from cnnlab.inquiry.judge.calibration import Calibration, calibrate_records
 from cnnlab.inquiry.judge.verdict import Verdict, judge, note, to_content
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records, record_verdict
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import free_port, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 STUDY = small_study("tiny-02-dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
@@ -37,12 +37,12 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iter
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        store = connect(quiet)
+        store = connect()
         predictions = [
             predict(STUDY, arm=ARM, metric=metric, direction="higher", size=size, confidence=confidence, **WORDS)
             for metric, size, confidence, *_ in CASES
         ]
-        runs = STUDY.run(store, quiet, progress=False)
+        runs = STUDY.run(store, progress=False)
         found = []
         for prediction, (metric, _, _, effects, known, *_) in zip(predictions, CASES, strict=True):
             one = judge(prediction, STUDY, with_effects(runs, metric, effects), known)
@@ -61,7 +61,7 @@ def with_effects(runs: pd.DataFrame, metric: str, effects: tuple[float, ...]) ->
 
 @pytest.fixture
 def found(verdicts: list[Verdict]) -> Calibration:
-    return calibrate(verdicts)
+    return calibrate_records(load_records(connect()))
 
 
 def test_the_cases_are_what_they_shall_be(found: Calibration) -> None:
@@ -91,19 +91,8 @@ def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
     )
 
 
-def test_records_give_the_same_calibration_as_the_verdicts_themselves(
-    verdicts: list[Verdict], found: Calibration
-) -> None:
-    from_store = calibrate_records(load_records(connect(quiet)))
-    pd.testing.assert_frame_equal(from_store.table, found.table, check_dtype=False)
-    pd.testing.assert_frame_equal(from_store.decided, found.decided)
-    assert from_store.sentence() == found.sentence()
-    assert str(from_store) == str(found)
-    assert from_store._repr_html_() == found._repr_html_()
-
-
 def test_only_the_last_verdict_on_a_prediction_counts(verdicts: list[Verdict]) -> None:
-    store = connect(quiet)
+    store = connect()
     record = load_records(store)[0]
     content = to_content(verdicts[0]) | {"outcome": "refuted"}
     record_verdict(store, record, content, "another")
@@ -116,7 +105,7 @@ def test_only_the_last_verdict_on_a_prediction_counts(verdicts: list[Verdict]) -
 
 
 def test_without_verdicts_there_is_nothing_to_score() -> None:
-    nothing = calibrate([])
+    nothing = calibrate_records([])
     assert nothing.brier != nothing.brier
     assert nothing.coverage == (0, 0)
     assert nothing.surprises.empty

@@ -15,7 +15,7 @@ from cnnlab.cli import main
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.spool import spool_folder
 from cnnlab.inquiry.show.text import links
-from tests.helpers import epochs_in, quiet, wait_for
+from tests.helpers import epochs_in, wait_for
 
 Cnnlab = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> 
     assert "8 of its runs are finished already" in again.stdout
     assert again.stderr == ""
     assert runs_in_store() == runs
-    one = links(connect(quiet), ["tiny-01-baseline"])
+    one = links(connect(), ["tiny-01-baseline"])
     assert "tiny-01-baseline\n" in one and "tiny-02-dropout" not in one
     trained_again = here("review", "--reproduce", "1")
     assert trained_again.returncode == 0
@@ -81,7 +81,7 @@ def test_the_plan_of_the_main_job_names_what_is_missing_and_trains_nothing(home:
 
 
 def runs_in_store() -> list[str]:
-    store = connect(quiet)
+    store = connect()
     ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
     return [run.info.run_id for run in store.client.search_runs(ids, "tags.kind = 'run'")]
 
@@ -136,7 +136,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     assert process.returncode == 130
     assert "Stopped. What was measured is kept" in stderr
     assert "Traceback" not in stderr
-    store = connect(quiet)
+    store = connect()
     (run,) = store.client.search_runs([store.experiment_id("custom-01-baseline")], "tags.kind = 'run'")
     assert run.info.status == "KILLED"
     assert len(store.client.get_metric_history(run.info.run_id, "loss/valid")) >= 2
@@ -204,7 +204,7 @@ def test_the_doctor_finds_a_healthy_lab_well(home: Path, here: Cnnlab) -> None:
 
 
 def test_the_doctor_names_what_mends_a_damaged_store(home: Path, here: Cnnlab) -> None:
-    connect(quiet)
+    connect()
     file = home / "mlflow.db"
     file.write_bytes(b"not a database at all" * 500)
     done = here("doctor")

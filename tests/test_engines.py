@@ -27,10 +27,10 @@ from cnnlab.inquiry.record.spool import spool_folder
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run import engines
 from cnnlab.inquiry.run.choose import choose_engine, num_workers
-from cnnlab.inquiry.run.engines import Workers
+from cnnlab.inquiry.run.engines import Here, Workers
 from cnnlab.inquiry.study import Study
 from cnnlab.models import ACTIVATIONS
-from tests.helpers import epochs_in, predicted, quiet, small_study, stripes, wait_for
+from tests.helpers import epochs_in, predicted, small_study, stripes, wait_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,22 +51,22 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 def test_workers_give_the_same_numbers_as_one_process(
-    home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
+    home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    here = predicted(study).run(say=quiet, engine="here", progress=False)
+    here = predicted(study).run(engine="here", progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
-    said: list[str] = []
-    there = predicted(study).run(say=said.append, engine="workers", progress=False)
+    said.clear()
+    there = predicted(study).run(engine="workers", progress=False)
     same = ["arm", "seed", "accuracy/valid", "loss/valid", "gap/loss", "fact.train_sha256", "fact.threads"]
     assert there[same].equals(here[same])
     assert set(there["owner"]) == {"another student"}
     assert any(f"in {min(num_workers(), 4)} worker process" in line for line in said)
 
 
-def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data) -> None:
-    store = connect(quiet)
+def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data, said: list[str]) -> None:
+    store = connect()
     longer = small_study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
-    said: list[str] = []
+    said.clear()
     with Workers(store, 2, small_data) as engine:
 
         def kill_a_worker() -> None:
@@ -77,7 +77,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
         killer = threading.Thread(target=kill_a_worker)
         killer.start()
-        table = predicted(longer).run(store, said.append, engine, progress=False)
+        table = predicted(longer).run(store, engine, progress=False)
         killer.join()
     assert len(table) == 4
     assert any("its process died" in line and "tried once more" in line for line in said)
@@ -106,29 +106,29 @@ def test_a_run_that_fails_costs_the_others_nothing_and_is_named(
     monkeypatch.setitem(ACTIVATIONS, "silu", Breaks)
     study = small_study("tiny-fails", "?", small, (0, 1), {"activation": ("relu", "silu")})
     with pytest.raises(LabError, match=r"2 of 4 runs of tiny-fails failed \(activation=silu, seed 1 of 2: .*shapes"):
-        predicted(study).run(say=quiet, progress=False)
+        predicted(study).run(progress=False)
     assert list(study.results()["arm"]) == ["activation=relu"] * 2
-    assert sorted(run.info.status for run in runs_of(connect(quiet), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
+    assert sorted(run.info.status for run in runs_of(connect(), "tiny-fails")) == ["FAILED"] * 2 + ["FINISHED"] * 2
 
 
 def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
     """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
-    store = connect(quiet)
+    store = connect()
     base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(4)
     with Workers(store, 4, small_data) as engine:
         assert store.kind == "embedded"
         check_study(small_study("tiny-file", "?", base, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         try:
-            server.start(quiet)
+            server.start()
             assert store.kind == "server"
             check_study(small_study("tiny-server", "?", other, seeds, {"dropout": (0.0, 0.5)}), engine, store)
         finally:
-            server.stop(quiet)
+            server.stop()
 
 
 def check_study(study: Study, engine: Workers, store: Store) -> None:
     """Run a study, and find everything of it in the store."""
-    table = predicted(study).run(store, quiet, engine, progress=False)
+    table = predicted(study).run(store, engine, progress=False)
     assert len(table) == 8
     for run_id in table["run_id"]:
         for metric in ("loss/train", "loss/valid", "accuracy/valid", "gap/loss", "lr", "time/epoch_s"):
@@ -170,7 +170,7 @@ def test_a_killed_study_resumes_and_ends_with_each_run_once(
     again = start_study()
     _, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
-    runs = runs_of(connect(quiet), "custom-02-dropout")
+    runs = runs_of(connect(), "custom-02-dropout")
     finished = [run for run in runs if run.info.status == "FINISHED"]
     assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
     assert sorted(run.data.params["dropout"] for run in finished) == sorted(["0.0", "0.1", "0.3", "0.5"] * 2)
@@ -191,31 +191,30 @@ def test_ctrl_c_ends_a_study_in_workers_with_all_that_was_measured(
     assert "Traceback" not in stderr
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
-    runs = runs_of(connect(quiet), "custom-02-dropout")
+    runs = runs_of(connect(), "custom-02-dropout")
     assert "RUNNING" not in {run.info.status for run in runs}
     assert "KILLED" in {run.info.status for run in runs}
     assert sum("loss/valid" in run.data.metrics for run in runs) >= 1
 
 
-def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, small_data: Data) -> None:
-    def run_it_again(line: str) -> None:
-        if line.startswith("Training"):
-            study.run(say=quiet, progress=False)
-
+def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Here, "submit", lambda engine, job: study.run(progress=False))
     with pytest.raises(LabError, match="another command is running the study tiny-02-dropout"):
-        predicted(study).run(say=run_it_again, progress=False)
+        predicted(study).run(engine="here", progress=False)
 
 
-def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(home: Path, study: Study, small_data: Data) -> None:
+def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
+    home: Path, study: Study, small_data: Data, said: list[str]
+) -> None:
     """Even where its journal is lost; a run of another machine, which may well be alive, stays as it is."""
-    store = connect(quiet)
+    store = connect()
     experiment = store.experiment_id(study.name)
     machine, pid, started = this_process().split("/")
     for process in (f"{machine}/{pid}/{int(started) - 1000}", f"{machine}-2/{pid}/{started}", this_process()):
         tags = {"owner": "a student", "lab.process": process, "kind": "run"}
         store.client.create_run(experiment, tags=tags, run_name=process)
-    said: list[str] = []
-    predicted(study).run(store, said.append, progress=False)
+    said.clear()
+    predicted(study).run(store, progress=False)
     assert sum("is KILLED in the record" in line for line in said) == 1
     statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
     assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]
@@ -295,6 +294,6 @@ def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
     multiprocessing.set_executable(nothing)
     try:
         with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):
-            predicted(study).run(say=quiet, engine="workers", progress=False)
+            predicted(study).run(engine="workers", progress=False)
     finally:
         multiprocessing.set_executable(sys.executable)

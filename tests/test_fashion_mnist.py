@@ -24,7 +24,7 @@ NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 @pytest.fixture(scope="session")
 def arrays() -> Arrays:
-    return _load_arrays(say=lambda line: None)
+    return _load_arrays()
 
 
 @pytest.fixture(scope="session")
@@ -115,24 +115,15 @@ def test_one_flipped_pixel_is_noticed(arrays: Arrays) -> None:
         images[1234, 14, 14] ^= 1
 
     for field in ("train_images", "test_images"):
-        with pytest.raises(BadData, match=f"{field} has other values"):
+        with pytest.raises(BadData, match=f"{field}, .* is not .* as it was published"):
             check(changed(arrays, field, flip))
-
-
-def test_wrong_class_counts_are_noticed(arrays: Arrays) -> None:
-    def relabel(labels: torch.Tensor) -> None:
-        labels[0] = (labels[0] + 1) % 10
-
-    for field, each in (("train_labels", "6000"), ("test_labels", "1000")):
-        with pytest.raises(BadData, match=f"{field} should hold each class {each} times"):
-            check(changed(arrays, field, relabel))
 
 
 @pytest.mark.parametrize("label", [10, -1, 256])
 def test_a_label_that_is_no_class_is_noticed(arrays: Arrays, label: int) -> None:
     labels = arrays.train_labels.long()
     wrong = arrays._replace(train_labels=torch.where(labels == 0, label, labels))
-    with pytest.raises(BadData, match="should lie between 0 and 9"):
+    with pytest.raises(BadData, match=r"train_labels, .* as it was published"):
         check(wrong)
 
 
@@ -141,14 +132,14 @@ def test_two_exchanged_labels_are_noticed_although_the_counts_are_right(arrays: 
         other = int((labels != labels[0]).nonzero()[0])
         labels[[0, other]] = labels[[other, 0]]
 
-    with pytest.raises(BadData, match="train_labels has other values"):
+    with pytest.raises(BadData, match=r"train_labels, .* as it was published"):
         check(changed(arrays, "train_labels", exchange))
 
 
 def test_wrong_shapes_and_types_are_noticed(arrays: Arrays) -> None:
-    with pytest.raises(BadData, match=r"test_images has shape \(9999, 28, 28\)"):
+    with pytest.raises(BadData, match=r"test_images, \(9999, 28, 28\) of torch.uint8, is not t10k-images"):
         check(arrays._replace(test_images=arrays.test_images[1:]))
-    with pytest.raises(BadData, match=r"train_images has type torch\.float32"):
+    with pytest.raises(BadData, match=r"train_images, \(60000, 28, 28\) of torch\.float32, is not"):
         check(arrays._replace(train_images=arrays.train_images.float()))
 
 
@@ -160,38 +151,44 @@ def test_labels_may_be_uint8_or_int64(arrays: Arrays) -> None:
 # --- the cache ---
 
 
-def test_an_empty_machine_fetches_the_data_once_and_leaves_apts_lists_alone(cache: Path, arrays: Arrays) -> None:
+def test_an_empty_machine_fetches_the_data_once_and_leaves_apts_lists_alone(
+    cache: Path, arrays: Arrays, said: list[str]
+) -> None:
     lists_of_apt = Path("/var/lib/apt/lists")
     before = {file: file.stat().st_mtime_ns for file in lists_of_apt.glob("*")}
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append), arrays)
+    said.clear()
+    assert same(_load_arrays(), arrays)
     assert {file: file.stat().st_mtime_ns for file in lists_of_apt.glob("*")} == before
-    assert "not from the cache: there is no" in heard[0]
-    assert heard[-1].startswith("Fashion-MNIST from ")
+    assert "not from the cache: there is no" in said[0]
+    assert said[-1].startswith("Fashion-MNIST from ")
     assert [file.name for file in cache.parent.iterdir()] == ["fashionmnist.pt"]
-    again: list[str] = []
-    assert same(_load_arrays(again.append), arrays)
-    assert again == ["Fashion-MNIST from the cache."]
+    said.clear()
+    assert same(_load_arrays(), arrays)
+    assert said == []  # from the cache
 
 
-def test_a_cache_cut_in_half_is_said_and_replaced(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
+def test_a_cache_cut_in_half_is_said_and_replaced(
+    cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
+) -> None:
     write_mads(arrays, cache)
     half = cache.read_bytes()[: cache.stat().st_size // 2]
     cache.write_bytes(half)
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append, raw_folder), arrays)
-    assert heard[0].startswith("Fashion-MNIST not from the cache: RuntimeError")
-    assert heard[1] == f"Fashion-MNIST from {raw_folder}."
-    assert same(_load_arrays(heard.append), arrays)
-    assert heard[2:] == ["Fashion-MNIST from the cache."]
+    said.clear()
+    assert same(_load_arrays(raw_folder), arrays)
+    assert said[0].startswith("Fashion-MNIST not from the cache: RuntimeError")
+    assert said[1] == f"Fashion-MNIST from {raw_folder}."
+    assert same(_load_arrays(), arrays)
+    assert said[2:] == []  # from the cache
 
 
-def test_a_cache_with_other_content_is_said_and_replaced(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
+def test_a_cache_with_other_content_is_said_and_replaced(
+    cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
+) -> None:
     write_mads(changed(arrays, "train_images", lambda images: images[0].zero_()), cache)
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append, raw_folder), arrays)
-    assert "train_images has other values" in heard[0]
-    check(_load_arrays(heard.append))
+    said.clear()
+    assert same(_load_arrays(raw_folder), arrays)
+    assert "train_images, " in said[0]
+    check(_load_arrays())
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -204,27 +201,28 @@ def test_a_broken_cache_stays_until_there_is_a_better_one(cache: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: Arrays, raw_folder: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: Arrays, raw_folder: Path, said: list[str]
 ) -> None:
     (tmp_path / "a file").touch()
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "a file"))
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append, raw_folder), arrays)
-    assert "could not be kept" in heard[-1]
+    said.clear()
+    assert same(_load_arrays(raw_folder), arrays)
+    assert "could not be kept" in said[-1]
 
 
-def test_a_cache_that_cannot_be_replaced_leaves_no_litter(cache: Path, arrays: Arrays, raw_folder: Path) -> None:
+def test_a_cache_that_cannot_be_replaced_leaves_no_litter(
+    cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
+) -> None:
     cache.mkdir(parents=True)  # a folder where the file should be
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append, raw_folder), arrays)
-    assert "could not be kept" in heard[-1]
+    said.clear()
+    assert same(_load_arrays(raw_folder), arrays)
+    assert "could not be kept" in said[-1]
     assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, arrays: Arrays) -> None:
+def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, arrays: Arrays, said: list[str]) -> None:
     write_mads(arrays, cache)
-    complaints: list[str] = []
-    keep = partial(fashion_mnist._keep, arrays, complaints.append)
+    keep = partial(fashion_mnist._keep, arrays)
     writers = [threading.Thread(target=lambda: [keep() for _ in range(4)]) for _ in range(3)]
     for writer in writers:
         writer.start()
@@ -234,7 +232,7 @@ def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, ar
         reads += 1
     for writer in writers:
         writer.join()
-    assert complaints == []
+    assert said == []
     assert [file.name for file in cache.parent.iterdir()] == ["fashionmnist.pt"]
 
 
@@ -258,29 +256,34 @@ def test_mads_datasets_reads_our_cache_without_a_network(cache: Path, arrays: Ar
 @pytest.mark.usefixtures("bare_machine")
 @pytest.mark.parametrize(("kind", "way"), [("raw_folder", "CNNLAB_DATA"), ("packed_folder", "argument")])
 def test_a_folder_given_by_the_user_is_used(
-    kind: str, way: str, arrays: Arrays, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    way: str,
+    arrays: Arrays,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
 ) -> None:
     folder = request.getfixturevalue(kind)
     if way == "CNNLAB_DATA":
         monkeypatch.setenv("CNNLAB_DATA", str(folder))
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append, folder if way == "argument" else None), arrays)
-    assert heard[-1] == f"Fashion-MNIST from {folder}."
+    said.clear()
+    assert same(_load_arrays(folder if way == "argument" else None), arrays)
+    assert said[-1] == f"Fashion-MNIST from {folder}."
 
 
 def test_a_missing_file_in_the_users_folder_is_named_and_nothing_else_is_tried(
-    cache: Path, tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(raw_folder, folder)
     (folder / NAMES[3]).unlink()
     monkeypatch.setenv("CNNLAB_DATA", str(folder))
-    heard: list[str] = []
+    said.clear()
     with pytest.raises(LabError, match="t10k-labels-idx1-ubyte") as caught:
-        _load_arrays(heard.append)
+        _load_arrays()
     assert str(folder) in str(caught.value)
     assert all(name in str(caught.value) for name in NAMES)
-    assert len(heard) == 1  # the empty cache
+    assert len(said) == 1  # the empty cache
     assert not cache.exists()
 
 
@@ -318,12 +321,12 @@ def test_files_of_the_right_size_with_other_content_are_refused(tmp_path: Path, 
 
 @pytest.mark.usefixtures("bare_machine")
 def test_the_folder_of_the_debian_package_is_used_where_it_is_installed(
-    arrays: Arrays, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
+    arrays: Arrays, packed_folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", packed_folder)
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append), arrays)
-    assert heard[-1] == "Fashion-MNIST from Debian's folder."
+    said.clear()
+    assert same(_load_arrays(), arrays)
+    assert said[-1] == "Fashion-MNIST from Debian's folder."
 
 
 # --- the network ---
@@ -332,6 +335,7 @@ def test_the_folder_of_the_debian_package_is_used_where_it_is_installed(
 @pytest.mark.usefixtures("bare_machine")
 def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
     cache: Path,
+    said: list[str],
     arrays: Arrays,
     tmp_path: Path,
     serve: Callable[[Path], str],
@@ -345,12 +349,12 @@ def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
     monkeypatch.setattr(fashionmnistsettings, "dataset_url", serve(file.parent) + file.name)
     monkeypatch.setattr(fashionmnistsettings, "digest", hashlib.md5(file.read_bytes()).hexdigest())
     cache.parent.mkdir(parents=True)
-    heard: list[str] = []
+    said.clear()
     logged: list[str] = []
     sink = logger.add(logged.append)
-    assert same(_load_arrays(heard.append), arrays)
+    assert same(_load_arrays(), arrays)
     logger.remove(sink)
-    assert heard[-1] == "Fashion-MNIST from the download of mads_datasets."
+    assert said[-1] == "Fashion-MNIST from the download of mads_datasets."
     assert capfd.readouterr() == ("", "")
     assert logged == []
     check(fashion_mnist._read_mads(cache))
@@ -359,6 +363,7 @@ def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
 @pytest.mark.usefixtures("bare_machine")
 def test_the_mirror_of_torchvision_steps_in(
     arrays: Arrays,
+    said: list[str],
     packed_folder: Path,
     serve: Callable[[Path], str],
     monkeypatch: pytest.MonkeyPatch,
@@ -370,42 +375,41 @@ def test_the_mirror_of_torchvision_steps_in(
     sums = [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in files]
     monkeypatch.setattr(FashionMNIST, "mirrors", [serve(packed_folder)])
     monkeypatch.setattr(FashionMNIST, "resources", sums)
-    heard: list[str] = []
-    assert same(_load_arrays(heard.append), arrays)
-    assert "not from the download of mads_datasets: ProxyError" in heard[-2]
-    assert heard[-1] == "Fashion-MNIST from the mirror of torchvision."
+    said.clear()
+    assert same(_load_arrays(), arrays)
+    assert "not from the download of mads_datasets: ProxyError" in said[-2]
+    assert said[-1] == "Fashion-MNIST from the mirror of torchvision."
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_network_that_never_answers_does_not_hang_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_never_answers_does_not_hang_the_lab(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_proxy(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(fashion_mnist, "PATIENCE", 0.2)
-        heard: list[str] = []
+        said.clear()
 
         def ask_both() -> None:
             for read in (fashion_mnist._from_mads, fashion_mnist._from_torchvision):
-                fashion_mnist._attempt("it", read, heard.append)
+                fashion_mnist._attempt("it", read)
 
         asking = threading.Thread(target=ask_both, daemon=True)
         asking.start()
         asking.join(timeout=20)
-    assert len(heard) == 2
-    assert all("time" in line.lower() for line in heard)
+    assert len(said) == 2
+    assert all("time" in line.lower() for line in said)
     assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_one_error_names_the_ways_out_when_nothing_can_be_reached(cache: Path) -> None:
-    heard: list[str] = []
+def test_one_error_names_the_ways_out_when_nothing_can_be_reached(cache: Path, said: list[str]) -> None:
     with pytest.raises(LabError) as caught:
-        _load_arrays(heard.append)
+        _load_arrays()
     ways = ("internet", "cnnlab doctor", "CNNLAB_DATA", "sudo apt-get install dataset-fashion-mnist", str(cache))
     assert all(way in str(caught.value) for way in ways)
     assert "\n" not in str(caught.value)
     tried = ("the cache", "Debian's folder", "mads_datasets", "torchvision", "the Debian package")
-    failed = [line for line in heard if " not from " in line]
+    failed = [line for line in said if " not from " in line]
     assert all(name in line for name, line in zip(tried, failed, strict=True))
     assert "apt-get is not on this machine" in failed[-1]
     assert not cache.exists()

@@ -21,7 +21,7 @@ from cnnlab.inquiry.study import Study
 from cnnlab.models import ACTIVATIONS
 from cnnlab.task import DATA_SHA256, LAB, VALID_SHA256, described
 from cnnlab.training import Result, fit
-from tests.helpers import SMALL_DATA, predicted, quiet, small_study
+from tests.helpers import SMALL_DATA, predicted, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01, precision="float32")
 TREE = {"module_tree", "module_tree_sha256"}
@@ -157,9 +157,9 @@ def test_a_field_that_is_not_known_is_refused_by_name() -> None:
 def test_runs_that_cannot_be_read_are_counted_and_said(
     home: Path, small: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     study = predicted(small_study("tiny", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
-    study.run(store, quiet, progress=False)
+    study.run(store, progress=False)
     run_id = load_runs(store)["run_id"].iloc[0]
     store.client.log_param(run_id, "alpha_dropout", "0.3")
     caplog.clear()
@@ -184,16 +184,16 @@ def test_old_records_with_the_right_validation_images_count_as_fashion_mnist() -
 def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
     home: Path, small: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     study = predicted(small_study("tiny", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
-    study.run(store, quiet, progress=False)
+    study.run(store, progress=False)
     monkeypatch.setitem(ACTIVATIONS, "relu", torch.nn.ELU)  # a layer repaired after the first run
     described.cache_clear()
     try:
         with pytest.raises(LabError, match=r"aren't what the code makes of their params now: .*ELU, ReLU"):
-            study.run(store, quiet, progress=False)
+            study.run(store, progress=False)
         other = predicted(small_study("other", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
-        again = other.run(store, quiet, engine="here", progress=False)
+        again = other.run(store, engine="here", progress=False)
         assert (again["reused_from"] == "").all()
         assert verdict(other, store)[0].outcome not in ("withheld", "waiting")
     finally:
@@ -201,17 +201,17 @@ def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
 
 
 def test_a_run_that_was_changed_is_never_taken_over(home: Path, small: Config) -> None:
-    store, arms = connect(quiet), {"dropout": (0.0, 0.5)}
-    runs = predicted(small_study("tiny", "?", small, (0, 1), arms)).run(store, quiet, progress=False)
+    store, arms = connect(), {"dropout": (0.0, 0.5)}
+    runs = predicted(small_study("tiny", "?", small, (0, 1), arms)).run(store, progress=False)
     store.client.log_metric(runs["run_id"].iloc[0], "final/accuracy/valid", 0.99, step=99)
-    again = predicted(small_study("other", "?", small, (0, 1), arms)).run(store, quiet, progress=False)
+    again = predicted(small_study("other", "?", small, (0, 1), arms)).run(store, progress=False)
     assert list(again["reused_from"] == "") == [True, False, False, False]
     assert list(again["accuracy/valid"]) == list(runs["accuracy/valid"])
 
 
 def test_runs_are_named_by_the_place_of_their_seed(home: Path, small: Config) -> None:
     study = predicted(small_study("tiny", "?", small, (70, 7), {"dropout": (0.0, 0.5)}))
-    runs = study.run(connect(quiet), quiet, progress=False)
+    runs = study.run(connect(), progress=False)
     assert list(runs["name"]) == [f"dropout={rate}, seed {place} of 2" for place in (1, 2) for rate in (0.0, 0.5)]
     assert [config.seed for config in runs["config"]] == [70, 70, 7, 7]
     assert (runs["fact.data_sha256"] == SMALL_DATA.sha256()).all()

@@ -31,7 +31,7 @@ from cnnlab.inquiry.seeds import OFFSET, my_seeds
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.study import Study
 from cnnlab.training import fit
-from tests.helpers import SMALL_DATA, predicted, quiet, small_study
+from tests.helpers import SMALL_DATA, predicted, small_study
 
 CLAIM = {
     "arm": "dropout=0.5",
@@ -112,7 +112,7 @@ def test_wrong_types_and_nonsense_get_one_sentence(home: Path, study: Study, cha
     with pytest.raises(LabError, match=hint) as refused:
         predict(study, **(CLAIM | changes))
     assert "\n" not in str(refused.value)
-    assert load_raw(connect(quiet)) == []
+    assert load_raw(connect()) == []
 
 
 def test_what_is_missing_is_named_with_what_it_should_be(home: Path, study: Study) -> None:
@@ -214,13 +214,13 @@ def test_bounds_of_the_command_line(home: Path) -> None:
 
 
 def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silently(home: Path, study: Study) -> None:
-    store = connect(quiet)
-    predicted(study).run(store, quiet, "here", progress=False)
+    store = connect()
+    predicted(study).run(store, "here", progress=False)
     experiment = store.experiment_id(study.name)
     store.client.delete_experiment(experiment)
     back = rf"was deleted in the MLflow UI\. To bring it back .*restore_experiment\('{experiment}'\)"
     for call in (
-        lambda: study.run(store, quiet, progress=False),
+        lambda: study.run(store, progress=False),
         lambda: verdict(study, store),
         lambda: predict(study, store=store, **CLAIM),
         lambda: study.plan(store),
@@ -234,12 +234,12 @@ def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silen
 
 
 def test_a_renamed_experiment_is_recognised(home: Path, study: Study) -> None:
-    store = connect(quiet)
-    predicted(study).run(store, quiet, "here", progress=False)
+    store = connect()
+    predicted(study).run(store, "here", progress=False)
     store.client.rename_experiment(store.experiment_id(study.name), "my dropout")
     said = "the experiment tiny-02-dropout was renamed to 'my dropout' in the MLflow UI: rename it back"
     for call in (
-        lambda: study.run(store, quiet, progress=False),
+        lambda: study.run(store, progress=False),
         lambda: verdict(study, store),
         lambda: predict(study, store=store, **CLAIM),
     ):
@@ -252,20 +252,20 @@ def test_a_renamed_experiment_is_recognised(home: Path, study: Study) -> None:
 
 
 def test_a_renamed_experiment_without_runs_is_recognised_too(home: Path, study: Study) -> None:
-    store = connect(quiet)
+    store = connect()
     predict(study, store=store, **CLAIM)
     store.client.rename_experiment(store.experiment_id(study.name), "my dropout")
     with pytest.raises(LabError, match="was renamed to 'my dropout'"):
-        study.run(store, quiet, progress=False)
+        study.run(store, progress=False)
 
 
 def test_a_run_that_ended_before_its_facts_locks_nothing(home: Path, study: Study) -> None:
-    store = connect(quiet)
+    store = connect()
     predicted(study)
-    carrier = Courier(store, quiet)
+    carrier = Courier(store)
     RunLogger(carrier, study.name, study.base, "interrupted at once", {"owner": "a student"}).close("KILLED")
     carrier.close()
-    assert len(study.run(store, quiet, "here", progress=False)) == 4
+    assert len(study.run(store, "here", progress=False)) == 4
 
 
 # Interrupts
@@ -287,7 +287,7 @@ def test_interrupting_a_cell_ends_with_one_sentence(home: Path) -> None:
     NotebookClient(notebook, timeout=120, allow_errors=True).execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
     assert error.traceback == ["Stopped. What was measured is kept; study.run() goes on from here."]
-    (run,) = [run for run in load_raw(connect(quiet)) if run.kind == "run"]
+    (run,) = [run for run in load_raw(connect()) if run.kind == "run"]
     assert run.status == "KILLED"
 
 

@@ -38,7 +38,7 @@ from cnnlab.inquiry.task import task
 from cnnlab.one_run import Passing
 from cnnlab.source import is_released, source_files, source_sha256
 from cnnlab.training import fit
-from tests.helpers import SMALL_DATA, quiet, small_study
+from tests.helpers import SMALL_DATA, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 CLAIM = {
@@ -61,7 +61,7 @@ def study() -> Study:
 
 
 def run(study: Study, explore: bool = False) -> pd.DataFrame:
-    return run_study(study, connect(quiet), quiet, "here", progress=False, explore=explore)
+    return run_study(study, connect(), "here", progress=False, explore=explore)
 
 
 def predicted(study: Study, **changes: object) -> Prediction:
@@ -69,7 +69,7 @@ def predicted(study: Study, **changes: object) -> Prediction:
 
 
 def judged(study: Study) -> Verdict:
-    return verdict(study, connect(quiet))[0]
+    return verdict(study, connect())[0]
 
 
 def reviewed(home: Path) -> Review:
@@ -163,7 +163,7 @@ def test_4_the_opposite_predicted_as_well_replaces_the_first(home: Path, study: 
     predicted(study, arm="dropout=0.5", direction="lower", confidence=99)
     second = predicted(study, arm="dropout=0.0", against="dropout=0.5", direction="lower", confidence=99)
     run(study)
-    found = verdict(study, connect(quiet))
+    found = verdict(study, connect())
     assert [one.prediction.record.sha256 for one in found] == [second.record.sha256]
 
 
@@ -174,8 +174,8 @@ def test_4_nor_does_another_name_of_the_study_hold_two_bets(home: Path, study: S
     run(study)
     run(other)
     with pytest.raises(LabError, match="the same was predicted anew later, maybe in another study"):
-        verdict(study, connect(quiet))
-    assert len(verdict(other, connect(quiet))) == 1
+        verdict(study, connect())
+    assert len(verdict(other, connect())) == 1
 
 
 def test_4_a_trend_over_three_even_levels_and_its_ends_are_one_question(home: Path) -> None:
@@ -183,7 +183,7 @@ def test_4_a_trend_over_three_even_levels_and_its_ends_are_one_question(home: Pa
     predicted(study, direction="lower", confidence=99)
     second = predicted(study, arm="", trend="dropout", direction="higher", confidence=99)
     run(study)
-    (found,) = verdict(study, connect(quiet))
+    (found,) = verdict(study, connect())
     assert found.prediction.record.sha256 == second.record.sha256
 
 
@@ -194,7 +194,7 @@ def test_4_two_precisions_are_no_two_questions(home: Path) -> None:
     run(first)
     run(second)
     with pytest.raises(LabError, match="the same was predicted anew later"):
-        verdict(first, connect(quiet))
+        verdict(first, connect())
     assert judged(second).label == "confirmatory"
 
 
@@ -210,7 +210,7 @@ def tamper(run_id: str, home: Path, value: float = 0.99, reseal: bool = False, u
         if unseal:
             database.execute("DELETE FROM tags WHERE key = ? AND run_uuid = ?", (SEAL, run_id))
     if reseal:
-        client = connect(quiet).client
+        client = connect().client
         found = client.get_run(run_id)
         seal = seal_run(found.info.start_time, found.data.params, found.data.tags, found.data.metrics)
         client.set_tag(run_id, SEAL, seal)
@@ -294,14 +294,14 @@ def test_9_a_head_that_was_handed_in_fits_no_store_in_which_something_was_change
 
 def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: Study) -> None:
     predicted(study)
-    carrier = Courier(connect(quiet), quiet)
+    carrier = Courier(connect())
     with RunLogger(carrier, study.name, SMALL, "late", {"owner": "a student"}) as log:
         log.result(fit(SMALL, SMALL_DATA, [Passing(log)], progress=False), SMALL_DATA)
-    ended = load_raw(connect(quiet))[-1].tags["fact.ended"]
+    ended = load_raw(connect())[-1].tags["fact.ended"]
     carrier.close()
     early = reviewed(home).heads["a student"][-1]
 
-    late = RunLogger(carrier := Courier(connect(quiet), quiet), study.name, SMALL, "later", {"owner": "a student"})
+    late = RunLogger(carrier := Courier(connect()), study.name, SMALL, "later", {"owner": "a student"})
     late.start({"ended": ended})  # it ended when the first one did, and came hours later
     late.close("FINISHED")
     carrier.close()
@@ -323,7 +323,7 @@ def test_9_the_head_is_printed_where_it_may_be_handed_in(home: Path, study: Stud
     journal.write_text(
         re.sub(r"(<!-- why .*-->\n)\n", r"\1It was so.\n", journal.read_text(encoding="utf-8")), encoding="utf-8"
     )
-    assert head in report(connect(quiet), quiet).with_suffix(".md").read_text(encoding="utf-8")
+    assert head in report(connect()).with_suffix(".md").read_text(encoding="utf-8")
     assert head in CliRunner().invoke(cli, ["review", str(home)]).output
 
 
@@ -358,7 +358,7 @@ def test_10_a_run_taken_over_names_what_was_predicted_when_it_was_trained(home: 
     run(other)
     run(late)
     assert judged(other).label == "confirmatory"
-    assert early.record.sha256 in load_runs(connect(quiet), "dropout")["prediction"].iloc[0]
+    assert early.record.sha256 in load_runs(connect(), "dropout")["prediction"].iloc[0]
     assert judged(late).label == "exploratory"
 
 
@@ -373,7 +373,7 @@ def test_11_an_older_copy_of_the_store_misses_runs_and_entries(
     predicted(study_of("norm", norm=("none", "batch")), arm="norm=batch")
     norm = study_of("norm", norm=("none", "batch"))
     lost = run(norm)
-    confront(norm, connect(quiet))
+    confront(norm, connect())
     assert reviewed(home).is_intact
     shutil.copyfile(older, home / "mlflow.db")
     problems = " ".join(reviewed(home).problems)
@@ -385,10 +385,10 @@ def test_11_an_older_copy_of_the_store_misses_runs_and_entries(
 def test_12_a_run_that_was_typed_in_cannot_be_verified_and_contradicts_itself(home: Path, study: Study) -> None:
     predicted(study)
     run(study)
-    store = connect(quiet)
+    store = connect()
     config = replace(SMALL, dropout=0.3)
     real = fit(config, SMALL_DATA, progress=False, device="cpu")
-    courier = Courier(store, quiet)
+    courier = Courier(store)
     with RunLogger(courier, "dropout", config, "dropout=0.3, seed 1 of 2", {"owner": "a student"}) as log:
         log.start(real.facts | environment_facts())
         log.epoch(1, {"loss/valid": 0.1, "accuracy/valid": 0.99})
@@ -403,7 +403,7 @@ def test_12_a_run_that_was_typed_in_cannot_be_verified_and_contradicts_itself(ho
 
 
 def test_12_the_same_training_images_under_another_seed_are_named(home: Path, finished: pd.DataFrame) -> None:
-    client = connect(quiet).client
+    client = connect().client
     first, last = finished["run_id"].iloc[0], finished["run_id"].iloc[-1]
     client.set_tag(last, "fact.train_sha256", client.get_run(first).data.tags["fact.train_sha256"])
     assert any("its train_sha256 is that of another seed" in problem for problem in reviewed(home).problems)
@@ -464,7 +464,7 @@ def test_16_several_claims_on_the_same_runs_are_counted(home: Path, study: Study
     for metric in ("accuracy/valid", "accuracy/train_eval", "gap/accuracy"):
         predicted(study, metric=metric)
     run(study)
-    found = verdict(study, connect(quiet))
+    found = verdict(study, connect())
     assert {one.label for one in found} == {"confirmatory"}
     note = (
         "3 predictions are about the same runs. Without any effect, each is 'supported' in at most 2.5 % of studies, "
@@ -485,10 +485,10 @@ def test_18_no_reading_without_a_reason_or_a_record(home: Path) -> None:
     from cnnlab import read_test_set
 
     with pytest.raises(LabError, match="say why you open it"):
-        read_test_set(connect(quiet), "  ", quiet)
-    assert load_raw(connect(quiet)) == []
+        read_test_set(connect(), "  ")
+    assert load_raw(connect()) == []
     with pytest.raises(LabError, match="the test set stays closed, since its reading can't be recorded now"):
-        read_test_set(Store("http://127.0.0.1:9"), "curiosity", quiet)
+        read_test_set(Store("http://127.0.0.1:9"), "curiosity")
 
 
 # What a review prints
@@ -499,7 +499,7 @@ def test_a_store_cannot_move_or_clear_what_a_terminal_shows(home: Path, study: S
         with pytest.raises(LabError, match="has characters that can't be shown: leave them out"):
             predicted(study, because=text)
     predicted(study, because="all is well here:\n\tas it was")
-    client = connect(quiet).client
+    client = connect().client
     bad = client.create_experiment("odd\x1b[2K\nIntact: 17 predictions", artifact_location="mlflow-artifacts:/odd")
     client.create_run(bad, tags={"kind": "run", "owner": "evil\x1b[1A\u202e\r"}, run_name="\x1b[2J\u202eevil")
     result = CliRunner().invoke(cli, ["review", str(home)])

@@ -9,7 +9,7 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.judge.calibration import calibrate
+from cnnlab.inquiry.judge.calibration import calibrate_records
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
@@ -18,7 +18,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import Confrontation, confront
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction
 from cnnlab.inquiry.show.logbook import logbook_file
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import free_port, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 ARMS = {
@@ -56,24 +56,24 @@ def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        store = connect(quiet)
+        store = connect()
         changes = {"dropout": 0.5, "norm": "batch"}
         predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.03, **WORDS)
         predict(STUDY, trend="dropout", metric="accuracy/valid", direction="lower", size=(1, 30), **WORDS)
         predict(STUDY, arm="much", metric="gap/train_mode", direction="lower", size=(0.01, 2), **WORDS)
         predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # measured in no control
         waiting = confront(STUDY, store)
-        STUDY.run(store, quiet, progress=False)
+        STUDY.run(store, progress=False)
         first = confront(STUDY, store, "2.1")
         fresh, note = text(), note_of(store)
         write(fresh)
         written = text()
         confront(STUDY, store)
         again = text()
-        STUDY.run(store, quiet, progress=False)
+        STUDY.run(store, progress=False)
         note_after_rerun = note_of(store)
         longer = dataclasses.replace(STUDY, seeds=(0, 1, 2))
-        longer.run(store, quiet, progress=False)
+        longer.run(store, progress=False)
         more = confront(longer, store)
         yield Story(store, waiting, first, fresh, note, written, again, note_after_rerun, more, text())
 
@@ -190,8 +190,8 @@ def test_figures_render_for_every_kind_of_verdict(story: Story, tmp_path: Path) 
         "none": plot_effects([withheld]),
         "nothing": plot_effects([]),
         "interaction": plot_interaction(interaction, "2.2"),
-        "calibration": plot_calibration(calibrate(story.first)),
-        "no calibration": plot_calibration(calibrate([])),
+        "calibration": plot_calibration(calibrate_records(load_records(story.store))),
+        "no calibration": plot_calibration(calibrate_records([])),
     }
     figures |= {outcome: plot_effects([dataclasses.replace(arm, outcome=outcome)]) for outcome in outcomes}
     for name, figure in figures.items():

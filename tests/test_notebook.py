@@ -13,7 +13,6 @@ from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.ledger import load_records
-from tests.helpers import quiet
 
 NOTEBOOK = Path(__file__).parents[1] / "04_experiments.ipynb"
 SECTIONS = ["Set-up", "Baseline", "Dropout", "Normalization", "Combined", "Search", "Analysis"]
@@ -64,7 +63,7 @@ def texts(outputs: list) -> list[str]:
 
 def check_the_record(home: Path) -> None:
     """What the cells predict is what ships as examples; every prediction has a verdict; the chain is intact."""
-    store = connect(quiet)
+    store = connect()
     records = load_records(store)
     searched = [record for record in records if record.experiment == "tiny-05-search"]  # predicted by the script
     by_cells = [record for record in records if record not in searched]

@@ -19,7 +19,7 @@ from cnnlab import BASE, Study, confront, connect, my_seeds, predict, replace
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
 
-store = connect(say=lambda line: None)
+store = connect()
 base = replace(BASE, train_images=200, epochs=1)
 study = Study("my-own", "Does it help?", base, my_seeds(2), vary={vary})
 predict(
@@ -32,7 +32,7 @@ predict(
     because="this is a mechanism",
     if_refuted="it is not so",
 )
-study.run(say=lambda line: None, engine="here", progress=False)
+study.run(engine="here", progress=False)
 (verdict,) = confront(study)
 print(verdict.outcome, verdict.label, len(load_runs(store)), len(load_records(store)))
 """

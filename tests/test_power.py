@@ -16,7 +16,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.task import find_metric
-from tests.helpers import SMALL_DATA, free_port, quiet, small_study
+from tests.helpers import SMALL_DATA, free_port, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 A_A = small_study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        yield connect(quiet)
+        yield connect()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def before(store: Store) -> Power:
 
 @pytest.fixture(scope="module")
 def runs(store: Store, before: Power, small_data: Data) -> pd.DataFrame:
-    return run_study(A_A, store, quiet, progress=False, explore=True)
+    return run_study(A_A, store, progress=False, explore=True)
 
 
 def test_before_the_first_runs_the_noise_is_unknown(before: Power) -> None:

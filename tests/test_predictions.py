@@ -15,7 +15,7 @@ from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import START, load_records
 from cnnlab.inquiry.study import Study
-from tests.helpers import quiet, small_study
+from tests.helpers import small_study
 
 CLAIM = {
     "metric": "loss/valid",
@@ -61,12 +61,12 @@ def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, gri
 
 def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -> None:
     written = predict(study, arm="dropout=0.5", at_least_sesoi=True, builds_on="01-baseline", **CLAIM)
-    (record,) = load_records(connect(quiet))
+    (record,) = load_records(connect())
     assert Prediction.from_record(record) == written
     assert written.claim.because == CLAIM["because"]
     assert record.is_whole
     assert record.content["previous"] == START
-    params = connect(quiet).client.get_run(record.run_id).data.params
+    params = connect().client.get_run(record.run_id).data.params
     assert params == record.content
     assert params["because"] == CLAIM["because"]
 
@@ -75,32 +75,32 @@ def test_the_same_call_again_writes_nothing_and_a_change_of_mind_is_a_new_record
     first = predict(study, arm="dropout=0.5", **CLAIM)
     assert predict(study, arm="dropout=0.5", **CLAIM) == first
     second = predict(study, arm="dropout=0.5", **(CLAIM | {"confidence": 60}))
-    records = load_records(connect(quiet))
+    records = load_records(connect())
     assert [record.content["confidence"] for record in records] == ["80", "60"]
     assert second.record and first.record
     assert second.record.content["previous"] == first.record.sha256
     # and back again is a third one: each is a record of its own
     predict(study, arm="dropout=0.5", **CLAIM)
-    assert len(load_records(connect(quiet))) == 3
+    assert len(load_records(connect())) == 3
 
 
 def test_a_record_cannot_be_rewritten_through_mlflow(home: Path, study: Study) -> None:
     record = predict(study, arm="dropout=0.5", **CLAIM).record
     assert record
     with pytest.raises(MlflowException, match="Changing param values is not allowed"):
-        connect(quiet).client.log_param(record.run_id, "direction", "lower")
+        connect().client.log_param(record.run_id, "direction", "lower")
 
 
 def test_a_record_rewritten_in_the_database_shows(home: Path, study: Study) -> None:
     predict(study, arm="dropout=0.5", **CLAIM)
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE params SET value = 'lower' WHERE key = 'direction'")
-    (record,) = load_records(connect(quiet))
+    (record,) = load_records(connect())
     assert not record.is_whole
 
 
 def test_a_deleted_prediction_stays_in_the_chain(home: Path, study: Study) -> None:
-    store = connect(quiet)
+    store = connect()
     first = predict(study, arm="dropout=0.5", **CLAIM)
     assert first.record
     store.client.delete_run(first.record.run_id)
@@ -116,35 +116,35 @@ def test_owners_have_chains_of_their_own(home: Path, study: Study, monkeypatch: 
     other = predict(study, arm="dropout=0.5", **CLAIM)
     assert other.record
     assert other.record.content["previous"] == START
-    assert len(load_records(connect(quiet), owner="O'Brien")) == 1
-    assert len(load_records(connect(quiet))) == 2
+    assert len(load_records(connect(), owner="O'Brien")) == 1
+    assert len(load_records(connect())) == 2
 
 
 def test_a_study_is_not_run_before_something_was_predicted(
     home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     with pytest.raises(LabError, match=r"nothing is trained before you have predicted.*predict\(study, arm='dropout="):
-        study.run(store, quiet, progress=False)
+        study.run(store, progress=False)
     predict(study, arm="dropout=0.5", **CLAIM)
     # of other arms than those that would run
     longer = dataclasses.replace(study, base=replace(study.base, epochs=3), arms={}, vary=study.vary, control="")
     with pytest.raises(LabError, match=r"its arm dropout=0.0 was changed \(epochs 2 -> 3\)\. Predict again"):
-        longer.run(store, quiet, progress=False)
+        longer.run(store, progress=False)
     # of somebody else
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     with pytest.raises(LabError, match="nothing is trained before you have predicted"):
-        study.run(store, quiet, progress=False)
+        study.run(store, progress=False)
     assert store.client.search_runs([store.experiment_id(study.name)], "tags.kind = 'run'") == []
 
 
 def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
-    store = connect(quiet)
+    store = connect()
     prediction = predict(study, arm="dropout=0.5", **CLAIM)
     assert prediction.record
     store.client.delete_run(prediction.record.run_id)
     with pytest.raises(LabError, match="nothing is trained before you have predicted"):
-        study.run(store, quiet, progress=False)
+        study.run(store, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_impossible_prediction_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(LabError, match=hint):
         predict(study, **({"arm": "dropout=0.5"} | CLAIM | changes))
-    assert load_records(connect(quiet)) == []
+    assert load_records(connect()) == []
 
 
 def test_without_repetition_or_without_a_second_arm_there_is_nothing_to_predict(home: Path, small: Config) -> None:

@@ -19,7 +19,7 @@ from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
-from tests.helpers import free_port, predicted, quiet, small_study, wait_for
+from tests.helpers import free_port, predicted, small_study, wait_for
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -97,16 +97,16 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def test_a_study_runs_on_a_cluster_of_two_nodes(
-    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data
+    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data, said: list[str]
 ) -> None:
     address, _ = cluster
-    store = connect(quiet)
+    store = connect()
     assert store.kind == "server"
     study = small_study("tiny-ray", "?", small, (0, 1), {"dropout": (0.0, 0.5)})
-    said: list[str] = []
+    said.clear()
     with RayCluster(Store(), small_data, address) as engine:
         assert engine.slots == 2
-        table = predicted(study).run(store, said.append, engine, progress=False)
+        table = predicted(study).run(store, engine, progress=False)
         assert engine.trained() == 4 * 640
     assert "Training 4 runs on Ray (2 nodes, 2 CPUs, 2 GPUs)." in said
     assert len(table) == 4
@@ -116,7 +116,7 @@ def test_a_study_runs_on_a_cluster_of_two_nodes(
         assert len(store.client.get_metric_history(run, "loss/valid")) == 2
 
     # the same configs in this process: nothing is trained twice, and a new owner gets the same numbers
-    study.run(store, said.append, engine="here", progress=False)
+    study.run(store, engine="here", progress=False)
     assert "4 of its runs are finished already" in said[-1]
 
 
@@ -132,12 +132,12 @@ def test_a_gpu_is_shared_by_fraction(
 
 
 def test_a_node_that_dies_costs_its_run_only(
-    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data
+    running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data, said: list[str]
 ) -> None:
     address, second = cluster
-    store = connect(quiet)
+    store = connect()
     study = small_study("tiny-node", "?", replace(small, epochs=30), (0, 1), {"dropout": (0.0, 0.5)})
-    said: list[str] = []
+    said.clear()
     with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
@@ -146,7 +146,7 @@ def test_a_node_that_dies_costs_its_run_only(
 
         killer = threading.Thread(target=pull_the_plug)
         killer.start()
-        table = predicted(study).run(store, said.append, engine, progress=False)
+        table = predicted(study).run(store, engine, progress=False)
         killer.join()
     assert len(table) == 4
     runs = store.client.search_runs([store.experiment_id("tiny-node")], "tags.kind = 'run'")

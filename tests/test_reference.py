@@ -25,7 +25,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import logbook_file
-from tests.helpers import SMALL_DATA, free_port, predicted, quiet, small_study
+from tests.helpers import SMALL_DATA, free_port, predicted, small_study
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
 FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
@@ -40,9 +40,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("CNNLAB_OWNER", reference.OWNER)
         patch.setenv("MLFLOW_PORT", str(free_port()))
         patch.setitem(PROFILES, "full", FULL)
-        store, study = connect(quiet), reference.reference_studies()["02-dropout"]
+        store, study = connect(), reference.reference_studies()["02-dropout"]
         predict_examples(study, store)
-        study.run(store, quiet, progress=False)
+        study.run(store, progress=False)
         assert not any(confront(study, store).references)  # a reference isn't compared with itself
     return folder
 
@@ -52,7 +52,7 @@ def shipped(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The same in another folder, as a student has it who cloned it."""
     monkeypatch.setitem(PROFILES, "full", FULL)
     shutil.copytree(made, home, dirs_exist_ok=True)
-    return connect(quiet)
+    return connect()
 
 
 def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, real_data: Data) -> None:
@@ -62,7 +62,7 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
     assert waiting.references == (None, None, None)  # not before there is a verdict
     assert "reference" not in str(waiting)
 
-    study.run(shipped, quiet, progress=False)
+    study.run(shipped, progress=False)
     found = confront(study, shipped)
     runs = reference.reference_studies()["02-dropout"]
     theirs = results(runs, shipped, reference.OWNER)
@@ -91,7 +91,7 @@ def test_another_question_gets_no_reference(shipped: Store, small_data: Data, sm
         dataclasses.replace(lab_studies(SMALL)["tiny-02-dropout"], data=SMALL_DATA),
     ):
         predicted(study)
-        study.run(shipped, quiet, progress=False)
+        study.run(shipped, progress=False)
         assert confront(study, shipped).references == (None,)
 
 

@@ -15,7 +15,7 @@ from cnnlab.inquiry.show.logbook import logbook_file
 from cnnlab.inquiry.show.page import count_pages, find_browser
 from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
-from tests.helpers import quiet, small_study
+from tests.helpers import small_study
 
 WORDS = {"because": "only the random numbers differ", "if_refuted": "something else differs too"}
 
@@ -27,27 +27,27 @@ def confronted(home: Path, small: Config, small_data: Data) -> Study:
     study = small_study("tiny-01-baseline", "How much is chance?", small, (0, 1), arms=arms)
     for metric in ("accuracy/valid", "loss/valid"):
         predict(study, arm="A again", metric=metric, direction="none", confidence=70, **WORDS)
-    study.run(connect(quiet), quiet, progress=False)
+    study.run(connect(), progress=False)
     confront(study)
     return study
 
 
 def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
     with pytest.raises(LabError, match="nothing to report yet: predict, run a study, and confront it"):
-        report(connect(quiet), quiet)
+        report(connect())
 
 
-def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(confronted: Study) -> None:
-    store, journal = connect(quiet), logbook_file(confronted.name)
+def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(confronted: Study, said: list[str]) -> None:
+    store, journal = connect(), logbook_file(confronted.name)
     with pytest.raises(LabError, match=r"2 reflections are empty.*A again against A in tiny-01-baseline\.md"):
-        report(store, quiet)
+        report(store)
     written = iter(["Größer als <ich> dachte: | chance.", "Only two seeds."])
     text = re.sub(
         r"(<!-- why \S+ -->\n)\n", lambda field: f"{field[1]}{next(written)}\n", journal.read_text(encoding="utf-8")
     )
     journal.write_text(text, encoding="utf-8")
-    said: list[str] = []
-    page = report(store, said.append)
+    said.clear()
+    page = report(store)
     html = page.read_text(encoding="utf-8")
     for words in ("report of a student", "Größer als &lt;ich&gt; dachte: | chance.", "Only two seeds."):
         assert words in html
@@ -60,5 +60,5 @@ def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(conf
         journal.write_text(
             journal.read_text(encoding="utf-8").replace("Only two", "Only two " * 2000), encoding="utf-8"
         )
-        report(store, said.append)
+        report(store)
         assert "pages, and one is asked for" in said[-1]

@@ -17,7 +17,7 @@ from cnnlab.inquiry.judge.reproduce import Reproduction, bound, is_stable, one_r
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
-from tests.helpers import free_port, predicted, quiet, small_study
+from tests.helpers import free_port, predicted, small_study
 
 TINY = replace(BASE, blocks=((1, 8),), train_images=64, epochs=1, batch_size=32)
 CLOSE, FAR = (0.500, 0.501, 0.502, 0.503), (0.5, 0.6, 0.7, 0.8)  # validation losses of four seeds, nats
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
         patch.setenv("MLFLOW_PORT", str(free_port()))
         arms = {"calm": TINY, "wild": replace(TINY, optimizer="sgd", lr=1e6, schedule="constant")}
         study = predicted(small_study("my-lr", "Does it diverge?", TINY, range(5), arms=arms))
-        study.run(connect(quiet), quiet, progress=False)
+        study.run(connect(), progress=False)
     return folder
 
 
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
 def store(made: Path, home: Path) -> Store:
     """The same in another folder, where its records may be changed."""
     shutil.copytree(made, home, dirs_exist_ok=True)
-    return connect(quiet)
+    return connect()
 
 
 def change(table: str, run_id: str, key: str, value: object) -> None:

@@ -32,7 +32,7 @@ from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.text import review_text
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import free_port, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=3, batch_size=32, lr=0.01)
 SMALL = replace(SMALL, precision="float32")  # the same effects on every processor
@@ -49,16 +49,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(folder))
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        store = connect(quiet)
+        store = connect()
         patch.setenv("CNNLAB_OWNER", "a scout")
         scouting = small_study("scouting", "?", SMALL, (0,), arms={"look": replace(SMALL, dropout=0.5)}, control="look")
-        run_study(scouting, store, quiet, progress=False, explore=True)
+        run_study(scouting, store, progress=False, explore=True)
         patch.setenv("CNNLAB_OWNER", "a student")
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=80, **WORDS)
         predict(DROPOUT, arm="dropout=0.5", direction="lower", size=(1, 9), confidence=60, **WORDS)
         predict(NORM, arm="norm=batch", direction="higher", size=(1, 9), confidence=60, **WORDS)
         for study in (DROPOUT, NORM):
-            study.run(store, quiet, progress=False)
+            study.run(store, progress=False)
         verdict(DROPOUT, store)
         yield folder
 
@@ -85,12 +85,12 @@ def tampered(lab: Path, copy: Path) -> Callable[..., Review]:
 @pytest.fixture
 def records(lab: Path) -> list[Record]:
     """The student's three predictions, in the order of time."""
-    return load_records(connect(quiet))
+    return load_records(connect())
 
 
 def last_run(study: str) -> str:
     """The id of the last run that was started in a study."""
-    return str(load_runs(connect(quiet), study)["run_id"].iloc[-1])
+    return str(load_runs(connect(), study)["run_id"].iloc[-1])
 
 
 def test_an_untouched_store_is_intact(lab: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_swapped_owner_is_named(tampered: Callable[..., Review], records: list
 
 def test_clocks_that_disagree_a_little_are_no_problem(home: Path) -> None:
     """Two machines write to one store, and the clock of the second is a minute behind."""
-    store = connect(quiet)
+    store = connect()
     told = {"arm": "dropout=0.5", "direction": "lower", "size": (1, 9)} | WORDS
     predict(DROPOUT, **told, confidence=60)
     (first,) = load_records(store)
@@ -414,7 +414,7 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
 
 
 def test_a_store_of_a_newer_mlflow_is_refused(home: Path) -> None:
-    connect(quiet)
+    connect()
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(home)):
@@ -508,7 +508,7 @@ def test_a_tag_of_theirs_named_like_one_of_ours_stops_nothing(foreign: Callable[
 
 
 def test_an_empty_store_is_empty(home: Path) -> None:
-    connect(quiet)
+    connect()
     with snapshot(str(home)) as opened:
         found = review(opened)
     assert review_text(found) == "Intact: 0 predictions and 0 runs, each as it was sealed."

@@ -167,4 +167,4 @@ def test_only_failed_checks_say_what_that_usually_means(small: Config, small_dat
     assert meaning in str(ill) and meaning in ill._repr_html_()
     assert str(well).endswith(f"All {len(CHECKS)} checks passed, in {well.seconds:.0f} s.")
     assert f"1 of {len(CHECKS)} checks failed (same seed)" in str(ill)
-    assert all(len(line) <= 120 for line in str(well).splitlines())
+    assert all(len(line) <= 130 for line in str(well).splitlines())

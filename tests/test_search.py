@@ -21,7 +21,7 @@ from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.seeds import my_seeds
 from cnnlab.inquiry.show.figures import plot_isolation
 from cnnlab.inquiry.task import find_metric
-from tests.helpers import quiet, wait_for
+from tests.helpers import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "03_mlflow.py"
 
@@ -44,7 +44,7 @@ def run_script(*arguments: str) -> str:
 
 def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     """The parent, its trials and the confirmation are in MLflow, and what was printed is what is there."""
-    store = connect(quiet)
+    store = connect()
     runs = store.client.search_runs([store.experiment_id(experiment)])
     (predicted,) = (run for run in runs if run.data.tags["kind"] == "prediction")
     assert predicted.data.params["verdict_1_label"] == "confirmatory"
@@ -90,7 +90,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_winner_confirmed(home: Path) 
 
 
 def a_trial_is_running() -> bool:
-    store = connect(quiet)
+    store = connect()
     running = "tags.kind = 'trial' and attributes.status = 'RUNNING'"
     return bool(store.client.search_runs([store.experiment_id("tiny-05-search")], running))
 

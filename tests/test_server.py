@@ -73,7 +73,7 @@ def refusal() -> str:
 
 def test_a_started_server_is_healthy_and_ours(running: int) -> None:
     now = server.status()
-    assert server.is_healthy(running)
+    assert server.answers(running)
     assert server.is_ours(running)
     assert now.state == "running"
     assert now.url == f"http://127.0.0.1:{running}"
@@ -81,10 +81,10 @@ def test_a_started_server_is_healthy_and_ours(running: int) -> None:
     assert now.url in str(now)
 
 
-def test_a_second_start_finds_the_first_server(running: int) -> None:
+def test_a_second_start_finds_the_first_server(running: int, said: list[str]) -> None:
     before = server.status().pids
-    said: list[str] = []
-    assert server.start(said.append) == server.address()
+    said.clear()
+    assert server.start() == server.address()
     assert "already running" in said[0]
     assert server.status().pids == before
 
@@ -112,17 +112,17 @@ def test_the_server_is_out_of_reach_of_the_terminal_that_started_it(running: int
 
 
 def test_a_server_of_another_folder_is_named_and_never_stopped(
-    running: int, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running: int, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     before = server.status().pids
     with monkeypatch.context() as other:
         other.setenv("CNNLAB_HOME", str(tmp_path / "my lab"))
-        said: list[str] = []
-        server.stop(said.append)
+        said.clear()
+        server.stop()
         assert str(lab) in said[0] and "left alone" in said[0]
         assert str(lab) in refusal()
         assert server.status().state == "foreign"
-        assert server.is_healthy(running) and not server.is_ours(running)
+        assert server.is_listening(running) and not server.is_ours(running)
         assert server.processes() == []
     assert server.status().state == "running"
     assert server.status().pids == before
@@ -147,7 +147,7 @@ def test_a_server_that_hangs_is_unhealthy_but_still_ours(running: int) -> None:
     finally:
         for process in paused:
             process.resume()
-    assert server.is_healthy(running)
+    assert server.answers(running)
 
 
 def test_after_kill_9_a_start_leaves_exactly_one_server(running: int) -> None:
@@ -162,13 +162,15 @@ def test_after_kill_9_a_start_leaves_exactly_one_server(running: int) -> None:
 
 
 @posix_only
-def test_what_hangs_after_a_crash_is_ended_and_replaced(running: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_hangs_after_a_crash_is_ended_and_replaced(
+    running: int, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     monkeypatch.setattr(server, "PATIENCE", 1.0)
     monkeypatch.setattr(server, "STOP_LIMIT", 1.0)
     (hung,) = server.processes()
     hung.suspend()
-    said: list[str] = []
-    server.start(said.append)
+    said.clear()
+    server.start()
     assert "earlier server" in said[0] and str(hung.pid) in said[0]
     assert not is_alive(hung)
     assert len(server.processes()) == 1
@@ -186,14 +188,14 @@ def test_two_terminals_that_start_at_once_share_one_server(running: int) -> None
     assert server.status().state == "running"
 
 
-def test_stop_ends_all_processes_and_frees_the_port(running: int) -> None:
+def test_stop_ends_all_processes_and_frees_the_port(running: int, said: list[str]) -> None:
     ours = server.processes()
     server.stop()
     assert not any(is_alive(process) for process in ours)
     assert not server.is_listening(running)
     assert server.status().state == "stopped"
-    said: list[str] = []
-    server.stop(said.append)
+    said.clear()
+    server.stop()
     assert said == ["The MLflow server is not running."]
 
 
@@ -206,9 +208,8 @@ def test_a_port_held_by_another_program_is_refused_by_name(foreign_program: subp
     assert server.processes() == []
 
 
-def test_stop_leaves_another_program_alone(foreign_program: subprocess.Popen[bytes]) -> None:
-    said: list[str] = []
-    server.stop(said.append)
+def test_stop_leaves_another_program_alone(foreign_program: subprocess.Popen[bytes], said: list[str]) -> None:
+    server.stop()
     assert f"pid {foreign_program.pid}" in said[0] and "left alone" in said[0]
     assert foreign_program.poll() is None
     assert server.is_listening(server.port())

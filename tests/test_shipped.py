@@ -24,7 +24,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
 from cnnlab.training import EVAL_BATCH
 from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
-from tests.helpers import free_port, quiet
+from tests.helpers import free_port
 
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
 MB = 1_000_000
@@ -45,7 +45,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def store(clone: Path) -> Store:
-    return connect(quiet)
+    return connect()
 
 
 def test_it_is_small_whole_and_names_no_folder_of_a_machine(clone: Path) -> None:
@@ -115,13 +115,13 @@ def champion_accuracy(store: Store, data: Data) -> tuple[float, float]:
 def test_the_champion_reproduces_its_accuracy_without_a_server_and_with_one(store: Store, real_data: Data) -> None:
     now, logged = champion_accuracy(store, real_data)
     assert now == pytest.approx(logged, abs=1e-12)
-    server.start(quiet)
+    server.start()
     try:
-        served = connect(quiet)
+        served = connect()
         assert served.kind == "server"
         assert champion_accuracy(served, real_data) == (now, logged)
     finally:
-        server.stop(quiet)
+        server.stop()
 
 
 def test_the_runs_to_reproduce_are_one_of_each_study(store: Store) -> None:

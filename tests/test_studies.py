@@ -21,7 +21,7 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.figures import mean_interval, plot_arms, plot_curves
 from cnnlab.inquiry.study import Study
 from cnnlab.tables import arms_table, summary
-from tests.helpers import predicted, quiet, small_study
+from tests.helpers import predicted, small_study
 
 
 @pytest.fixture
@@ -106,27 +106,27 @@ def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str)
 
 
 def test_a_study_trains_nothing_twice_and_is_summed_up(
-    home: Path, study: Study, small: Config, small_data: Data
+    home: Path, study: Study, small: Config, small_data: Data, said: list[str]
 ) -> None:
-    store = connect(quiet)
-    said: list[str] = []
-    runs = predicted(study).run(store, said.append, progress=False)
+    store = connect()
+    said.clear()
+    runs = predicted(study).run(store, progress=False)
     assert sorted(zip(runs["arm"], runs["seed"], strict=True)) == [
         ("dropout=0.0", 0),
         ("dropout=0.0", 1),
         ("dropout=0.5", 0),
         ("dropout=0.5", 1),
     ]
-    again = study.run(store, said.append, progress=False)
+    again = study.run(store, progress=False)
     assert list(again["run_id"]) == list(runs["run_id"])
     assert "4 of its runs are finished already" in said[-1]
 
     # one seed more trains one block more; the control is taken over from another study, not trained
-    more = replace_seeds(study, (0, 1, 2)).run(store, quiet, progress=False)
+    more = replace_seeds(study, (0, 1, 2)).run(store, progress=False)
     assert len(more) == 6
     arms = {"A": small, "A again": replace(small, seed=1000)}
     a_a = predicted(small_study("tiny-01-baseline", "?", small, (0, 1), arms=arms))
-    both = a_a.run(store, said.append, progress=False)
+    both = a_a.run(store, progress=False)
     control = both[both["arm"] == "A"]
     assert "2 of its runs were trained in another study; their results are taken over." in said
     same = ["accuracy/valid", "loss/valid", "fact.train_sha256", "fact.steps"]
@@ -166,10 +166,10 @@ def test_a_long_name_of_an_arm_cuts_no_number(capsys: pytest.CaptureFixture) -> 
 def test_a_plan_says_what_is_there_and_what_is_missing(
     home: Path, study: Study, small: Config, small_data: Data
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     arms = {"A": small, "A again": replace(small, seed=1000)}
-    predicted(small_study("tiny-01-baseline", "?", small, (0,), arms=arms)).run(store, quiet, progress=False)
-    predicted(replace_seeds(study, (1,))).run(store, quiet, progress=False)
+    predicted(small_study("tiny-01-baseline", "?", small, (0,), arms=arms)).run(store, progress=False)
+    predicted(replace_seeds(study, (1,))).run(store, progress=False)
     plan = replace_seeds(study, (0, 1, 2)).plan(store)
     counts = plan.arms[["runs", "finished", "taken over", "to train"]]
     assert counts.loc["dropout=0.0"].tolist() == [3, 1, 1, 1]
@@ -188,7 +188,7 @@ def test_a_plan_times_a_machine_once(home: Path, small: Config, monkeypatch: pyt
     speed = timing.Speed(train_rate=1e9, score_rate=2e9, step_s=0.001)
     monkeypatch.setattr(timing, "_measure", lambda *machine: measured.append(machine) or speed)
     study = small_study("lr", "?", small, (0,), {"lr": (0.01, 0.1, 0.3), "norm": ("none", "batch")})
-    plans = [study.plan(connect(quiet)) for _ in range(2)]
+    plans = [study.plan(connect()) for _ in range(2)]
     assert len(measured) == 1
     scored = 203 + small.train_images + 256  # validation images, training sample, probe batch
     runs = {}
@@ -209,17 +209,17 @@ def replace_seeds(study: Study, seeds: tuple[int, ...]) -> Study:
 def test_runs_of_another_owner_do_not_count(
     home: Path, study: Study, small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     one = replace_seeds(study, (0,))
-    predicted(one).run(store, quiet, progress=False)
+    predicted(one).run(store, progress=False)
     monkeypatch.setenv("CNNLAB_OWNER", "O'Brien")
-    theirs = predicted(one).run(store, quiet, progress=False)
+    theirs = predicted(one).run(store, progress=False)
     assert list(theirs["owner"]) == ["O'Brien"] * 2
 
 
 def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study, small_data: Data) -> None:
-    store, (train, valid) = connect(quiet), (small_data.train, small_data.valid)
-    runs = predicted(study).run(store, quiet, progress=False)
+    store, (train, valid) = connect(), (small_data.train, small_data.valid)
+    runs = predicted(study).run(store, progress=False)
     others = {
         "mirrored": Data(train, Split(valid.x.flip(3), valid.y)),
         "augmented": Data(Split(train.x.flip(3), train.y), valid),
@@ -228,9 +228,9 @@ def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study
     for name, other in others.items():
         changed = dataclasses.replace(study, data=other)
         with pytest.raises(LabError, match="give the study on these images a name of its own"):
-            changed.run(store, quiet, progress=False)
+            changed.run(store, progress=False)
         named = predicted(dataclasses.replace(changed, name=f"my-{name}"))
-        again = named.run(store, quiet, progress=False)
+        again = named.run(store, progress=False)
         assert (again["reused_from"] == "").all() and len(again) == len(runs)
         assert again["loss/valid"].tolist() != runs["loss/valid"].tolist()
         assert (again["fact.data_sha256"] == other.sha256()).all()
@@ -241,7 +241,7 @@ def test_what_was_predicted_of_other_images_opens_nothing(home: Path, study: Stu
     fashion = dataclasses.replace(study, data=None)
     predicted(fashion)
     with pytest.raises(LabError, match="its images are others"):
-        study.run(connect(quiet), quiet, progress=False)
+        study.run(connect(), progress=False)
 
 
 def test_an_interval_is_the_t_interval() -> None:
@@ -282,7 +282,7 @@ def test_the_dropout_study_varies_dropout_alone() -> None:
 
 def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Study, small_data: Data) -> None:
     """A run that diverged has no loss: the mean of the others is not the mean of the arm."""
-    runs = predicted(study).run(connect(quiet), quiet, progress=False)
+    runs = predicted(study).run(connect(), progress=False)
     runs.loc[runs["arm"] == "dropout=0.5", "loss/valid"] = [0.5, float("nan")]
     table = summary(study, runs)
     assert math.isnan(table.loc["dropout=0.5", "loss"])
@@ -292,8 +292,8 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
 
 def test_a_search_explores_without_a_prediction(home: Path, study: Study, small_data: Data) -> None:
     """And what it found is known to whoever predicts the same arms later."""
-    store = connect(quiet)
-    runs = run_study(study, store, quiet, progress=False, explore=True)
+    store = connect()
+    runs = run_study(study, store, progress=False, explore=True)
     assert "prediction" not in store.client.get_run(runs["run_id"][0]).data.tags
     predicted(study)
     (found,) = verdict(study, store)

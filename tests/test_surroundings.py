@@ -43,7 +43,7 @@ from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.models import build_model
 from cnnlab.one_run import Passing
 from cnnlab.training import fit
-from tests.helpers import free_port, predicted, quiet, small_study, wait_for
+from tests.helpers import free_port, predicted, small_study, wait_for
 
 ROOT = Path(__file__).parents[1]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -89,7 +89,7 @@ def test_traffic_to_this_machine_goes_past_a_proxy_and_all_other_through_it(runn
     code = """
         import os, requests
         from cnnlab import connect
-        print(connect(lambda line: None).kind)
+        print(connect().kind)
         print(requests.get(f"http://localhost:{os.environ['MLFLOW_PORT']}/health").text)
         print(requests.utils.get_environ_proxies("http://fashion.example")["http"])
         print(os.environ["NO_PROXY"] == os.environ["no_proxy"], os.environ["no_proxy"])
@@ -113,7 +113,7 @@ def test_where_nothing_goes_through_a_proxy_nothing_is_changed(wish: str) -> Non
 def test_a_folder_of_files_is_said_to_be_no_store(home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(LabError, match=r"a folder of files.*http://\.\.\..*sqlite:///.*unset it") as caught:
-        connect(quiet)
+        connect()
     assert address in str(caught.value).replace("\\\\", "\\") and "doesn't answer" not in str(caught.value)
     assert "a folder of files" in diagnosis("schema")
     assert diagnosis("tracking") == diagnosis("schema")
@@ -130,7 +130,7 @@ def test_an_address_that_the_lab_cannot_use_is_refused(address: str, monkeypatch
 
 def test_an_sqlite_file_of_ones_own_is_a_store(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(tmp_path / 'new one' / 'my.db').as_posix()}")
-    assert connect(quiet).kind == "environment"
+    assert connect().kind == "environment"
     assert (tmp_path / "new one" / "my.db").stat().st_size > 0
 
 
@@ -167,20 +167,20 @@ def test_results_are_not_written_where_there_is_no_readme(home: Path) -> None:
 def test_a_server_whose_file_is_gone_is_named_by_everything_that_would_use_it(running_server: str, home: Path) -> None:
     file = home / "mlflow.db"
     kept = home / "kept.db"
-    connect(quiet)
+    connect()
     shutil.copy(file, kept)
     for damage in (file.unlink, lambda: shutil.move(shutil.copy(kept, home / "other.db"), file)):
         damage()
         assert server.status().state == "detached"
-        for said in (str(server.status()), diagnosis("server"), diagnosis("schema"), refusal(lambda: connect(quiet))):
+        for said in (str(server.status()), diagnosis("server"), diagnosis("schema"), refusal(lambda: connect())):
             assert f"{file} was deleted or replaced" in said and "server stop" in said
-        assert "was deleted or replaced" in refusal(lambda: server.start(quiet))  # which would end its last holder
+        assert "was deleted or replaced" in refusal(lambda: server.start())  # which would end its last holder
     assert cnnlab("server", "status").returncode == 1
     planned = cnnlab("plan", "baseline", "--profile", "tiny")
     assert planned.returncode == 1 and planned.stderr.startswith(f"Error: {file} was deleted or replaced")
-    server.stop(quiet)
-    server.start(quiet)
-    assert connect(quiet).kind == "server" and server.status().state == "running"
+    server.stop()
+    server.start()
+    assert connect().kind == "server" and server.status().state == "running"
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -191,18 +191,17 @@ def refusal(action: Callable[[], object]) -> str:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps files that are open")
 def test_a_run_under_way_when_the_file_goes_is_delivered_after_a_restart(
-    running_server: str, home: Path, small: Config, small_data: Data
+    running_server: str, home: Path, small: Config, small_data: Data, said: list[str]
 ) -> None:
-    said: list[str] = []
-    courier = Courier(connect(quiet), said.append)
+    courier = Courier(connect())
     (home / "mlflow.db").unlink()
     with RunLogger(courier, "quick-02-dropout", small, "survivor", {"owner": "a student"}) as log:
         fit(small, small_data, [Passing(log)], progress=False)
     courier.close()
     assert "was deleted or replaced" in said[0] and "the next cnnlab command delivers them" in said[-1]
-    server.stop(quiet)
-    server.start(quiet)
-    store = connect(quiet)
+    server.stop()
+    server.start()
+    store = connect()
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.status == "FINISHED" and run.data.metrics["loss/valid"] > 0
 
@@ -225,7 +224,7 @@ def by_hand(line: list[str] | str, at: int, cwd: Path) -> Iterator[None]:
             stdin=subprocess.DEVNULL,
         )
     try:
-        wait_for(lambda: server.is_healthy(at))
+        wait_for(lambda: server.is_listening(at))
         yield
     finally:
         family = [process, *process.children(recursive=True)]
@@ -236,7 +235,7 @@ def by_hand(line: list[str] | str, at: int, cwd: Path) -> Iterator[None]:
 
 def test_servers_that_look_for_figures_elsewhere_are_named(home: Path, tmp_path: Path) -> None:
     """One that was started in the folder, and one that was given its store and a wrong folder."""
-    connect(quiet)
+    connect()
     ports, hand = (free_port(), free_port()), [sys.executable, "-m", "mlflow"]
     options = [
         "--backend-store-uri",
@@ -256,7 +255,7 @@ def test_servers_that_look_for_figures_elsewhere_are_named(home: Path, tmp_path:
 
 
 def test_the_line_for_starting_a_server_by_hand_serves_the_figures_of_runs(home: Path) -> None:
-    store = connect(quiet)
+    store = connect()
     run = store.client.create_run(store.experiment_id("by-hand"))
     store.client.log_text(run.info.run_id, "a figure", "figures/one.txt")
     line = CliRunner().invoke(cli, ["server", "command"]).output.strip()
@@ -319,7 +318,7 @@ def older(bare_home: Path) -> Path:
 @pytest.fixture
 def newer(home: Path) -> Path:
     """The store of a project folder, as if a newer MLflow had written it."""
-    connect(quiet)
+    connect()
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     return home / "mlflow.db"
@@ -331,18 +330,20 @@ def revision(file: Path) -> str:
 
 
 @pytest.mark.parametrize("open_it", [connect, server.start], ids=["file", "server"])
-def test_a_store_of_an_older_mlflow_is_upgraded_beside_a_copy_of_it(older: Path, open_it: Callable) -> None:
+def test_a_store_of_an_older_mlflow_is_upgraded_beside_a_copy_of_it(
+    older: Path, open_it: Callable, said: list[str]
+) -> None:
     assert "keeps a copy and upgrades it" in CHECKS["schema"]() and revision(older) == OLD
-    said: list[str] = []
+    said.clear()
     try:
-        open_it(said.append)
-        assert connect(quiet).client.get_experiment("7").name == "old"
+        open_it()
+        assert connect().client.get_experiment("7").name == "old"
     finally:
-        server.stop(quiet)
+        server.stop()
     (copy,) = older.parent.glob("*.bak")
     assert revision(copy) == OLD and OLD in copy.name and revision(older) != OLD
     assert f"the old file is kept as {copy}" in "\n".join(said)
-    connect(said.append)
+    connect()
     assert len(list(older.parent.glob("*.bak"))) == 1
 
 
@@ -350,7 +351,7 @@ def test_a_store_that_cannot_be_upgraded_stays_as_it_was(older: Path) -> None:
     with closing(sqlite3.connect(older)) as database, database:
         database.execute("DROP TABLE metrics")
     before = list(closing_dump(older))
-    assert "its tables are none that MLflow" in refusal(lambda: connect(quiet))
+    assert "its tables are none that MLflow" in refusal(lambda: connect())
     assert list(closing_dump(older)) == before
 
 
@@ -364,8 +365,8 @@ def test_a_store_of_a_newer_mlflow_is_said_to_be_one(newer: Path, home: Path) ->
     with pytest.raises(LabError) as looked, snapshot(str(home)):
         pass
     said = [
-        refusal(lambda: connect(quiet)),
-        refusal(lambda: server.start(quiet)),
+        refusal(lambda: connect()),
+        refusal(lambda: server.start()),
         diagnosis("schema"),
         str(looked.value),
     ]
@@ -400,7 +401,7 @@ def held(file: Path, seconds: float) -> Iterator[None]:
 
 def test_a_command_outlasts_a_program_that_holds_the_file(home: Path) -> None:
     """SQLite itself gives up after 5 s, and MLflow writes about it into the log."""
-    connect(quiet)
+    connect()
     with held(home / "mlflow.db", seconds=8):
         begin = time.monotonic()
         done = cnnlab("plan", "baseline", "--profile", "tiny")
@@ -412,27 +413,27 @@ def test_a_command_outlasts_a_program_that_holds_the_file(home: Path) -> None:
 def test_a_program_that_holds_the_file_for_too_long_is_named(
     home: Path, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(quiet)
+    connect()
     file, sentence = home / "mlflow.db", "another program is writing to"
     monkeypatch.setattr(schema, "BUSY_S", 0.5)
     monkeypatch.setattr("cnnlab.doctor.PATIENCE_S", 0.5)
     try:
         if served:
-            server.start(quiet)
+            server.start()
         with held(file, 60):
-            assert f"{sentence} {file} and doesn't end: close it" in refusal(lambda: connect(quiet))
+            assert f"{sentence} {file} and doesn't end: close it" in refusal(lambda: connect())
             assert sentence in diagnosis("store")
             with pytest.raises(LabError, match=sentence), snapshot(str(file)):
                 pass
     finally:
-        server.stop(quiet)
+        server.stop()
 
 
 def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_traceback(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Here the file is locked after the command has found it free, and the error is MLflow's."""
-    connect(quiet)
+    connect()
     same_file = f"sqlite:///{home.as_posix()}/./mlflow.db"  # which MLflow has not opened yet
 
     def locked(say: object) -> None:
@@ -455,10 +456,9 @@ def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_tracebac
 def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare_home / "mlflow.db").mkdir()
     monkeypatch.setitem(CHECKS, "data", lambda: str(1 / 0))  # something that nobody thought of
-    said: list[str] = []
-    assert not examine(said.append)
-    assert len(said) == len(CHECKS)
-    ill = {line.split()[1]: line for line in said if line.startswith("MEND")}
+    lines = [line for _, line in examine()]
+    assert len(lines) == len(CHECKS)
+    ill = {line.split()[1]: line for line in lines if line.startswith("MEND")}
     assert set(ill) == {"data", "store", "schema"}
     assert "can't be read as an MLflow store" in ill["store"] and "move it away" in ill["store"]
     assert "ZeroDivisionError: division by zero. Mend that first" in ill["data"]
@@ -493,7 +493,7 @@ def test_more_workers_than_the_machine_can_take_are_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")  # MLflow, of itself
 def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small: Config, small_data: Data) -> None:
-    connect(quiet)
+    connect()
     text = (ROOT / "03_mlflow.py").read_text(encoding="utf-8")
     (call,) = re.findall(r"# .*: (mlflow\.pytorch\.log_model\(.*\))$", text, re.MULTILINE)
     x = next(iter(Batches(small_data.valid, 50, small_data.normaliser())))[0]
@@ -508,9 +508,9 @@ def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small
 
 
 def test_the_code_of_a_champions_card_gives_its_logits(home: Path, small: Config, small_data: Data) -> None:
-    store = connect(quiet)
+    store = connect()
     study = predicted(small_study("my-champion", "?", small, (0,), vary={"dropout": (0.0, 0.3)}))
-    runs = study.run(store, quiet, progress=False)
+    runs = study.run(store, progress=False)
     card = register_champion(str(runs["run_id"].iloc[0]), store, small_data)
     code = "\n".join(line.removeprefix("    ") for line in card.splitlines() if line.startswith("    "))
     shown = {"pixels": small_data.valid.x.numpy()}
@@ -536,9 +536,9 @@ os._exit(9)
 
 def test_what_a_killed_program_left_half_written_is_undone(home: Path) -> None:
     """SQLite keeps the old pages in a file beside the database, which nobody can read before it is played back."""
-    connect(quiet)
+    connect()
     subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(home / "mlflow.db")])
     assert (home / "mlflow.db-journal").stat().st_size > 0
-    assert connect(quiet).client.search_experiments()
+    assert connect().client.search_experiments()
     with closing(sqlite3.connect(home / "mlflow.db")) as database:
         assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'half'").fetchone()

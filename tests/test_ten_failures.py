@@ -28,7 +28,7 @@ from cnnlab.inquiry.show.confront import confront
 from cnnlab.models import build_model
 from cnnlab.one_run import Passing
 from cnnlab.training import fit
-from tests.helpers import free_port, load_weights, quiet, small_study
+from tests.helpers import free_port, load_weights, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 OTHER = replace(SMALL, lr=0.02)
@@ -56,15 +56,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
         patch.setenv("CNNLAB_HOME", str(home))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        store = connect(quiet)
+        store = connect()
         predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **UP)
         predict(DROPOUT, arm="dropout=0.5", metric="gap/train_mode", **DOWN)
         predict(COPY, arm="dropout=0.5", metric="accuracy/valid", **UP)
-        DROPOUT.run(store, quiet, progress=False)
+        DROPOUT.run(store, progress=False)
         predict(DROPOUT, arm="dropout=0.5", metric="accuracy/valid", **DOWN)
         predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **DOWN)
         predict(COPY, arm="dropout=0.5", metric="accuracy/valid", **DOWN)
-        COPY.run(store, quiet, progress=False)
+        COPY.run(store, progress=False)
         yield Lab(home, store, verdict(DROPOUT, store), verdict(COPY, store))
 
 
@@ -115,7 +115,7 @@ def test_2_a_network_that_is_not_what_its_params_say_has_no_verdict(lab: Lab, sm
     arms = {"layer": replace(OTHER, norm="layer"), "none": OTHER}
     study = small_study("typed", "?", arms["layer"], (0, 1), arms=arms)
     predict(study, arm="none", metric="accuracy/valid", **DOWN)
-    courier = Courier(lab.store, quiet)
+    courier = Courier(lab.store)
     for arm, seed, config in study.runs():
         build = with_batch_norm if arm == "none" else build_model
         tags = {"owner": "a student", "study": study.name, "arm": arm}
@@ -133,7 +133,7 @@ def with_batch_norm(config: Config) -> nn.Sequential:
 
 
 def test_2_of_params_typed_elsewhere_it_is_said_that_nobody_can_know(home: Path) -> None:
-    client = connect(quiet).client
+    client = connect().client
     for norm in ("none", "batch"):
         run = client.create_run(client.create_experiment(f"mine {norm}"))
         client.log_param(run.info.run_id, "norm", norm)
@@ -216,10 +216,10 @@ def test_6_nor_does_one_that_knew_the_result_from_another_study(lab: Lab) -> Non
 
 
 def test_6_nor_one_that_knew_it_from_a_trial_of_a_search(home: Path, small_data: Data) -> None:
-    client = connect(quiet).client
+    client = connect().client
     for seed in (0, 1):
         config = replace(SMALL, dropout=0.5, seed=seed)
-        run = client.create_run(connect(quiet).experiment_id("search"), tags={"kind": "trial", "owner": "a student"})
+        run = client.create_run(connect().experiment_id("search"), tags={"kind": "trial", "owner": "a student"})
         for name, value in config:
             client.log_param(run.info.run_id, name, value)
         client.log_metric(run.info.run_id, "final/loss/valid", 1.0)
@@ -263,12 +263,12 @@ def test_7_longer_in_one_arm_only_is_refused_and_in_all_it_is_another_prediction
         small_study("dropout", "?", SMALL, (0, 1), arms=arms)
     longer = dataclasses.replace(DROPOUT, base=replace(SMALL, epochs=4), arms={}, control="")
     with pytest.raises(LabError, match=r"dropout doesn't fit what you predicted: .*epochs 2 -> 4"):
-        longer.run(lab.store, quiet, progress=False)
+        longer.run(lab.store, progress=False)
 
 
 def test_7_runs_that_were_deleted_do_not_become_unseen(lab: Lab, home: Path) -> None:
     shutil.copyfile(lab.home / "mlflow.db", home / "mlflow.db")
-    store = connect(quiet)
+    store = connect()
     for run_id in DROPOUT.results(store)["run_id"]:
         store.client.delete_run(run_id)
     predict(DROPOUT, arm="dropout=0.5", metric="gap/loss", **DOWN)
@@ -283,7 +283,7 @@ def test_8_a_claim_below_the_noise_is_not_supported_and_the_noise_is_known(lab: 
     study = small_study("tricks", "?", SMALL, (0, 1), arms=arms)
     prediction = predict(study, arm="my trick", metric="accuracy/valid", **(UP | {"size": (0.1, 0.5)}))
     assert "What differs: seed 0 -> 1000, that is, chance alone." in str(prediction)
-    study.run(lab.store, quiet, progress=False)
+    study.run(lab.store, progress=False)
     (one,) = verdict(study, lab.store)
     assert one.outcome == "inconclusive"
     assert one.effect and one.effect.low < 0 < one.effect.high
@@ -316,7 +316,7 @@ def test_9_a_run_with_more_steps_than_its_params_say_is_named(lab: Lab, small_da
     """The arm was trained on for twice as long, and is on record with the params of the first half."""
     study = small_study("further", "?", OTHER, (2, 3), {"dropout": (0.0, 0.5)})
     predict(study, arm="dropout=0.5", metric="loss/valid", **DOWN)
-    courier = Courier(lab.store, quiet)
+    courier = Courier(lab.store)
     for arm, _, config in study.runs():
         with RunLogger(courier, study.name, config, arm, {"owner": "a student", "study": study.name}) as log:
             longer = replace(config, epochs=4) if arm == "dropout=0.5" else config
@@ -350,7 +350,7 @@ def test_10_a_store_handed_in_opens_elsewhere_whole(lab: Lab, tmp_path: Path, mo
     for file in (there / "mlflow.db", *there.glob("**/*.md"), *there.glob("**/MLmodel")):
         assert str(lab.home).encode() not in file.read_bytes(), file
     monkeypatch.setenv("CNNLAB_HOME", str(there))
-    store = connect(quiet)
+    store = connect()
     assert store.uri.endswith("instructor's folder/mlflow.db")
     runs = DROPOUT.results(store)
     assert len(runs) == 4

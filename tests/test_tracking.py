@@ -37,7 +37,7 @@ from cnnlab.inquiry.record.vault_record import read_test_set
 from cnnlab.models import build_model
 from cnnlab.one_run import WEIGHTS, Passing
 from cnnlab.training import Result, fit
-from tests.helpers import epochs_in, free_port, quiet, wait_for
+from tests.helpers import epochs_in, free_port, wait_for
 
 EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval", "accuracy/train_eval"}
 EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "lr", "time/epoch_s", "time/images_per_s"}
@@ -48,8 +48,8 @@ GRAD_NORMS = {f"grad_norm/{name}" for name in ("block1.conv1", "block2.conv1", "
 
 
 @contextmanager
-def courier(say=quiet) -> Iterator[Courier]:
-    carrier = Courier(connect(quiet), say)
+def courier() -> Iterator[Courier]:
+    carrier = Courier(connect())
     yield carrier
     carrier.close()
 
@@ -163,26 +163,26 @@ def test_a_mixed_store_opens_after_a_move(
     with courier() as carrier:
         assert carrier.store.kind == "embedded"
         runs = [log_one(small, small_data, carrier)]
-    server.start(quiet)
+    server.start()
     try:
         with courier() as carrier:
             assert carrier.store.kind == "server"
             runs.append(log_one(replace(small, seed=1), small_data, carrier))
     finally:
-        server.stop(quiet)
+        server.stop()
     moved = home.parent / "moved" / "to here"
     shutil.move(home, moved)
     monkeypatch.setenv("CNNLAB_HOME", str(moved))
     _everything_opens(runs, small_data)
-    server.start(quiet)
+    server.start()
     try:
         _everything_opens(runs, small_data)
     finally:
-        server.stop(quiet)
+        server.stop()
 
 
 def _everything_opens(runs: list[tuple[str, Result]], data: Data) -> None:
-    store = connect(quiet)
+    store = connect()
     assert len(load_runs(store, "quick-02-dropout")) == 2
     for run_id, result in runs:
         figure = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="figures/confusion_matrix.png")
@@ -211,20 +211,20 @@ class KillServer:
                 psutil.wait_procs(server.processes(), timeout=5)
         if epoch == 4 and self.restart:
             wait_for(lambda: any("nothing is lost" in line for line in self.said))
-            server.start(quiet)
+            server.start()
 
 
 @pytest.mark.parametrize(("how", "restart"), [("kill", False), ("kill", True), ("suspend", False)])
 def test_a_lost_server_costs_no_metric_and_no_run(
-    home: Path, running_server: str, small: Config, small_data: Data, how: str, restart: bool
+    home: Path, running_server: str, small: Config, small_data: Data, how: str, restart: bool, said: list[str]
 ) -> None:
     """kill -9 without and with a restart, and a server that takes connections but never answers.
 
     The last may hold SQLite's lock for as long as it hangs: then the points wait until it is ended.
     """
-    said: list[str] = []
+    said.clear()
     config = replace(small, epochs=6)
-    with courier(said.append) as carrier:
+    with courier() as carrier:
         assert carrier.store.kind == "server"
         with RunLogger(carrier, "quick-02-dropout", config, "survivor", {"owner": "a student"}) as log:
             result = fit(config, small_data, [Passing(log), KillServer(said, restart, how)], progress=False)
@@ -232,8 +232,8 @@ def test_a_lost_server_costs_no_metric_and_no_run(
     assert result.outcome == "finished"
     assert len([line for line in said if "nothing is lost" in line]) == 1  # told once
     if how == "suspend":
-        server.stop(quiet)
-    store = connect(quiet)
+        server.stop()
+    store = connect()
     assert not list(spool_folder().glob("*"))
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.status == "FINISHED"
@@ -247,13 +247,13 @@ def test_a_lost_server_costs_no_metric_and_no_run(
 
 
 def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
-    home: Path, small: Config, small_data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    home: Path, small: Config, small_data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]
 ) -> None:
     """MLFLOW_TRACKING_URI names a server that has no other way in: the points wait in the spool."""
-    url = server.start(quiet)
+    url = server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-    said: list[str] = []
-    with courier(said.append) as carrier:
+    said.clear()
+    with courier() as carrier:
         assert carrier.store.kind == "environment"
         with RunLogger(carrier, "dropout", small, "waits", {"owner": "a student"}) as log:
             result = fit(small, small_data, [Passing(log), KillServer(said)], progress=False)
@@ -263,10 +263,10 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
     assert "the next cnnlab command delivers them" in said[-1]
     assert len(list(spool_folder().glob("*/journal.jsonl"))) == 1
     with pytest.raises(LabError, match="doesn't answer"):
-        connect(quiet)
-    server.start(quiet)
+        connect()
+    server.start()
     try:
-        store = connect(said.append)
+        store = connect()
         assert "Delivered to MLflow" in said[-1]
         (run,) = store.client.search_runs([store.experiment_id("dropout")])
         assert run.info.status == "FINISHED"
@@ -274,7 +274,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
         assert {"figures", WEIGHTS} <= {file.path for file in store.client.list_artifacts(run.info.run_id)}
         assert not list(spool_folder().glob("*"))
     finally:
-        server.stop(quiet)
+        server.stop()
 
 
 ENDLESS = """
@@ -308,7 +308,7 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
         wait_for(lambda: sum(map(epochs_in, spool_folder().glob("*/journal.jsonl"))) >= 3)
         (journal,) = spool_folder().glob("*/journal.jsonl")
         if how == signal.SIGKILL:
-            connect(quiet)  # another command must not take the journal of a living process
+            connect()  # another command must not take the journal of a living process
             assert journal.exists()
         process.send_signal(how)
         process.communicate(timeout=60)
@@ -316,7 +316,7 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
         process.kill()
         process.communicate()
     written = epochs_in(journal) if journal.exists() else None
-    store = connect(quiet)
+    store = connect()
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.status == "KILLED"
     assert outcome in run.data.tags["fact.outcome"]
@@ -328,17 +328,16 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
     assert not list(spool_folder().glob("*"))
 
 
-def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: Data) -> None:
+def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: Data, said: list[str]) -> None:
     """Another program holds the SQLite file from before the run begins until after it has ended."""
-    said: list[str] = []
-    with courier(said.append) as carrier, closing(sqlite3.connect(home / "mlflow.db")) as database:
+    with courier() as carrier, closing(sqlite3.connect(home / "mlflow.db")) as database:
         database.execute("BEGIN EXCLUSIVE")
         with RunLogger(carrier, "quick-02-dropout", small, "patient", {"owner": "a student"}) as log:
             result = fit(small, small_data, [Passing(log)], progress=False)
             log.result(result, small_data)
         assert log.run_id is None
         database.rollback()
-    store = connect(quiet)
+    store = connect()
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final/loss/valid"] == result.final["loss/valid"]
@@ -365,7 +364,7 @@ def test_delivering_again_after_a_crash_makes_no_second_run(home: Path, small: C
         kept = json.loads((folder / "delivered.json").read_text())
         carrier.close()
     (folder / "delivered.json").unlink()  # as if the process had died before it could write it
-    store = connect(quiet)
+    store = connect()
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.run_id == kept["run_id"]
     assert len(store.client.get_metric_history(run.info.run_id, "loss/train")) == small.epochs
@@ -383,12 +382,12 @@ def test_an_address_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> No
 def test_a_store_that_does_not_answer_is_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(LabError, match="unset MLFLOW_TRACKING_URI"):
-        connect(quiet)
+        connect()
 
 
 def test_reading_the_test_set_is_a_run_with_its_reason(home: Path) -> None:
-    store = connect(quiet)
-    test = read_test_set(store, "the final claim", quiet)
+    store = connect()
+    test = read_test_set(store, "the final claim")
     assert len(test) == 10_000
     (run,) = store.client.search_runs([store.experiment_id("test-set")])
     assert run.data.params == {"reason": "the final claim"}
@@ -397,13 +396,13 @@ def test_reading_the_test_set_is_a_run_with_its_reason(home: Path) -> None:
     with pytest.raises(MlflowException):
         store.client.log_param(run.info.run_id, "reason", "another one")
     with pytest.raises(LabError, match="say why"):
-        read_test_set(store, "", quiet)
+        read_test_set(store, "")
     assert len(store.client.search_runs([store.experiment_id("test-set")])) == 1
 
 
 def test_connecting_twice_follows_the_server(home: Path, running_server: str) -> None:
     """MLflow writes the address it was given into the environment; that is not a wish of the user."""
-    assert connect(quiet).kind == "server"
+    assert connect().kind == "server"
     assert mlflow.get_tracking_uri() == running_server
-    server.stop(quiet)
-    assert connect(quiet).kind == "embedded"
+    server.stop()
+    assert connect().kind == "embedded"

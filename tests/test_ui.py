@@ -18,7 +18,7 @@ from cnnlab.inquiry.judge.verdict import verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.views import publish_verdicts, view_links
-from tests.helpers import free_port, predicted, quiet, small_study
+from tests.helpers import free_port, predicted, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -45,11 +45,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        address = server.start(quiet)
+        address = server.start()
         try:
-            yield address, predicted(STUDY).run(connect(quiet), quiet, progress=False)
+            yield address, predicted(STUDY).run(connect(), progress=False)
         finally:
-            server.stop(quiet)
+            server.stop()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_table_shows_every_run_with_the_right_columns_best_first(
     shown: tuple[str, pd.DataFrame], page: Page
 ) -> None:
     address, runs = shown
-    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["table"])
+    page.goto(view_links(connect(), address)["quick-02-dropout"]["table"])
     expect(page.get_by_text("6 matching runs")).to_be_visible()
     expect(page.get_by_text("What does dropout change?").first).to_be_visible()
     headers = {header.strip() for header in page.locator(".ag-header-cell").all_inner_texts()}
@@ -83,7 +83,7 @@ def test_the_table_shows_every_run_with_the_right_columns_best_first(
 
 def test_the_curves_show_the_mean_of_each_arm_with_a_band(shown: tuple[str, pd.DataFrame], page: Page) -> None:
     address, _ = shown
-    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["curves"])
+    page.goto(view_links(connect(), address)["quick-02-dropout"]["curves"])
     chart = page.locator(".js-plotly-plot").first
     expect(chart.locator(".js-fill")).to_have_count(len(ARMS))  # a band for each arm
     for arm in ARMS:
@@ -98,7 +98,7 @@ def test_the_curves_show_the_mean_of_each_arm_with_a_band(shown: tuple[str, pd.D
 
 def test_a_run_shows_its_params_facts_and_figures(shown: tuple[str, pd.DataFrame], page: Page) -> None:
     address, runs = shown
-    experiment = connect(quiet).experiment_id("quick-02-dropout")
+    experiment = connect().experiment_id("quick-02-dropout")
     run = f"{address}/#/experiments/{experiment}/runs/{runs['run_id'][0]}"
     page.goto(run)
     expect(page.get_by_text("fact.outcome").first).to_be_attached()
@@ -109,7 +109,7 @@ def test_a_run_shows_its_params_facts_and_figures(shown: tuple[str, pd.DataFrame
 
 def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.DataFrame], page: Page) -> None:
     address, _ = shown
-    store = connect(quiet)
+    store = connect()
     (record,) = load_records(store)
     (found,) = verdict(STUDY, store)
     publish_verdicts(store, STUDY.name, STUDY.question, [found.headline()])
@@ -125,8 +125,8 @@ def test_the_curves_of_two_owners_are_never_mixed(
 ) -> None:
     address, _ = shown
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
-    predicted(STUDY).run(connect(quiet), quiet, progress=False)
-    page.goto(view_links(connect(quiet), address)["quick-02-dropout"]["curves"])
+    predicted(STUDY).run(connect(), progress=False)
+    page.goto(view_links(connect(), address)["quick-02-dropout"]["curves"])
     expect(page.locator(".js-plotly-plot").first.locator(".js-fill")).to_have_count(2 * len(ARMS))
     for owner in ("a student", "another student"):
         expect(page.get_by_text(f"arm: dropout=0.5, owner: {owner} (loss/valid)").first).to_be_attached()

@@ -22,7 +22,7 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
 from cnnlab.scores import Score
-from tests.helpers import SMALL_DATA, free_port, load_weights, quiet
+from tests.helpers import SMALL_DATA, free_port, load_weights
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
 NORM = Study("norm", "?", TINY, (0, 1), {"norm": ("none", "batch")})
@@ -39,16 +39,16 @@ def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
-        opened = connect(quiet)
+        opened = connect()
         for study in (NORM, LATER):
-            run_study(study, opened, quiet, progress=False, explore=True)
+            run_study(study, opened, progress=False, explore=True)
         yield opened
 
 
 @pytest.fixture(scope="module")
 def openings(store: Store) -> tuple[Opening, Opening]:
-    first = open_vault(FIRST, "the final claim", store, quiet)
-    return first, open_vault(SECOND, "curious about the rest", store, quiet)
+    first = open_vault(FIRST, "the final claim", store)
+    return first, open_vault(SECOND, "curious about the rest", store)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def openings(store: Store) -> tuple[Opening, Opening]:
 def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, reason: str, hint: str) -> None:
     before = num_readings(store)
     with pytest.raises(LabError, match=hint):
-        open_vault(arms, reason, store, quiet)
+        open_vault(arms, reason, store)
     assert num_readings(store) == before
 
 
 def test_arms_without_two_seeds_in_common_leave_it_shut(store: Store, real_data: Data) -> None:
     other = Study("other seeds", "?", TINY, (1, 2), arms={"plain": TINY})
-    run_study(other, store, quiet, progress=False, explore=True)
+    run_study(other, store, progress=False, explore=True)
     before = num_readings(store)
     with pytest.raises(LabError, match="other and plain have fewer than two seeds in common"):
-        open_vault({"plain": (NORM, "norm=none"), "other": (other, "plain")}, "why not", store, quiet)
+        open_vault({"plain": (NORM, "norm=none"), "other": (other, "plain")}, "why not", store)
     assert num_readings(store) == before
 
 
@@ -85,7 +85,7 @@ def test_weights_that_are_gone_leave_it_shut(store: Store) -> None:
     hidden = file.rename(file.with_suffix(".away"))
     try:
         with pytest.raises(LabError, match=r"has no weights\.safetensors in the store: is models/ complete"):
-            open_vault(FIRST, "why not", store, quiet)
+            open_vault(FIRST, "why not", store)
     finally:
         hidden.rename(file)
     assert num_readings(store) == before
@@ -119,7 +119,7 @@ def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Op
 def test_the_results_are_those_of_the_kept_weights(
     store: Store, openings: tuple[Opening, Opening], real_data: Data
 ) -> None:
-    test = read_test_set(store, "a test of the vault", quiet)
+    test = read_test_set(store, "a test of the vault")
     runs = NORM.results(store)
     accuracy = []
     for config, run_id in zip(runs["config"], runs["run_id"], strict=True):
@@ -168,7 +168,8 @@ def test_the_interval_over_seeds_and_images_covers(
         values = values + of_both * rng.standard_normal((SEEDS, IMAGES))
         low, high = crossed_interval(values, rng)
         covered += low <= 1 <= high
-        wider.append((high - low) / (2 * t_interval(values.mean(axis=1)).half_width))
+        alone = t_interval(values.mean(axis=1))
+        wider.append((high - low) / (alone.high - alone.low))
     assert covered / STUDIES >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / STUDIES)
     # an SD from 300 resamples is off by 4 %
     assert min(wider) > 0.85

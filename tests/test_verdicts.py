@@ -18,7 +18,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.task import task
-from tests.helpers import free_port, quiet, small_study
+from tests.helpers import free_port, small_study
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 GRID = small_study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
@@ -51,7 +51,7 @@ def interaction(module_home: Path) -> Prediction:
 @pytest.fixture(scope="module")
 def runs(arm_prediction: Prediction, interaction: Prediction, small_data: Data) -> pd.DataFrame:
     """Twelve real runs, whose numbers the tests replace."""
-    return GRID.run(connect(quiet), quiet, progress=False)
+    return GRID.run(connect(), progress=False)
 
 
 def with_values(runs: pd.DataFrame, column: str, values: dict[str, list[float]]) -> pd.DataFrame:
@@ -234,7 +234,7 @@ def test_known_results_and_added_seeds_make_it_exploratory(arm_prediction: Predi
 def test_an_arm_predicted_after_its_results_is_known_as_such(
     module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     everything = load_runs(store, deleted=True)
     assert seen_before(arm_prediction, everything) == []
     late = predict(GRID, arm=NORM, metric="accuracy/valid", direction="higher", size=(1, 5), **WORDS)
@@ -251,7 +251,7 @@ def test_an_arm_predicted_after_its_results_is_known_as_such(
 def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
     module_home: Path, arm_prediction: Prediction, interaction: Prediction, runs: pd.DataFrame
 ) -> None:
-    store = connect(quiet)
+    store = connect()
     found = verdict(GRID, store)
     assert [one.prediction.contrast.text for one in found][:2] == [
         arm_prediction.contrast.text,

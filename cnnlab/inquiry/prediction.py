@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import dataclass
-from html import escape
 from typing import Any, get_args
 
 from cnnlab.inquiry.checked import checked
@@ -12,11 +11,12 @@ from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.params import ConfigError
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records, record_prediction
 from cnnlab.inquiry.record.runs import warn_unread
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.shown import Part, Quote
 from cnnlab.inquiry.task import find_metric, task
 
 
@@ -112,9 +112,9 @@ class Prediction:
         better = f", which is {'synergy' if self.claim.direction == self.metric.better else 'antagonism'}"
         return " than the two effects add up to" + (better if self.metric.better else "")
 
-    def __str__(self) -> str:
-        lines = [self.sentence()]
-        lines += [line for line in (self.contrast.difference(), self.metric.caution) if line]
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        lines = [line for line in (self.contrast.difference(), self.metric.caution) if line]
         lines += [f"Because: {self.claim.because}", f"If refuted, I conclude: {self.claim.if_refuted}"]
         if self.claim.sesoi_because:
             lines.append(f"So large a smallest effect of interest, because: {self.claim.sesoi_because}")
@@ -124,12 +124,7 @@ class Prediction:
             lines.append(f"On {task().other_data}.")
         when = f"{self.record.time:%Y-%m-%d %H:%M} UTC"
         lines.append(f"Recorded {when} by {self.record.owner}, sealed {self.record.sha256[:12]}.")
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return "<blockquote>" + "<br>".join(escape(line) for line in str(self).splitlines()) + "</blockquote>"
+        return [Quote(self.sentence()), lines]
 
 
 @checked
@@ -157,7 +152,7 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     if len(study.seeds) < 2:
         raise LabError(f"{study.name} has one seed: without repetition there is no verdict; give it at least two.")
     contrast = _choose_contrast(study, said)
-    return _record(study, contrast, said.filled(contrast.kind), store or connect(say=lambda line: None))
+    return _record(study, contrast, said.filled(contrast.kind), store or default_store())
 
 
 def _signature() -> inspect.Signature:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import psutil
 
 from cnnlab.inquiry import mlflow_private
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.paths import database, make_folder, models_folder, project_root, state_folder
 
 MLFLOW = "3.17.2"  # the version that this lab is made for; those before 3.17 can't open its store
@@ -130,11 +130,6 @@ def is_listening(at: int) -> bool:
         return False
 
 
-def is_healthy(at: int) -> bool:
-    """Whether an MLflow server, ours or not, answers on port `at`."""
-    return _served(at) is not None
-
-
 def answers(at: int) -> bool:
     """Whether the server of this project folder answers on port `at`.
 
@@ -199,7 +194,7 @@ def command() -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
 
 
-def start(say: Callable[[str], None] = print) -> str:
+def start() -> str:
     """Start this project's server, or find it running, and return its URL once it answers.
 
     The server outlives the caller. What it writes goes to `.cnnlab/server.log`.
@@ -214,12 +209,12 @@ def start(say: Callable[[str], None] = print) -> str:
     try:
         # Two terminals may start at once: the second waits here, then finds the first one's server.
         with FileLock(state_folder() / "server.lock", timeout=START_LIMIT + STOP_LIMIT + PATIENCE):
-            return _start(at, say)
+            return _start(at)
     except Timeout:
         raise LabError("Another start of this project's server has not ended; end it, then start again.") from None
 
 
-def stop(say: Callable[[str], None] = print) -> None:
+def stop() -> None:
     """End all processes of this project's server, on whichever port; leave all others alone.
 
     Raises:
@@ -227,14 +222,14 @@ def stop(say: Callable[[str], None] = print) -> None:
     """
     at = port()
     if ended := _end():
-        say(f"Stopped the MLflow server (pids {', '.join(str(pid) for pid in ended)}).")
+        log.info(f"Stopped the MLflow server (pids {', '.join(str(pid) for pid in ended)}).")
     elif is_listening(at):
-        say(
+        log.info(
             f"The MLflow server of this project is not running; "
             f"port {at} is held by {_holder(at)}, which is not ours and was left alone."
         )
     else:
-        say("The MLflow server is not running.")
+        log.info("The MLflow server is not running.")
 
 
 def _home() -> str:
@@ -333,7 +328,7 @@ def _memory_mb(members: list[psutil.Process]) -> float:
     return total / 2**20
 
 
-def _start(at: int, say: Callable[[str], None]) -> str:
+def _start(at: int) -> str:
     require_mlflow()
     mine = _ports()
     for other in set(mine.values()) - {at}:
@@ -344,13 +339,13 @@ def _start(at: int, say: Callable[[str], None]) -> str:
             )
     if _answers(at, PATIENCE if mine else 0.0):
         answers(at)  # refuses a server whose file is gone: it may be the last to hold that
-        say(f"The MLflow server is already running: {address(at)}")
+        log.info(f"The MLflow server is already running: {address(at)}")
         return address(at)
     if ended := _end():
-        say(f"Ended what was left of an earlier server (pids {', '.join(str(pid) for pid in ended)}).")
+        log.info(f"Ended what was left of an earlier server (pids {', '.join(str(pid) for pid in ended)}).")
     if is_listening(at):
         raise LabError(_taken(at))
-    return _await(_launch(at), at, say)
+    return _await(_launch(at), at)
 
 
 def _launch(at: int) -> subprocess.Popen[bytes]:
@@ -402,10 +397,10 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None]) -> str:
+def _await(server: subprocess.Popen[bytes], at: int) -> str:
     """Return the URL of the server just launched as soon as it answers."""
     begin = time.monotonic()
-    say("Starting the MLflow server; the first start in a folder takes longest ...")
+    log.info("Starting the MLflow server; the first start in a folder takes longest ...")
     while time.monotonic() < begin + START_LIMIT:
         if server.poll() is not None:
             # uvicorn asks for the port only after its import, when another may have taken it.
@@ -416,8 +411,8 @@ def _await(server: subprocess.Popen[bytes], at: int, say: Callable[[str], None])
             _open_store(at)
             for line in _log_lines():
                 if line.startswith(NOTE):
-                    say(line.removeprefix(NOTE))
-            say(f"The MLflow server is ready: {address(at)} ({time.monotonic() - begin:.1f} s)")
+                    log.info(line.removeprefix(NOTE))
+            log.info(f"The MLflow server is ready: {address(at)} ({time.monotonic() - begin:.1f} s)")
             return address(at)
         time.sleep(0.1)
     _end()

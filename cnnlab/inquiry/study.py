@@ -1,7 +1,5 @@
 """A study: its design, and what can be done with it."""
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from cnnlab.inquiry.design import Design
@@ -22,13 +20,12 @@ class Study(Design):
     def run(
         self,
         store: Store | None = None,
-        say: Callable[[str], None] = print,
         engine: str | Engine = "auto",
         device: str = "auto",
         progress: bool = True,
     ) -> pd.DataFrame:
         """Train what is missing, log it, and return `results`; see `cnnlab.inquiry.run.runner.run_study`."""
-        return run_study(self, store, say, engine, device, progress)
+        return run_study(self, store, engine, device, progress)
 
     def results(self, store: Store | None = None) -> pd.DataFrame:
         """Return the finished runs, one row each; see `cnnlab.inquiry.run.results.results`."""

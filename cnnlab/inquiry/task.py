@@ -110,7 +110,7 @@ class Task(Protocol):
     def size(self, config: Any) -> str:
         """Return how much a run trains, in words."""
 
-    def load(self, say: Callable[[str], None]) -> Data:
+    def load(self) -> Data:
         """Return the task's own data."""
 
     def fingerprint(self, facts: Facts) -> str:
@@ -151,7 +151,7 @@ class Task(Protocol):
     def leaves(self, ships: bool) -> tuple[str, ...]:
         """Return the names of the files by which a run can be checked; fewer where it comes with the lab."""
 
-    def test_images(self, say: Callable[[str], None]) -> Any:
+    def test_images(self) -> Any:
         """Return the task's own test images, which are locked away: the record comes first."""
 
     def evaluate(self, configs: Iterable[Any], kept: Iterable[Kept], data: Any, images: Any) -> "np.ndarray":

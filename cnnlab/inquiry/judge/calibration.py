@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cnnlab.inquiry.judge.verdict import DECIDED, Verdict
+from cnnlab.inquiry.judge.verdict import DECIDED
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.shown import Part, Shown
+
+COLUMNS = ["study", "prediction", "confidence", "label", "outcome", "in_size_range"]
 
 
 @dataclass(frozen=True, repr=False)
-class Calibration:
+class Calibration(Shown):
     """All predictions with their verdicts, and what they say about the predictor.
 
     table: one row a prediction, `study, prediction, confidence, label, outcome, in_size_range`. Only confirmatory
@@ -57,31 +60,9 @@ class Calibration:
             f"Surprises: {len(self.surprises)}."
         )
 
-    def __str__(self) -> str:
-        return f"{self.table.to_string(index=False)}\n{self.sentence()}" if len(self.table) else self.sentence()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False) if len(self.table) else ""
-        return f"{table}<p>{self.sentence()}</p>"
-
-
-def calibrate(verdicts: Iterable[Verdict]) -> Calibration:
-    """Return the calibration over verdicts, in their order."""
-    rows: list[dict[str, object]] = [
-        {
-            "study": one.prediction.study,
-            "prediction": f"{claim.metric} {claim.direction}: {one.prediction.contrast.text}",
-            "confidence": claim.confidence,
-            "label": one.label,
-            "outcome": one.outcome,
-            "in_size_range": one.in_size_range,
-        }
-        for one in verdicts
-        for claim in [one.prediction.claim]
-    ]
-    return _calibration(rows)
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        return [self.table, self.sentence()] if len(self.table) else [self.sentence()]
 
 
 def calibrate_records(records: Iterable[Record]) -> Calibration:
@@ -101,7 +82,10 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
                 "in_size_range": {"True": True, "False": False}.get(last.get("in_size_range", "")),
             }
         )
-    return _calibration(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    counts = table[(table["label"] == "confirmatory") & table["outcome"].isin(DECIDED)]
+    decided = pd.DataFrame({"confidence": counts["confidence"], "supported": counts["outcome"] == "supported"})
+    return Calibration(table, decided.reset_index(drop=True))
 
 
 def my_calibration(store: Store) -> Calibration:
@@ -111,11 +95,3 @@ def my_calibration(store: Store) -> Calibration:
         LabError: the store doesn't answer.
     """
     return calibrate_records(load_records(store, owner=owner()))
-
-
-def _calibration(rows: list[dict[str, object]]) -> Calibration:
-    columns = ["study", "prediction", "confidence", "label", "outcome", "in_size_range"]
-    table = pd.DataFrame(rows, columns=columns)
-    counts = table[(table["label"] == "confirmatory") & table["outcome"].isin(DECIDED)]
-    decided = pd.DataFrame({"confidence": counts["confidence"], "supported": counts["outcome"] == "supported"})
-    return Calibration(table, decided.reset_index(drop=True))

@@ -15,14 +15,15 @@ import pandas as pd
 
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.promises import broken_promises, describes_the_same
+from cnnlab.inquiry.shown import Details, Part, Shown
 from cnnlab.inquiry.task import task
 
 HARMLESS = ("threads", "system", "processor", "git_commit")  # facts, and versions of other packages
 COMMIT = 7  # characters, by which git calls one
 
 
-@dataclass
-class Fairness:
+@dataclass(repr=False)
+class Fairness(Shown):
     """Reasons against a verdict, what can't be known, harmless differences, and the diff of the networks."""
 
     unfair: list[str] = field(default_factory=list)
@@ -35,14 +36,16 @@ class Fairness:
         """Whether nothing stands against a verdict."""
         return not self.unfair and not self.unknown
 
-    def __str__(self) -> str:
-        parts = {"Unfair": self.unfair, "Can't know": self.unknown, "Noted": self.notes}
-        lines = [f"{name}: {line}" for name, found in parts.items() for line in found]
-        if self.tree_diff:
-            lines += ["What differs in the networks (- control, + arm):", self.tree_diff]
-        return "\n".join(lines or ["Nothing differs but what was declared."])
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        found = {"Unfair": self.unfair, "Can't know": self.unknown, "Noted": self.notes}
+        lines = [f"{name}: {line}" for name, some in found.items() for line in some]
+        return [lines or "Nothing differs but what was declared.", *self.details()]
 
-    __repr__ = __str__
+    def details(self) -> list[Details]:
+        """Return what differs in the networks."""
+        summary = "What differs in the networks (- control, + arm)"
+        return [Details(summary, self.tree_diff)] if self.tree_diff else []
 
 
 Pairs = list[tuple[pd.Series, pd.Series]]  # of the control's run and an arm's run, of the same seed

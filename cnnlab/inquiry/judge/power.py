@@ -11,15 +11,16 @@ from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.judge.statistics import detectable, seeds_to_show
 from cnnlab.inquiry.metrics import Metric
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import find_metric
 
 
 @dataclass(frozen=True, repr=False)
-class Power:
+class Power(Shown):
     """The noise floor and what follows from it, in the metric's unit. Printed it is two sentences.
 
     sd: between runs of the same arm, over n runs that differ in their seed only; nan where n < 2. is_own: whether
@@ -57,11 +58,9 @@ class Power:
             f"for {m.say(m.sesoi, sign=False)} it takes {about}."
         )
 
-    __str__ = sentence
-    __repr__ = sentence
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self.sentence()}</p>"
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        return [self.sentence()]
 
 
 @checked
@@ -75,7 +74,7 @@ def power(study: Design, metric: str = "accuracy/valid", store: Store | None = N
         LabError: there is no such metric, or the store doesn't answer.
     """
     measured = find_metric(metric)
-    runs = load_runs(store or connect(say=lambda line: None))
+    runs = load_runs(store or default_store())
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("identity")
     runs = runs[[identity.images == study.images for identity in runs["identity"]]]
     values: dict[Any, list[float]] = {}

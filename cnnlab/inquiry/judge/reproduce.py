@@ -25,6 +25,7 @@ from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.record.environment import REFERENCE, environment_facts
 from cnnlab.inquiry.record.runs import RawRun, find_run, load_raw, load_runs, same_arm
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Facts, task
 
 UNKNOWN = "nan"  # a fact that older runs don't have
@@ -32,7 +33,7 @@ FEWEST = 4  # other seeds, from whose SD a narrower bound follows; that of fewer
 
 
 @dataclass(frozen=True, repr=False)
-class Reproduction:
+class Reproduction(Shown):
     """A run that was trained again.
 
     table: for each metric `recorded`, `now`, and of those that are judged the `bound`, in the unit of the store
@@ -81,18 +82,11 @@ class Reproduction:
         why = "the seeds of this arm lie far apart" if self.n > 1 else "fewer than two other seeds are on record"
         return f"CAN'T BE TOLD here: {machine}, and {why}: rounding alone may do that. Train it on the kind on record."
 
-    def __str__(self) -> str:
-        lines = [f"{self.experiment}: {self.name} (run {self.run_id})"]
-        for metric, row in self.table.iterrows():
-            room = (
-                f" (bound {row.bound:.6f})"
-                if metric in task().bounds and self.differs and not self.is_identical
-                else ""
-            )
-            lines.append(f"  {metric!s:20} recorded {row.recorded:.6f}, now {row.now:.6f}{room}")
-        return "\n".join([*lines, f"  {self.sentence()}"])
-
-    __repr__ = __str__
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        title = f"{self.experiment}: {self.name} (run {self.run_id})"
+        columns = ["recorded", "now"] if self.is_identical or not self.differs else ["recorded", "now", "bound"]
+        return [title, self.table[columns].map("{:.6f}".format).replace("nan", ""), self.sentence()]
 
 
 @checked
@@ -105,7 +99,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     """
     runs = load_runs(store, kind=None)
     run = find_run(runs, run_id)
-    data = data or task().load(lambda line: None)
+    data = data or task().load()
     if run["identity"].images != data.sha256():
         raise LabError(f"the run {run_id} can't be trained again here: it was trained on other images.")
     device = "cpu" if str(run.get("fact.device")).startswith("cpu") else "auto"
@@ -185,7 +179,7 @@ def reproduce_random(
     picked, unless `rng` is given.
     """
     runs = [run for run in load_raw(store) if _is_trained(run)]
-    data = data or task().load(lambda line: None)
+    data = data or task().load()
     for run in (rng or random.SystemRandom()).sample(runs, min(n, len(runs))):
         try:
             from_params(task().config_type, run.params)  # says what is wrong with them

@@ -34,11 +34,6 @@ class Effect:
     n: int
     by_seed: tuple[float, ...]
 
-    @property
-    def half_width(self) -> float:
-        """Half the length of the interval."""
-        return (self.high - self.low) / 2
-
 
 def contrast_effect(values: pd.DataFrame, weights: Mapping[str, float], level: float = LEVEL) -> Effect:
     """Return the effect of a contrast: mean over the seeds of sum over arms (weight x value), with its t-interval.

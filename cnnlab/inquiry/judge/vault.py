@@ -5,7 +5,7 @@ the same images. Over seeds and images: what to expect on new images as well.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import num_readings, read_test_set, record_test_result
 from cnnlab.inquiry.run.results import results
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Kept, task
 
 RESAMPLES = 2_000
@@ -33,7 +34,7 @@ CHUNK = 100  # resamples at a time: (100, 10,000) numbers fit into a cache
 
 
 @dataclass(frozen=True, repr=False)
-class Opening:
+class Opening(Shown):
     """What came out of the vault. Printed, or shown in a notebook, it is a table with sentences.
 
     number: which opening of this owner it was; from the second on it is post-hoc. arms: one row each, `n`, and in
@@ -69,13 +70,9 @@ class Opening:
         said.append(f"Selection optimism: validation is at most {worst:+.2f} pp above test.")
         return said
 
-    def __str__(self) -> str:
-        return "\n".join([self.arms.round(2).to_string(), *self.lines()])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.arms.round(2).to_html() + "".join(f"<p>{line}</p>" for line in self.lines())
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        return [self.arms.round(2), *self.lines()]
 
 
 @checked
@@ -84,7 +81,6 @@ def open_vault(
     arms: Mapping[str, tuple[Design, str]],
     reason: str,
     store: Store | None = None,
-    say: Callable[[str], None] = print,
 ) -> Opening:
     """Evaluate the trained networks of some arms on the test images, and record when, why and the result.
 
@@ -96,7 +92,7 @@ def open_vault(
         LabError: no reason; an arm without at least two finished runs, without two seeds in common with the first, on
             other images, or without weights in the store. The test images are then not looked at.
     """
-    store = store or connect(say)
+    store = store or connect()
     runs = {name: _runs_of(name, *where, store) for name, where in arms.items()}
     if not runs:
         raise LabError("name at least one arm, such as {'baseline': (baseline, 'baseline')}.")
@@ -106,7 +102,7 @@ def open_vault(
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
         kept = {name: _files_of(store, some, Path(folder)) for name, some in runs.items()}
         number = num_readings(store, own) + 1
-        images = read_test_set(store, reason, say, own)
+        images = read_test_set(store, reason, own)
         correct = {name: task().evaluate(runs[name]["config"], kept[name], data, images) for name in runs}
     table = _table(runs, correct)
     opening = Opening(number, reason, table, _claims(runs, correct, pairs), _differences(runs))

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
-from html import escape
 from typing import Literal
 
 import numpy as np
@@ -40,12 +39,13 @@ from cnnlab.inquiry.judge.statistics import (
 )
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.prediction import Prediction, load_predictions
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import VerdictRecord, record_verdict
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
+from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
 from cnnlab.inquiry.task import find_metric, task
 
 Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
@@ -57,7 +57,7 @@ DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that se
 
 
 @dataclass(frozen=True, repr=False)
-class Verdict:
+class Verdict(Shown):
     """What the runs of a study say about a prediction. Printed, or shown in a notebook, it is a short text.
 
     label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record isn't what
@@ -163,24 +163,15 @@ class Verdict:
             f"(95 % interval of the share: {w.low:.2f} to {w.high:.2f})."
         ]
 
-    def __str__(self) -> str:
-        return "\n".join([f"Predicted: {self.prediction.sentence()}", *self.lines()])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head, *rest = self.lines()
-        html = f"<blockquote>{escape(self.prediction.sentence())}</blockquote><p><b>{escape(head)}</b></p>"
-        html += "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in rest) + "</ul>" if rest else ""
-        if self.fairness.tree_diff:
-            summary = "<summary>What differs in the networks (- control, + arm)</summary>"
-            html += f"<details>{summary}<pre>{escape(self.fairness.tree_diff)}</pre></details>"
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        p, (head, *rest) = self.prediction, self.lines()
+        shown: list[Part] = [Quote(f"Predicted: {p.sentence()}"), Head(head), rest, *self.fairness.details()]
         if not self.others.empty:
-            p = self.prediction
             unit = f" in {p.metric.unit}" if p.metric.unit else ""
-            against = f"difference to {escape(p.contrast.control)}{unit}, with intervals that hold together"
-            html += f"<p>Other arms (exploratory): {against}</p>{self.others.round(3).to_html()}"
-        return html
+            about = f"difference to {p.contrast.control}{unit}, with intervals that hold together"
+            shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(3)))
+        return shown
 
 
 def effect_in_words(metric: Metric, effect: Effect) -> str:
@@ -190,7 +181,7 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
 
 
 @dataclass(frozen=True, repr=False)
-class Verdicts:
+class Verdicts(Shown):
     """The verdicts on all predictions of one study."""
 
     study: str
@@ -205,13 +196,12 @@ class Verdicts:
     def __getitem__(self, i: int) -> Verdict:
         return self.verdicts[i]
 
-    def __str__(self) -> str:
-        return "\n\n".join(map(str, self.verdicts))
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return "<hr>".join(verdict._repr_html_() for verdict in self.verdicts)
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        shown: list[Part] = []
+        for one in self.verdicts:
+            shown += [one, ""]
+        return shown[:-1]
 
 
 @checked
@@ -222,7 +212,7 @@ def verdict(study: Design, store: Store | None = None) -> Verdicts:
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
     """
-    store = store or connect(say=lambda line: None)
+    store = store or default_store()
     found = []
     for one in compute_verdicts(study, store):
         if one.outcome != "waiting":

@@ -1,8 +1,7 @@
-"""`connect()`: find the MLflow store, say which one it is, and bring it up to date."""
+"""Finding the MLflow store, and bringing it up to date."""
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +11,25 @@ from filelock import FileLock
 
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import create_tables
 from cnnlab.inquiry.record.courier import deliver_leftovers
 from cnnlab.inquiry.record.schema import copy_database, keep_up_to_date, wait_until_free
 from cnnlab.inquiry.record.store import Store, find_store, first_line, is_sqlite
 
 
-def connect(say: Callable[[str], None] = print) -> Store:
+def connect() -> Store:
+    """Return `default_store()`, and say which one it is.
+
+    Raises:
+        LabError: see `default_store`.
+    """
+    store = default_store()
+    log.info(store.describe())
+    return store
+
+
+def default_store() -> Store:
     """Find the store, make sure that it answers, point MLflow at it, and deliver what waits for it.
 
     A store that an older MLflow wrote is upgraded; the old file stays beside it.
@@ -30,13 +41,12 @@ def connect(say: Callable[[str], None] = print) -> Store:
     store = find_store()
     if store.file and is_sqlite(store.uri):
         _create_tables(store.uri, store.file)
-        keep_up_to_date(store.file, say)
+        keep_up_to_date(store.file)
     if store.file:
         wait_until_free(store.file)
     ask(store)
     _point_mlflow_at(store)
-    say(store.describe())
-    deliver_leftovers(say)
+    deliver_leftovers()
     return store
 
 

@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import has_model, log_model
 from cnnlab.inquiry.record.dead_runs import GONE
 from cnnlab.inquiry.record.seal import ARRIVED, SEAL
@@ -16,8 +16,6 @@ from cnnlab.inquiry.record.spool import Spool, leftovers, spool_folder
 from cnnlab.inquiry.record.store import Store, experiment_id, first_line
 
 RETRY_S = 2.0
-
-Say = Callable[[str], None]
 
 
 def deliver(spool: Spool, client: MlflowClient) -> str:
@@ -83,9 +81,8 @@ class Courier:
     `mlflow.db`, and the courier then writes there itself.
     """
 
-    def __init__(self, store: Store, say: Say = print) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.say = say
         self._began_at = store.uri
         self._spools: list[Spool] = []
         self._run_ids: dict[str, str] = {}
@@ -128,7 +125,7 @@ class Courier:
         for spool in self._spools:
             spool.release()
         if self._spools:
-            self.say(
+            log.warning(
                 f"{len(self._spools)} runs are not in MLflow yet: {self._began_at} doesn't answer. They are kept in "
                 f"{spool_folder()}, and the next cnnlab command delivers them."
             )
@@ -179,7 +176,7 @@ class Courier:
     def _tell(self, line: str) -> None:
         if not self._told:  # once is enough
             self._told = True
-            self.say(line)
+            log.warning(line)
 
 
 def is_complete(spool: Spool) -> bool:
@@ -188,7 +185,7 @@ def is_complete(spool: Spool) -> bool:
     return bool(entries) and entries[-1]["event"] == "end" and spool.delivered[0] == len(entries)
 
 
-def deliver_leftovers(say: Say = print) -> None:
+def deliver_leftovers() -> None:
     """Deliver what earlier processes could not, and close the runs of those that died as KILLED."""
     for spool in leftovers():
         entries = spool.entries()
@@ -204,8 +201,8 @@ def deliver_leftovers(say: Say = print) -> None:
             run_id = deliver(spool, store.client)
         except Exception as error:  # kept for the next time
             spool.release()
-            say(f"The run {entries[0]['name']} still waits in {spool.folder}: {first_line(error)}")
+            log.warning(f"The run {entries[0]['name']} still waits in {spool.folder}: {first_line(error)}")
             continue
         status = spool.entries()[-1]["status"]
-        say(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")
+        log.info(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")
         spool.remove()

@@ -2,11 +2,11 @@
 
 import os
 import platform
-from collections.abc import Callable
 
 import psutil
 from mlflow.entities import Run
 
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.store import Store
 
 GONE = "interrupted: its process ended without a word"
@@ -29,12 +29,14 @@ def is_gone(process: str) -> bool:
         return True
 
 
-def close_dead_runs(store: Store, experiment: str, owner: str, say: Callable[[str], None]) -> None:
+def close_dead_runs(store: Store, experiment: str, owner: str) -> None:
     """End as KILLED every run of `owner` that is RUNNING in the record, though its process on this machine is gone."""
     for run in _running(store, experiment):
         if run.data.tags.get("owner") == owner and is_gone(run.data.tags.get("lab.process", "")):
             _close(store, run, GONE)
-            say(f"The run {run.info.run_name} was left behind by a process that is gone; it is KILLED in the record.")
+            log.warning(
+                f"The run {run.info.run_name} was left behind by a process that is gone; it is KILLED in the record."
+            )
 
 
 def close_job(store: Store, experiment: str, job: str, reason: str) -> None:

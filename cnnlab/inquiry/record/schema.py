@@ -6,7 +6,7 @@ MLflow itself upgrades the tables of an older version without a word, after whic
 import importlib.metadata
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import known_revisions, upgrade_tables
 
 BUSY_S = 60.0  # seconds that another program may hold a store
@@ -90,7 +91,7 @@ def age(file: Path, patience: float | None = None) -> Age:
     return "current" if revision == known[0] else "older"
 
 
-def keep_up_to_date(file: Path, say: Callable[[str], None]) -> None:
+def keep_up_to_date(file: Path) -> None:
     """Upgrade the tables of a store that an older MLflow wrote; a copy of the old file stays beside it.
 
     Raises:
@@ -108,7 +109,7 @@ def keep_up_to_date(file: Path, say: Callable[[str], None]) -> None:
         except LabError:
             copy_database(copy, file)
             raise
-    say(f"{file.name} was written by an older MLflow and is upgraded to {MLFLOW}; the old file is kept as {copy}.")
+    log.info(f"{file.name} was written by an older MLflow and is upgraded to {MLFLOW}; the old file is kept as {copy}.")
 
 
 def copy_database(file: Path, copy: Path) -> None:

@@ -1,7 +1,7 @@
 """Reading the test set, on the record, and what came of it."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ EXPERIMENT = "test-set"
 TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
 
 
-def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print, own: Any = None) -> Any:
+def read_test_set(store: Store, reason: str, own: Any = None) -> Any:
     """Return the test images, after a run of kind "test-reading" has recorded who reads them and why.
 
     This is the one door to those of the task. The reason is a param of that run. `own` are the test images of other
@@ -36,7 +36,7 @@ def read_test_set(store: Store, reason: str, say: Callable[[str], None] = print,
         run_id = _create(store, "test-reading", "test set read", facts | _which(own))
         store.client.log_param(run_id, "reason", reason)
         store.client.set_terminated(run_id)
-    return task().test_images(say) if own is None else own
+    return task().test_images() if own is None else own
 
 
 def num_readings(store: Store, own: Any = None) -> int:

@@ -2,12 +2,12 @@
 
 import uuid
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
 from tqdm import tqdm
 
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.courier import deliver_leftovers
 from cnnlab.inquiry.record.dead_runs import close_job
 from cnnlab.inquiry.record.store import Store, in_words
@@ -24,12 +24,11 @@ class Dispatcher:
     A job whose process is gone, or that found no memory, is tried once more; `failures` says in words what failed.
     """
 
-    def __init__(self, engine: Engine, store: Store, bar: tqdm, say: Callable[[str], None]) -> None:
+    def __init__(self, engine: Engine, store: Store, bar: tqdm) -> None:
         self.failures: list[str] = []
         self._engine = engine
         self._store = store
         self._bar = bar
-        self._say = say
         self._told: set[str] = set()
         self._shown = engine.trained()
 
@@ -64,7 +63,7 @@ class Dispatcher:
         self._bar.set_postfix_str(f"{job.title}: {results}")
         for note in set(trained.notes) - self._told:
             self._told.add(note)
-            self._say(note)
+            log.warning(note)
 
     def _may_try_again(self, job: Job, error: BaseException) -> bool:
         """Record what happened to a job that did not come to its end; return whether to try it once more."""
@@ -73,20 +72,20 @@ class Dispatcher:
         if died:
             self._record_death(job, reason)
         if "attempt" not in job.tags and (died or _is_out_of_memory(error)):
-            self._say(f"{job.title}: {reason}. That is in the record; the run is tried once more.")
+            log.warning(f"{job.title}: {reason}. That is in the record; the run is tried once more.")
             self._expect(job.amount)
             return True
-        self._say(f"{job.title} failed: {reason}.")
+        log.warning(f"{job.title} failed: {reason}.")
         self.failures.append(f"{job.title}: {reason}")
         return False
 
     def _record_death(self, job: Job, reason: str) -> None:
         """Give the run of a process that is gone its end in the record."""
-        deliver_leftovers(self._say)  # all that it measured, if it was on this machine
+        deliver_leftovers()  # all that it measured, if it was on this machine
         try:
             close_job(self._store, job.experiment, job.tags["lab.job"], f"interrupted: {reason}")
         except Exception as error:  # the store can't be reached now; the next command looks for dead runs again
-            self._say(f"The end of {job.title} could not be recorded now ({in_words(error)}).")
+            log.warning(f"The end of {job.title} could not be recorded now ({in_words(error)}).")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

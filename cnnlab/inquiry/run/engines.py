@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from cnnlab.inquiry.log import Collector, only_collect
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.start import worker_context
 from cnnlab.inquiry.run.worker import Job, Trained, Worker
@@ -159,11 +161,13 @@ def _no_main_module() -> Iterator[None]:
 # In a worker process
 
 _worker: Worker
+_said: Collector
 
 
 def _start_worker(environment: dict[str, str], science: Task, store: Store, file: Path | None, shared: Any) -> None:
     """Make this process a worker that lives no longer than the one that started it."""
-    global _worker
+    global _worker, _said
+    _said = only_collect()
     os.environ.clear()  # it may have been forked from a process that started before something was set
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
@@ -186,4 +190,4 @@ def _end_with_parent() -> None:
 
 
 def _train(job: Job) -> Trained:
-    return _worker.train(job)
+    return replace(_worker.train(job), notes=_said.take())

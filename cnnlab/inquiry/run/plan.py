@@ -11,11 +11,12 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.identity import Identity
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.choose import choose_engine, num_workers
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 
 LOGGING_S = 1.0  # figures and delivery of one run
@@ -24,7 +25,7 @@ MODELS_S = 4.0  # at the end, of the best run of each arm
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(Shown):
     """What `study.run()` would do. Printed or shown in a notebook it is a table with a sentence.
 
     arms: one row each, with what differs from the control, the parameters of the network, the number of runs,
@@ -37,13 +38,9 @@ class Plan:
     seconds: float
     where: str
 
-    def __str__(self) -> str:
-        return f"{self.study.describe()}\n{self.arms.to_string()}\n{self.sentence}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self.study.describe()}</p>{self.arms.to_html()}<p>{self.sentence}</p>"
-
-    __repr__ = __str__
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        return [self.study.describe(), self.arms, self.sentence]
 
     @property
     def sentence(self) -> str:
@@ -58,7 +55,7 @@ class Plan:
 @stopping()
 def make_plan(study: Design, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
     """Return the plan of a study. The first time on a machine, a short training is timed."""
-    store = store or connect(say=lambda line: None)
+    store = store or default_store()
     done = set(results(study, store)["identity"])
     elsewhere = set(trained_elsewhere(store)) - done
     counts = {"finished": done, "taken over": elsewhere}

@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import Collector, only_collect
 from cnnlab.inquiry.record.courier import deliver_leftovers
 from cnnlab.inquiry.record.store import Store, first_line, is_sqlite
 from cnnlab.inquiry.run.engines import Engine
@@ -186,6 +187,7 @@ def _start_counts() -> Any:
 
 _worker: Worker | None = None
 _tally: "_Tally"
+_said: Collector
 
 
 class _Tally:
@@ -207,16 +209,17 @@ class _Tally:
 
 
 def _train(science: Task, job: Job, store: Store, data: Data | None, counts: Any, home: str) -> Trained:
-    global _worker, _tally
+    global _worker, _tally, _said
     if _worker is None:
+        _said = only_collect()
         install(science)
         # Spools are kept in the project's folder where this machine has it, else in one of their own.
         folder = Path(home) if Path(home).exists() else Path.home() / ".cnnlab-ray"
         os.environ["CNNLAB_HOME"] = str(folder)
-        deliver_leftovers(say=lambda line: None)  # of a worker that died on this node
+        deliver_leftovers()  # of a worker that died on this node
         _tally = _Tally(counts)
         _worker = Worker(store, data, _tally)
     try:
-        return _worker.train(job)
+        return replace(_worker.train(job), notes=_said.take())
     finally:
         _tally.tell()

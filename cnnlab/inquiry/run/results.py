@@ -6,7 +6,7 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.promises import broken_promises
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
@@ -19,7 +19,7 @@ def results(study: Design, store: Store | None = None, of: str = "") -> pd.DataF
     Only runs of one owner count (`of`; without it, of this one), on the images of the study, and each run once, the
     first that finished. The rows are in the order of `study.runs()`.
     """
-    store = store or connect(say=lambda line: None)
+    store = store or default_store()
     runs = load_runs(store, study.name)
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == (of or owner()))].drop_duplicates("identity")
     images = study.images

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pandas as pd
@@ -14,6 +14,7 @@ from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import LabError, stopping
 from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.promises import broken_promises
@@ -34,8 +35,6 @@ from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.run.worker import Job
 from cnnlab.inquiry.task import task
 
-Say = Callable[[str], None]
-
 PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
 THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
@@ -44,7 +43,6 @@ THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it 
 def run_study(
     study: Design,
     store: Store | None = None,
-    say: Say = print,
     engine: str | Engine = "auto",
     device: str = "auto",
     progress: bool = True,
@@ -68,22 +66,22 @@ def run_study(
             another network than the code builds now; or some runs failed (all others are finished by then).
         Stopped: it was interrupted; what was measured is kept.
     """
-    store = store or connect(say)
+    store = store or connect()
     with _alone(study), stopping("Stopped. What was measured is kept; study.run() goes on from here."):
-        deliver_leftovers(say)
+        deliver_leftovers()
         finished = results(study, store)
         _refuse_other_images(study, store)
         predictions = {} if explore else _predictions(study, store)
         _refuse_another_network(study, finished)
-        close_dead_runs(store, study.name, owner(), say)
-        say(study.describe())
+        close_dead_runs(store, study.name, owner())
+        log.info(study.describe())
         if len(finished):
-            say(f"{len(finished)} of its runs are finished already and are not trained again.")
-        _publish(study, store, say)
-        jobs = _take_over(_jobs(study, finished, predictions, device), store, say)
-        failures = _train_all(study, jobs, store, say, engine, device, progress) if jobs else []
+            log.info(f"{len(finished)} of its runs are finished already and are not trained again.")
+        _publish(study, store)
+        jobs = _take_over(_jobs(study, finished, predictions, device), store)
+        failures = _train_all(study, jobs, store, engine, device, progress) if jobs else []
         table = results(study, store)
-        _export_best(table, store, say)
+        _export_best(table, store)
     if failures:
         raise LabError(
             f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
@@ -183,13 +181,13 @@ def _jobs(study: Design, finished: pd.DataFrame, predictions: dict[str, Contrast
     return jobs
 
 
-def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
+def _take_over(jobs: list[Job], store: Store) -> list[Job]:
     """Take over what this owner has trained in another study on the same images, and return the jobs that are left."""
     elsewhere = trained_elsewhere(store) if jobs else {}
     known = [job for job in jobs if job.identity in elsewhere]
     if known:
-        say(f"{len(known)} of its runs were trained in another study; their results are taken over.")
-        courier = Courier(store, say)
+        log.info(f"{len(known)} of its runs were trained in another study; their results are taken over.")
+        courier = Courier(store)
         try:
             for job in known:
                 reuse_run(courier, elsewhere[job.identity], job.experiment, job.title, job.tags)
@@ -198,14 +196,16 @@ def _take_over(jobs: list[Job], store: Store, say: Say) -> list[Job]:
     return [job for job in jobs if job.identity not in elsewhere]
 
 
-def _publish(study: Design, store: Store, say: Say) -> None:
+def _publish(study: Design, store: Store) -> None:
     try:
         publish_views(store, study.name, study.question, study.role("scientific"))
     except Exception as error:  # a view less is no reason not to train
-        say(f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected.")
+        log.warning(
+            f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected."
+        )
 
 
-def _export_best(table: pd.DataFrame, store: Store, say: Say) -> None:
+def _export_best(table: pd.DataFrame, store: Store) -> None:
     """Put a model beside the best run of each arm; that of any other run is made when it is asked for."""
     metric = task().metrics[0]
     best = table.sort_values(metric.name, ascending=metric.better == "lower", kind="stable") if len(table) else table
@@ -213,14 +213,15 @@ def _export_best(table: pd.DataFrame, store: Store, say: Say) -> None:
         try:
             export_model(store, run["reused_from"] or run["run_id"])
         except Exception as error:  # a model less is no reason to stop: it can be made later
-            say(f"The model of the run {run['name']} could not be kept now ({in_words(error)}); its weights are.")
+            log.warning(
+                f"The model of the run {run['name']} could not be kept now ({in_words(error)}); its weights are."
+            )
 
 
 def _train_all(
     study: Design,
     jobs: list[Job],
     store: Store,
-    say: Say,
     engine: str | Engine,
     device: str,
     progress: bool,
@@ -233,9 +234,9 @@ def _train_all(
         context = nullcontext(engine)  # it stays open: it is the caller's
     try:
         with context as chosen, progress_bar(study.name, amount, task().unit, progress) as bar:
-            say(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
-            dispatcher = Dispatcher(chosen, store, bar, say)
+            log.info(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
+            dispatcher = Dispatcher(chosen, store, bar)
             dispatcher.train(jobs)
             return dispatcher.failures
     finally:
-        deliver_leftovers(say)  # of workers that were stopped, or could not reach the store
+        deliver_leftovers()  # of workers that were stopped, or could not reach the store

@@ -46,7 +46,7 @@ class Trained:
     run_id: str | None
     final: dict[str, float]
     amount: int
-    notes: tuple[str, ...]  # what the user should be told
+    notes: tuple[str, ...] = ()  # what the user should be told
 
 
 class Worker:
@@ -56,17 +56,16 @@ class Worker:
     """
 
     def __init__(self, store: Store, data: Data | None, count: Callable[[int], None]) -> None:
-        self._notes: list[str] = []
         self._data = data
         self._fingerprint = ""
         self._count = count
         self._trained = 0
-        self._courier = Courier(store, self._notes.append)
+        self._courier = Courier(store)
 
     def train(self, job: Job) -> Trained:
         """Train and log one run; whatever happens, the run has an end in the record."""
         if self._data is None:
-            self._data = task().load(lambda line: None)
+            self._data = task().load()
         self._fingerprint = self._fingerprint or self._data.sha256()
         if self._fingerprint != job.images:
             raise LabError("the engine was given other images than the study")
@@ -74,8 +73,7 @@ class Worker:
         with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:
             result = task().train(job.config, self._data, log, job.device, job.threads)
             log.result(result, self._data)
-        notes, self._notes[:] = tuple(self._notes), []
-        return Trained(log.run_id, result.final, self._trained, notes)
+        return Trained(log.run_id, result.final, self._trained)
 
     def close(self) -> None:
         """Deliver what is left."""

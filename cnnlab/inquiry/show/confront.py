@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -13,16 +12,17 @@ from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.judge.reference import Reference, find_reference
 from cnnlab.inquiry.judge.verdict import Verdict, verdict
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import publish_verdicts
 from cnnlab.inquiry.show.effects import plot_effects, plot_interaction
 from cnnlab.inquiry.show.figures import log_figures
 from cnnlab.inquiry.show.logbook import add_entry, logbook_file
+from cnnlab.inquiry.shown import Part, Shown
 
 
 @dataclass(frozen=True, repr=False)
-class Confrontation:
+class Confrontation(Shown):
     """The verdicts of a study with their figures by name, and the logbook that holds them."""
 
     verdicts: tuple[Verdict, ...]
@@ -33,28 +33,19 @@ class Confrontation:
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
 
-    def __str__(self) -> str:
-        parts = ["\n".join([str(one), *lines]) for one, lines in self._with_references()]
+    def parts(self) -> list[Part]:
+        """Return what there is to show, beside the figures."""
+        shown: list[Part] = []
+        for one, reference in zip(self.verdicts, self.references, strict=True):
+            shown += [one, *([reference.sentence(one.prediction)] if reference else []), ""]
         if self.logbook:
-            parts.append(f"Your reflection belongs into {self.logbook.parent.name}/{self.logbook.name}.")
-        return "\n\n".join(parts)
-
-    __repr__ = __str__
+            shown.append(f"Your reflection belongs into {self.logbook.parent.name}/{self.logbook.name}.")
+        return shown
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        for one, lines in self._with_references():
-            display(HTML(one._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in lines)))
-        for figure in self.figures.values():
-            display(figure)
-        if self.logbook:
-            folder = self.logbook.parent.name
-            display(HTML(f"<p>Your reflection belongs into <code>{folder}/{self.logbook.name}</code>.</p>"))
-
-    def _with_references(self) -> Iterator[tuple[Verdict, list[str]]]:
-        for one, reference in zip(self.verdicts, self.references, strict=True):
-            yield one, [reference.sentence(one.prediction)] if reference else []
+        display(HTML(self._repr_html_()), *self.figures.values())
 
 
 @checked
@@ -68,7 +59,7 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
     """
-    store = store or connect(say=lambda line: None)
+    store = store or default_store()
     verdicts = tuple(verdict(study, store))
     references = tuple(find_reference(one.prediction, store) if one.effect else None for one in verdicts)
     figures = {"effects": plot_effects(verdicts, number, references)}

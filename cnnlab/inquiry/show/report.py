@@ -1,7 +1,6 @@
 """The report: one A4 page for each student, from the records and the student's own words in the logbooks."""
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
 from cnnlab.inquiry.judge.review import effect_of
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import Entry, entries
 from cnnlab.inquiry.record.environment import owner
@@ -21,17 +21,17 @@ from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
 COUNTED = ("supported", "refuted", "practically equivalent", "inconclusive")
 
 
-def report(store: Store | None = None, say: Callable[[str], None] = print) -> Path:
+def report(store: Store | None = None) -> Path:
     """Write the report of this owner as Markdown and HTML, and as PDF where a browser can print it; return the HTML.
 
     Raises:
         LabError: there are no verdicts yet, or a field "why" in a logbook is empty: it is named.
     """
-    store = store or connect(say)
+    store = store or connect()
     records = [record for record in load_records(store, owner=owner()) if record.verdicts]
     judged = [record for record in records if not record.deleted]
     if deleted := sorted({record.experiment for record in records if record.deleted}):
-        say(f"Left out, because it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
+        log.info(f"Left out, because it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
     if not judged:
         raise LabError("there is nothing to report yet: predict, run a study, and confront it.")
     words = _words(judged)
@@ -44,14 +44,14 @@ def report(store: Store | None = None, say: Callable[[str], None] = print) -> Pa
     page = folder / f"{name}.html"
     page.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
     page.write_text(render_html(text, f"Report of {owner()}", folder), encoding="utf-8", newline="\n")
-    say(f"Report: {folder.name}/{page.name} and .md")
+    log.info(f"Report: {folder.name}/{page.name} and .md")
     try:
         write_pdf(page, page.with_suffix(".pdf"))
         pages = count_pages(page.with_suffix(".pdf"))
         asked = "" if pages == 1 else f" has {pages} pages, and one is asked for: say it shorter in the logbooks"
-        say(f"Report: {folder.name}/{name}.pdf{asked}")
+        log.info(f"Report: {folder.name}/{name}.pdf{asked}")
     except LabError as error:  # the page can be printed from any browser
-        say(str(error))
+        log.warning(error)
     return page
 
 

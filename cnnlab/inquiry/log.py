@@ -1,0 +1,48 @@
+"""What the lab says while it works: each line of the logger "cnnlab" is printed as it is.
+
+INFO is what goes on, WARNING what went wrong and doesn't stop the work.
+"""
+
+import logging
+
+import click
+
+from cnnlab.inquiry.printable import printable
+
+log = logging.getLogger("cnnlab")
+
+
+class _Printer(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(printable(self.format(record), keep="\n\t"))
+
+
+class Collector(logging.Handler):
+    """Keeps lines for another process, which can print them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self._lines.append(record.getMessage())
+
+    def take(self) -> tuple[str, ...]:
+        """Return the lines since the last call."""
+        lines, self._lines = tuple(self._lines), []
+        return lines
+
+
+def only_collect() -> Collector:
+    """Print nothing in this process, a worker: keep the warnings, and return who keeps them."""
+    collector = Collector()
+    log.handlers = [collector]
+    log.setLevel(logging.WARNING)
+    return collector
+
+
+if not log.handlers:
+    log.addHandler(_Printer())
+    log.setLevel(logging.INFO)
+    log.propagate = False
