@@ -74,7 +74,6 @@ def refusal() -> str:
 def test_a_started_server_is_healthy_and_ours(running: int) -> None:
     now = server.status()
     assert server.answers(running)
-    assert server.is_ours(running)
     assert now.state == "running"
     assert now.url == f"http://127.0.0.1:{running}"
     assert set(now.pids) == {process.pid for process in server.processes(running)}
@@ -122,7 +121,7 @@ def test_a_server_of_another_folder_is_named_and_never_stopped(
         assert str(lab) in said[0] and "left alone" in said[0]
         assert str(lab) in refusal()
         assert server.status().state == "foreign"
-        assert server.is_listening(running) and not server.is_ours(running)
+        assert server.is_listening(running) and not server.answers(running)
         assert server.processes() == []
     assert server.status().state == "running"
     assert server.status().pids == before
@@ -143,7 +142,7 @@ def test_a_server_that_hangs_is_unhealthy_but_still_ours(running: int) -> None:
         for process in paused:
             process.suspend()
         assert server.status().state == "unhealthy"
-        assert server.is_ours(running)
+        assert server.processes(running) == paused
     finally:
         for process in paused:
             process.resume()
@@ -156,7 +155,7 @@ def test_after_kill_9_a_start_leaves_exactly_one_server(running: int) -> None:
     psutil.wait_procs([crashed], timeout=5)
     assert server.status().state == "stopped"
     server.start()
-    assert server.is_ours(running)
+    assert server.answers(running)
     assert len(server.processes()) == 1
     assert server.processes() != [crashed]
 

@@ -143,14 +143,6 @@ def answers(at: int) -> bool:
     return True
 
 
-def is_ours(at: int) -> bool:
-    """Whether port `at` is held by the server of this project folder, healthy or not."""
-    served = _served(at)
-    if served is not None:
-        return served.folder == _home()
-    return is_listening(at) and bool(processes(at))
-
-
 def processes(at: int | None = None) -> list[psutil.Process]:
     """The live processes of this project's server on port `at` (default: on any port).
 
@@ -404,7 +396,7 @@ def _await(server: subprocess.Popen[bytes], at: int) -> str:
     while time.monotonic() < begin + START_LIMIT:
         if server.poll() is not None:
             # uvicorn asks for the port only after its import, when another may have taken it.
-            if is_listening(at) and not is_ours(at):
+            if is_listening(at) and not processes(at):
                 raise LabError(f"While the server was starting, its port was taken. {_taken(at)}")
             raise LabError(f"The MLflow server ended while it was starting. {_last_words()}")
         if _answers(at):

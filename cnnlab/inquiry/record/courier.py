@@ -85,7 +85,6 @@ class Courier:
         self.store = store
         self._began_at = store.uri
         self._spools: list[Spool] = []
-        self._run_ids: dict[str, str] = {}
         self._state = threading.Condition()
         self._asked = 0  # how often there was something to carry
         self._done = 0  # how much of that has arrived
@@ -110,10 +109,6 @@ class Courier:
             while self._done < asked and self._failures < 2 and self._thread.is_alive():
                 self._state.wait(timeout=1)
             return self._done >= asked
-
-    def run_id(self, spool: Spool) -> str | None:
-        """Return the id in MLflow of the run of a spool, None while it has none."""
-        return self._run_ids.get(spool.id)
 
     def close(self) -> None:
         """Deliver what can be delivered, say what could not, and end the thread."""
@@ -152,7 +147,7 @@ class Courier:
         problem: Exception | None = None
         for spool in list(self._spools):
             try:
-                self._run_ids[spool.id] = deliver(spool, self._client())
+                deliver(spool, self._client())
                 if is_complete(spool):
                     self._spools.remove(spool)
                     spool.remove()

@@ -54,11 +54,6 @@ class RunLogger:
             tags=own | {"lab.process": this_process()} | tags,
         )
 
-    @property
-    def run_id(self) -> str | None:
-        """The run's id in MLflow, None while it has not arrived there."""
-        return self._courier.run_id(self._spool)
-
     def start(self, facts: Facts) -> None:
         """Record what was built, before the first step."""
         self._facts({**facts, **environment_facts()})

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import Identity
@@ -41,9 +40,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that came to its end: its id in MLflow (None while that can't be reached) and its final metrics."""
+    """A run that came to its end: its final metrics, and how much was trained."""
 
-    run_id: str | None
     final: dict[str, float]
     amount: int
     notes: tuple[str, ...] = ()  # what the user should be told
@@ -73,7 +71,7 @@ class Worker:
         with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:
             result = task().train(job.config, self._data, log, job.device, job.threads)
             log.result(result, self._data)
-        return Trained(log.run_id, result.final, self._trained)
+        return Trained(result.final, self._trained)
 
     def close(self) -> None:
         """Deliver what is left."""
@@ -82,11 +80,3 @@ class Worker:
     def _progress(self, amount: int) -> None:
         self._trained += amount
         self._count(amount)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
