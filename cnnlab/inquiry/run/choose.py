@@ -1,6 +1,7 @@
 """Which engine trains the runs of a study, and how many workers there are."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import joblib  # unlike psutil, it knows the share of the cores that a container has
 import psutil
@@ -54,6 +55,13 @@ def choose_engine(
     if name == "here" or (name == "auto" and not workers and here):
         return Here(store, data)
     return Workers(store, count, data)
+
+
+def opened(
+    engine: str | Engine, store: Store, amount: int, device: str = "auto", data: Data | None = None
+) -> AbstractContextManager[Engine]:
+    """Return an engine as a context: `choose_engine` where it is a name, else itself, which is left open."""
+    return choose_engine(engine, store, amount, device, data=data) if isinstance(engine, str) else nullcontext(engine)
 
 
 def num_workers() -> int:

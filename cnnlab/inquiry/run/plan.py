@@ -1,9 +1,7 @@
 """What running a study would do, and about how long it takes on this machine."""
 
 import heapq
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +11,7 @@ from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.choose import choose_engine, num_workers
+from cnnlab.inquiry.run.choose import num_workers, opened
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.shown import Part, Shown
@@ -70,7 +68,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
         rows.append(row | {"to train": len(runs - done - elsewhere)})
     arms = pd.DataFrame(rows).set_index("arm")
     missing = [identity.config for _, identity in identities if identity not in done | elsewhere]
-    with _engine(missing, store, engine) as chosen:
+    with opened(engine, store, sum(map(task().amount, missing))) as chosen:
         slots, where = min(chosen.slots, len(missing)), chosen.describe()
     waiting = {arm: study.arms[arm] for arm in arms.index[arms["to train"] > 0]}
     here = min(slots, num_workers())  # a cluster does more at the same time than this machine
@@ -83,12 +81,6 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
         for _ in range(arms.loc[arm, "to train"]):
             heapq.heapreplace(ends, ends[0] + one_run)
     return Plan(study, arms, float(max(ends)), where)
-
-
-def _engine(missing: list[Any], store: Store, engine: str | Engine) -> AbstractContextManager[Engine]:
-    if not isinstance(engine, str):
-        return nullcontext(engine)
-    return choose_engine(engine, store, sum(map(task().amount, missing)))
 
 
 def _duration(seconds: float) -> str:

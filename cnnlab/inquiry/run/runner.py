@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -28,7 +28,7 @@ from cnnlab.inquiry.record.run_logger import reuse_run
 from cnnlab.inquiry.record.runs import load_runs, warn_unread
 from cnnlab.inquiry.record.store import Store, first_line, in_words
 from cnnlab.inquiry.record.views import publish_views
-from cnnlab.inquiry.run.choose import choose_engine
+from cnnlab.inquiry.run.choose import opened
 from cnnlab.inquiry.run.dispatch import Dispatcher
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
@@ -36,7 +36,6 @@ from cnnlab.inquiry.run.worker import Job
 from cnnlab.inquiry.task import task
 
 PREDICT_FIRST = "nothing is trained before you have predicted what comes out"
-THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
 @checked
@@ -97,13 +96,11 @@ def _alone(study: Design) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(f'{study.name}/{owner()}'.encode()).hexdigest()[:16]}.lock")
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         raise LabError(f"another command is running the study {study.name}: wait for it, or stop it first.") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _refuse_other_images(study: Design, store: Store) -> None:
@@ -177,7 +174,7 @@ def _jobs(study: Design, finished: pd.DataFrame, predictions: dict[str, Contrast
             title = f"{arm}, seed {study.seeds.index(seed) + 1} of {len(study.seeds)}"
             tags = {"owner": owner(), "mlflow.user": owner(), "study": study.name, "arm": arm}
             tags |= {"lab.job": uuid.uuid4().hex} | ({"prediction": ",".join(seals)} if seals else {})
-            jobs.append(Job(study.name, title, config, images, tags, device, THREADS))
+            jobs.append(Job(study.name, title, config, images, tags, device))
     return jobs
 
 
@@ -219,19 +216,11 @@ def _export_best(table: pd.DataFrame, store: Store) -> None:
 
 
 def _train_all(
-    study: Design,
-    jobs: list[Job],
-    store: Store,
-    engine: str | Engine,
-    device: str,
-    progress: bool,
+    study: Design, jobs: list[Job], store: Store, engine: str | Engine, device: str, progress: bool
 ) -> list[str]:
     """Train all jobs; return what failed, in words."""
     amount = sum(job.amount for job in jobs)
-    if isinstance(engine, str):
-        context: AbstractContextManager[Engine] = choose_engine(engine, store, amount, device, data=study.data)
-    else:
-        context = nullcontext(engine)  # it stays open: it is the caller's
+    context = opened(engine, store, amount, device, study.data)
     try:
         with context as chosen, progress_bar(study.name, amount, task().unit, progress) as bar:
             log.info(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")

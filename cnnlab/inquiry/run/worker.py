@@ -11,6 +11,8 @@ from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import Data, task
 
+THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,8 +26,7 @@ class Job:
     config: Any
     images: str
     tags: dict[str, str]
-    device: str = "auto"
-    threads: int = 1
+    device: str
 
     @property
     def identity(self) -> Identity:
@@ -69,7 +70,7 @@ class Worker:
             raise LabError("the engine was given other images than the study")
         self._trained = 0
         with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:
-            result = task().train(job.config, self._data, log, job.device, job.threads)
+            result = task().train(job.config, self._data, log, job.device, THREADS)
             log.result(result, self._data)
         return Trained(result.final, self._trained)
 
