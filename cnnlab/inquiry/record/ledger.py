@@ -10,7 +10,7 @@ was handed in or committed in time helps (`cnnlab.inquiry.record.heads`): it fit
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from filelock import FileLock
@@ -50,7 +50,7 @@ class Record:
     content: dict[str, str]
     written: int  # when MLflow was told of it, in ms since 1970, by the clock of the machine that did
     deleted: bool  # in the MLflow UI; the record is still there
-    verdicts: tuple[VerdictRecord, ...] = field(default=())
+    verdicts: tuple[VerdictRecord, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -86,10 +86,7 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
     """
     with _writing(store):
         previous = last_seal(load_records(store, owner=owner()))
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        full = dict(content) | {"owner": owner(), "time": now, "previous": previous}
-        full["sha256"] = seal_record(full)
-        _check_lengths(full)
+        full = _sealed({**content, "owner": owner()}, previous)
         tags = {"kind": "prediction", "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
         run = store.client.create_run(store.experiment_id(experiment), tags=tags, run_name=title)
         store.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in full.items()])
@@ -110,10 +107,7 @@ def record_verdict(store: Store, record: Record, content: Mapping[str, str], not
         if known.verdicts and content.items() <= known.verdicts[-1].content.items():
             return known.verdicts[-1]
         number = len(known.verdicts) + 1
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        full = dict(content) | {"time": now, "previous": known.last_seal}
-        full["sha256"] = seal_record(full)
-        _check_lengths(full)
+        full = _sealed(content, known.last_seal)
         params = [Param(f"{VERDICT}{number}_{name}", value) for name, value in full.items()]
         store.client.log_batch(record.run_id, params=params)
         store.client.set_tag(record.run_id, "mlflow.note.content", note)
@@ -158,10 +152,17 @@ def _record(run: Run, experiment: str) -> Record:
     return Record(run.info.run_id, experiment, content, run.info.start_time, deleted, in_order)
 
 
-def _check_lengths(content: Mapping[str, str]) -> None:
+def _sealed(content: Mapping[str, str], previous: str) -> dict[str, str]:
+    """Return a content with its time and its seal, chained to the seal of a previous one.
+
+    Raises:
+        LabError: a text is too long for MLflow.
+    """
     for name, value in content.items():
         if len(value) > LONGEST:
             raise LabError(f"{name} is too long for MLflow: {len(value):,} characters, and {LONGEST:,} fit.")
+    chained = {**content, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "previous": previous}
+    return chained | {"sha256": seal_record(chained)}
 
 
 @contextmanager
