@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -290,15 +290,11 @@ def _served(at: int) -> _Served | None:
     """What the MLflow server on port `at` serves; None where no MLflow server answers."""
     # http.client, as urllib.request would send even this through a proxy.
     connection = http.client.HTTPConnection(HOST, at, timeout=2)
-    try:
+    with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/health")
         response = connection.getresponse()
         if response.status == 200 and response.read(16).strip() == b"OK":
             return _Served(unquote(response.getheader(_HEADER, "")), response.getheader(_FILE_HEADER, ""))
-    except (OSError, http.client.HTTPException):
-        pass
-    finally:
-        connection.close()
     return None
 
 
@@ -413,14 +409,10 @@ def _await(server: subprocess.Popen[bytes], at: int) -> str:
 
 def _open_store(at: int) -> None:
     """Let the server open the database, and make its tables in a new one, before anybody else asks."""
-    connection = http.client.HTTPConnection(HOST, at, timeout=START_LIMIT)
-    try:
+    opened, connection = 0, http.client.HTTPConnection(HOST, at, timeout=START_LIMIT)
+    with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
         opened = connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        opened = 0
-    finally:
-        connection.close()
     if opened not in (200, 404):  # 404: a database without MLflow's default experiment
         _end()
         raise LabError(f"The MLflow server can't open {database()}: run `cnnlab doctor`. {_last_words()}")
