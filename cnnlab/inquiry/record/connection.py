@@ -62,7 +62,7 @@ def ask(store: Store) -> int:
         raise
     except Exception as error:  # MLflow raises whatever the library below it raises
         mend = "run `cnnlab doctor`"
-        if not store.is_project:
+        if store.chosen:
             first = "start that server" if store.file is None else "see what is wrong with that file"
             mend = f"{first}, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
         raise LabError(f"the MLflow store {store.uri} doesn't answer ({first_line(error)}): {mend}.") from None
@@ -96,6 +96,6 @@ def _keep(file: Path, template: Path) -> None:
 def _point_mlflow_at(store: Store) -> None:
     """Let plain `mlflow` calls of a student go to the same store."""
     mlflow.set_tracking_uri(store.uri)
-    if store.is_project:
+    if not store.chosen:
         # MLflow has put the address into the environment too, where it would pass for the user's own wish.
         os.environ.pop("MLFLOW_TRACKING_URI", None)

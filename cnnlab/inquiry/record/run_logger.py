@@ -10,7 +10,6 @@ from cnnlab.inquiry.params import Params, from_params, to_params
 from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.dead_runs import this_process
 from cnnlab.inquiry.record.environment import environment_facts
-from cnnlab.inquiry.record.runs import facts_of
 from cnnlab.inquiry.record.seal import SEAL, seal_run
 from cnnlab.inquiry.record.spool import Spool
 from cnnlab.inquiry.task import Facts, Result, task
@@ -110,24 +109,18 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     """
     client = courier.store.client
     run = client.get_run(run_id)
-    facts = {f"fact.{name}": value for name, value in facts_of(run.data.tags).items()}
-    tags = {name: value for name, value in tags.items() if name != "prediction"}
-    tags |= {name: value for name, value in run.data.tags.items() if name == "prediction"}
+    config = from_params(task().config_type, run.data.params)
+    kept = {name: value for name, value in run.data.tags.items() if name == "prediction" or name.startswith("fact.")}
+    given = {name: value for name, value in tags.items() if name != "prediction"}
     origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
+    tags = kept | given | {"reused_from": run_id, "mlflow.note.content": origin}
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
         if metric.startswith(task().details):
             continue
         for point in client.get_metric_history(run_id, metric):
             points.setdefault((point.step, point.timestamp), {})[metric] = point.value
-    logger = RunLogger(
-        courier,
-        experiment,
-        from_params(task().config_type, run.data.params),
-        name,
-        facts | tags | {"reused_from": run_id, "mlflow.note.content": origin},
-        started=run.info.start_time,
-    )
+    logger = RunLogger(courier, experiment, config, name, tags, started=run.info.start_time)
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)
     logger.close(run.info.status, time=run.info.end_time)

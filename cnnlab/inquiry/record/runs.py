@@ -1,6 +1,5 @@
 """Runs as a table: what is in MLflow, read back."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from mlflow.entities import Run, ViewType
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.log import log
 from cnnlab.inquiry.params import ConfigError, from_params
 from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.record.seal import SEAL, is_sealed_right
@@ -20,8 +20,6 @@ from cnnlab.inquiry.task import task
 RUN_KINDS = ("run", "trial")  # whose params are those of a `Config`
 COLUMNS = ["run_id", "name", "kind", "status", "owner", "reused_from", "prediction", "started"]
 COLUMNS += ["deleted", "measured", "seal", "sealed_right", "config", "identity"]
-
-log = logging.getLogger("cnnlab")
 
 
 def load_runs(
@@ -78,14 +76,7 @@ def search_runs(store: Store, rule: str, experiment: str | None = None, deleted:
     runs: list[Run] = []
     token = None
     while ids:
-        page = client.search_runs(
-            ids,
-            rule,
-            view,
-            max_results=500,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
+        page = client.search_runs(ids, rule, view, 500, ["attributes.start_time ASC"], token)
         runs += page
         if not (token := page.token):
             break

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,11 +44,9 @@ class Spool:
 
     def claim(self) -> bool:
         """Take hold of the spool; False if the process that writes it is alive."""
-        try:
+        with suppress(Timeout):
             self._lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        return True
+        return self._lock.is_locked
 
     def release(self) -> None:
         """Let go of the spool: another process may deliver what is left."""
@@ -94,9 +93,8 @@ def spool_folder() -> Path:
 
 def leftovers() -> list[Spool]:
     """Return the spools that a process left behind, oldest first, now held by this process."""
-    folders = [folder for folder in spool_folder().glob("*") if (folder / "journal.jsonl").exists()]
-    folders.sort(key=lambda folder: (folder / "journal.jsonl").stat().st_ctime)
-    return [spool for spool in map(Spool, folders) if spool.claim()]
+    journals = sorted(spool_folder().glob("*/journal.jsonl"), key=lambda journal: journal.stat().st_ctime)
+    return [spool for journal in journals if (spool := Spool(journal.parent)).claim()]
 
 
 def is_waiting() -> bool:

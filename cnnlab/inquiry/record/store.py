@@ -39,12 +39,7 @@ class Store:
     if that answers, or the file itself. Each use takes the way that is open at that moment.
     """
 
-    chosen: str | None = None  # the address of MLFLOW_TRACKING_URI, where that is set
-
-    @property
-    def is_project(self) -> bool:
-        """Whether this is the project's own store."""
-        return self.chosen is None
+    chosen: str | None = None  # the address of MLFLOW_TRACKING_URI; None: the project's own
 
     @property
     def uri(self) -> str:
@@ -61,14 +56,14 @@ class Store:
     @property
     def kind(self) -> Literal["environment", "server", "embedded"]:
         """Which way leads to the store at this moment."""
-        if not self.is_project:
+        if self.chosen:
             return "environment"
         return "embedded" if is_sqlite(self.uri) else "server"
 
     @property
     def file(self) -> Path | None:
         """The SQLite file of the store, None where it is a server elsewhere; the project's has one on either way."""
-        if self.is_project:
+        if not self.chosen:
             return paths.database()
         return Path(make_url(self.uri).database or "") if is_sqlite(self.uri) else None
 
@@ -79,10 +74,11 @@ class Store:
 
     def describe(self) -> str:
         """Return one sentence that says where the runs go."""
+        home = paths.project_root().name
         return {
             "environment": f"MLflow: {self.uri} (from MLFLOW_TRACKING_URI)",
             "server": f"MLflow: the server at {self.uri}",
-            "embedded": f"MLflow: {_short(paths.database())} (its server isn't running; ./start_server.sh starts it)",
+            "embedded": f"MLflow: {home}/mlflow.db (its server isn't running; ./start_server.sh starts it)",
         }[self.kind]
 
     def experiment_id(self, name: str) -> str:
@@ -187,10 +183,6 @@ def first_line(error: Exception) -> str:
 def in_words(error: BaseException) -> str:
     """Return the kind of an error with the beginning of its text."""
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0][:200]}"
-
-
-def _short(file: Path) -> str:
-    return f"{file.parent.name}/{file.name}"
 
 
 def is_sqlite(uri: str) -> bool:
