@@ -29,7 +29,7 @@ from cnnlab.inquiry.params import from_params, replace
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier
-from cnnlab.inquiry.record.export import export_model
+from cnnlab.inquiry.record.files import export_model
 from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.spool import Spool, spool_folder

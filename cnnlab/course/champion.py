@@ -17,8 +17,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.params import replace
-from cnnlab.inquiry.record.export import export_model
-from cnnlab.inquiry.record.files import run_file
+from cnnlab.inquiry.record.files import export_model, run_file
 from cnnlab.inquiry.record.runs import find_run, load_runs, same_arm
 from cnnlab.inquiry.record.store import Store
 from cnnlab.one_run import CORRECT

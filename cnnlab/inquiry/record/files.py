@@ -1,12 +1,16 @@
-"""The files of runs: in the folder of a project, or by way of a server."""
+"""The files of runs, in the folder of a project or by way of a server, and the models that are made from them."""
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.mlflow_private import has_model, log_model
+from cnnlab.inquiry.params import from_params
 from cnnlab.inquiry.record.artifacts import artifact_folder
-from cnnlab.inquiry.record.runs import RawRun
+from cnnlab.inquiry.record.runs import RawRun, facts_of
 from cnnlab.inquiry.record.store import Store, first_line
+from cnnlab.inquiry.task import task
 
 Files = Callable[[RawRun, str], Path | None]  # a file of a run, by its name; None where there is none
 
@@ -50,3 +54,22 @@ def in_folder(folder: Path) -> Files:
         return path if path.is_file() else None
 
     return file
+
+
+def export_model(store: Store, run_id: str) -> None:
+    """Put the model of a run beside it in the store, unless it is there.
+
+    Raises:
+        LabError: the run's weights aren't in the store.
+    """
+    client = store.client
+    if has_model(client, run_id):
+        return
+    run = client.get_run(run_id)
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
+        files, model = Path(folder) / "files", Path(folder) / "model"
+        files.mkdir()
+        kept = {name: run_file(store, run_id, name, files) for name in task().leaves(ships=False)}
+        config = from_params(task().config_type, run.data.params)
+        if task().export(config, facts_of(run.data.tags), kept, model):
+            log_model(client, run_id, model)

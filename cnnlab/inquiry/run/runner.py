@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -22,13 +22,13 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier, deliver_leftovers
 from cnnlab.inquiry.record.dead_runs import close_dead_runs
 from cnnlab.inquiry.record.environment import owner
-from cnnlab.inquiry.record.export import export_model
+from cnnlab.inquiry.record.files import export_model
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.run_logger import reuse_run
 from cnnlab.inquiry.record.runs import load_runs, warn_unread
 from cnnlab.inquiry.record.store import Store, first_line, in_words
 from cnnlab.inquiry.record.views import publish_views
-from cnnlab.inquiry.run.choose import opened
+from cnnlab.inquiry.run.choose import engine_context
 from cnnlab.inquiry.run.dispatch import Dispatcher
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
@@ -111,8 +111,7 @@ def _refuse_other_images(study: Design, store: Store) -> None:
     """
     runs = load_runs(store, study.name)
     theirs = runs[runs["owner"] == owner()]
-    images = {run["identity"].images for _, run in theirs.iterrows() if run["measured"]}
-    if images - {study.images}:
+    if any(run["measured"] and run["identity"].images != study.images for _, run in theirs.iterrows()):
         raise LabError(
             f"{study.name} has runs on other images than these: give the study on these images a name of its own."
         )
@@ -184,12 +183,9 @@ def _take_over(jobs: list[Job], store: Store) -> list[Job]:
     known = [job for job in jobs if job.identity in elsewhere]
     if known:
         log.info(f"{len(known)} of its runs were trained in another study; their results are taken over.")
-        courier = Courier(store)
-        try:
+        with closing(Courier(store)) as courier:
             for job in known:
                 reuse_run(courier, elsewhere[job.identity], job.experiment, job.title, job.tags)
-        finally:
-            courier.close()
     return [job for job in jobs if job.identity not in elsewhere]
 
 
@@ -220,12 +216,10 @@ def _train_all(
 ) -> list[str]:
     """Train all jobs; return what failed, in words."""
     amount = sum(job.amount for job in jobs)
-    context = opened(engine, store, amount, device, study.data)
+    context = engine_context(engine, store, amount, device, study.data)
     try:
         with context as chosen, progress_bar(study.name, amount, task().unit, progress) as bar:
             log.info(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
-            dispatcher = Dispatcher(chosen, store, bar)
-            dispatcher.train(jobs)
-            return dispatcher.failures
+            return Dispatcher(chosen, store, bar).train(jobs)
     finally:
         deliver_leftovers()  # of workers that were stopped, or could not reach the store
