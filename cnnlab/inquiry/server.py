@@ -151,9 +151,9 @@ def processes(at: int | None = None) -> list[psutil.Process]:
     return [process for process, its in _ports().items() if at in (None, its)]
 
 
-def status(at: int | None = None) -> Status:
-    """How this project's server on port `at` is (default: `port()`)."""
-    at = port() if at is None else at
+def status() -> Status:
+    """How this project's server on port `port()` is."""
+    at = port()
     mine, pids = processes(at), ", ".join(map(str, without_artifacts()))
     state, note = _state(at, bool(mine))
     if pids:

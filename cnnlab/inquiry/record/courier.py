@@ -132,19 +132,18 @@ class Courier:
                 if self._closing:
                     return
                 asked = self._asked
-            error = self._carry_all()
+            arrived = self._carry_all()
             with self._state:
-                if error is None:
+                self._state.notify_all()
+                if arrived:
                     self._done, self._failures = asked, 0
                 else:
                     self._failures += 1
-                self._state.notify_all()
-                if error is not None:
                     self._state.wait_for(lambda: self._closing, timeout=RETRY_S)
 
-    def _carry_all(self) -> Exception | None:
-        """Carry what is new in every spool; return an error if something did not get through."""
-        problem: Exception | None = None
+    def _carry_all(self) -> bool:
+        """Carry what is new in every spool; return whether all of it got through."""
+        arrived = True
         for spool in list(self._spools):
             try:
                 deliver(spool, self._client())
@@ -152,12 +151,12 @@ class Courier:
                     self._spools.remove(spool)
                     spool.remove()
             except Exception as error:  # whatever went wrong, the spool has the points: try again later
-                problem = error
+                arrived = False
                 self._tell(
                     f"The MLflow store doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
                     f"the measurements are kept in {spool_folder()} and delivered when it does."
                 )
-        return problem
+        return arrived
 
     def _client(self) -> MlflowClient:
         client = self.store.client

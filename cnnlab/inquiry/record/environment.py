@@ -28,8 +28,8 @@ def owner() -> str:
 @cache
 def environment_facts() -> dict[str, str]:
     """Return the versions, the commit and the kind of machine that results may depend on."""
-    facts = {f"version.{name}": version(name) for name in ("mlflow", "numpy")}
-    return facts | {
+    return {
+        **{f"version.{name}": version(name) for name in ("mlflow", "numpy")},
         "version.python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),

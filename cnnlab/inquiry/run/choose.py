@@ -57,7 +57,7 @@ def choose_engine(
     return Workers(store, count, data)
 
 
-def opened(
+def engine_context(
     engine: str | Engine, store: Store, amount: int, device: str = "auto", data: Data | None = None
 ) -> AbstractContextManager[Engine]:
     """Return an engine as a context: `choose_engine` where it is a name, else itself, which is left open."""

@@ -21,19 +21,19 @@ LOOK_EVERY_S = 0.3
 class Dispatcher:
     """Keeps an engine busy until every job has ended, and shows one progress bar over all of them.
 
-    A job whose process is gone, or that found no memory, is tried once more; `failures` says in words what failed.
+    A job whose process is gone, or that found no memory, is tried once more.
     """
 
     def __init__(self, engine: Engine, store: Store, bar: tqdm) -> None:
-        self.failures: list[str] = []
         self._engine = engine
         self._store = store
         self._bar = bar
+        self._failures: list[str] = []
         self._told: set[str] = set()
         self._shown = engine.trained()
 
-    def train(self, jobs: list[Job]) -> None:
-        """Train all jobs."""
+    def train(self, jobs: list[Job]) -> list[str]:
+        """Train all jobs; return what failed, in words."""
         self._engine.on_progress = self._show_progress
         waiting, running = deque(jobs), dict[Future[Trained], Job]()
         while waiting or running:
@@ -48,6 +48,7 @@ class Dispatcher:
                     self._note(job, future.result())
                 elif self._may_try_again(job, error):
                     waiting.append(replace(job, tags=job.tags | {"lab.job": uuid.uuid4().hex, "attempt": "2"}))
+        return self._failures
 
     def _show_progress(self) -> None:
         trained = self._engine.trained()
@@ -76,7 +77,7 @@ class Dispatcher:
             self._expect(job.amount)
             return True
         log.warning(f"{job.title} failed: {reason}.")
-        self.failures.append(f"{job.title}: {reason}")
+        self._failures.append(f"{job.title}: {reason}")
         return False
 
     def _record_death(self, job: Job, reason: str) -> None:

@@ -11,7 +11,7 @@ from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.run.choose import num_workers, opened
+from cnnlab.inquiry.run.choose import engine_context, num_workers
 from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.results import results, trained_elsewhere
 from cnnlab.inquiry.shown import Part, Shown
@@ -68,7 +68,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
         rows.append(row | {"to train": len(runs - done - elsewhere)})
     arms = pd.DataFrame(rows).set_index("arm")
     missing = [identity.config for _, identity in identities if identity not in done | elsewhere]
-    with opened(engine, store, sum(map(task().amount, missing))) as chosen:
+    with engine_context(engine, store, sum(map(task().amount, missing))) as chosen:
         slots, where = min(chosen.slots, len(missing)), chosen.describe()
     waiting = {arm: study.arms[arm] for arm in arms.index[arms["to train"] > 0]}
     here = min(slots, num_workers())  # a cluster does more at the same time than this machine
