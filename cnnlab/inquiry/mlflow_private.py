@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 SERVER_APP = "mlflow.server.fastapi_app"  # the module with MLflow's own web app
 # The variables in which `mlflow server` and `mlflow ui` hand their options on to it.
-HANDED_ON = "_MLFLOW_SERVER_"
 STORE, ROOT, FOLDER, SERVES = (
-    f"{HANDED_ON}{name}" for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS")
+    f"_MLFLOW_SERVER_{name}" for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS")
 )
 SHARED_VIEW = "mlflow.sharedViewState."  # begins the tags of an experiment in which the UI keeps shared views
 ROOT_URI = "mlflow-artifacts:/"  # begins the addresses of artifacts that a server gives out

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 from cnnlab.inquiry.params import Params, from_params, to_params
@@ -73,9 +72,7 @@ class RunLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         status = "FINISHED"
         if error is not None:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -116,10 +113,9 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     tags = kept | given | {"reused_from": run_id, "mlflow.note.content": origin}
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
-        if metric.startswith(task().details):
-            continue
-        for point in client.get_metric_history(run_id, metric):
-            points.setdefault((point.step, point.timestamp), {})[metric] = point.value
+        if not metric.startswith(task().details):
+            for point in client.get_metric_history(run_id, metric):
+                points.setdefault((point.step, point.timestamp), {})[metric] = point.value
     logger = RunLogger(courier, experiment, config, name, tags, started=run.info.start_time)
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)

@@ -60,7 +60,11 @@ def choose_engine(
 def engine_context(
     engine: str | Engine, store: Store, amount: int, device: str = "auto", data: Data | None = None
 ) -> AbstractContextManager[Engine]:
-    """Return an engine as a context: `choose_engine` where it is a name, else itself, which is left open."""
+    """Return an engine as a context: that of `choose_engine` for a name; one that is given stays open after it.
+
+    Raises:
+        LabError: see `choose_engine`.
+    """
     return choose_engine(engine, store, amount, device, data=data) if isinstance(engine, str) else nullcontext(engine)
 
 

@@ -17,9 +17,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from cnnlab.inquiry.log import Collector, only_collect
@@ -128,9 +127,7 @@ class Workers(Engine):
             pool.shutdown(wait, cancel_futures=True)
         self._folder.cleanup()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:  # nobody waits for what is being trained
             for shared in self._shared:
                 shared[1] = 1
@@ -185,7 +182,7 @@ def _start_worker(environment: dict[str, str], science: Task, store: Store, file
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    wait([parent.sentinel])
+    parent.join()
     os._exit(1)
 
 
