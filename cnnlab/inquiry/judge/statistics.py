@@ -108,6 +108,11 @@ def seeds_to_show(effect: float, sd: float, power: float = POWER, level: float =
     return _fewest(lambda n: float(TTestPower().power(abs(effect) / sd, n, 1 - level)), power)
 
 
+def seeds_in_words(needed: int | None) -> str:
+    """Return how many seeds are needed, in words."""
+    return f"about {needed:,} seeds" if needed else f"more than {MOST_SEEDS:,} seeds"
+
+
 def seeds_to_exclude(margin: float, sd: float, power: float = POWER, level: float = LEVEL) -> int | None:
     """Return how many seeds show, if there is no effect, that it is smaller than the margin; None beyond 10,000.
 

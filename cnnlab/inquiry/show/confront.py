@@ -60,7 +60,7 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
         LabError: nothing was predicted, or the store doesn't answer.
     """
     store = store or default_store()
-    verdicts = tuple(verdict(study, store))
+    verdicts = verdict(study, store)
     references = tuple(find_reference(one.prediction, store) if one.effect else None for one in verdicts)
     figures = {"effects": plot_effects(verdicts, number, references)}
     interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
