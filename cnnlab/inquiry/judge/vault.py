@@ -197,7 +197,7 @@ def _claims(
     return claims
 
 
-def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
+def crossed_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
 
     The standard error comes from the pigeonhole bootstrap, which draws rows and columns anew, with replacement (Owen
@@ -211,5 +211,5 @@ def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float 
         columns = rng.multinomial(images, np.full(images, 1 / images), CHUNK)
         means += ((rows @ values) * columns).sum(axis=1).tolist()
     error = np.std(np.array(means) / (seeds * images), ddof=1) * math.sqrt(seeds / (seeds - 1))
-    half = float(stats.t.ppf((1 + level) / 2, seeds - 1) * error)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * error)
     return float(values.mean()) - half, float(values.mean()) + half
