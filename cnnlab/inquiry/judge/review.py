@@ -24,7 +24,7 @@ from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.files import downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
-from cnnlab.inquiry.record.ledger import START, Record, VerdictRecord, load_records
+from cnnlab.inquiry.record.ledger import START, Record, load_records
 from cnnlab.inquiry.record.runs import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
@@ -217,9 +217,8 @@ def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folde
     trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
         files = in_folder(folder) if folder else downloaded(store, Path(downloads))
-        evidence = check_evidence([run for run in trained if not run.deleted], store, files)
-    found.problems += [*evidence.wrong, *check_drawn(trained)]
-    found.unverified = evidence.missing
+        wrong, found.unverified = check_evidence([run for run in trained if not run.deleted], store, files)
+    found.problems += [*wrong, *check_drawn(trained)]
     originals = {run.run_id: run for run in trained}
     for run in runs:
         origin = originals.get(run.tags.get("reused_from", ""))
@@ -337,7 +336,8 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
         events.append((record.written, record.owner, f"predicted ({number}), in {record.experiment}"))
         for one in record.verdicts:
             if (when := _time_of(one.content)) is not None:
-                events.append((when, record.owner, f"verdict {one.number} on ({number}): {_said(one)}"))
+                said = f"{one.content.get('outcome', '?')} ({one.content.get('label', '?')})"
+                events.append((when, record.owner, f"verdict {one.number} on ({number}): {said}"))
     blocks: dict[tuple[str, str], list[RawRun]] = {}
     for run in runs:
         if run.kind in ("run", "trial"):
@@ -356,21 +356,20 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
 
 
 def _predictions(records: list[Record]) -> pd.DataFrame:
-    rows = []
-    for record in records:
-        rows.append(
-            {
-                "time": _time(record.written),
-                "owner": record.owner,
-                "study": record.experiment,
-                "prediction": claim_of(record),
-                "confidence": record.content.get("confidence", ""),
-                "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
-                "verdict": _outcome(record),
-                "effect": effect_of(record),
-                "seal": record.sha256[:12],
-            }
-        )
+    rows = [
+        {
+            "time": _time(record.written),
+            "owner": record.owner,
+            "study": record.experiment,
+            "prediction": claim_of(record),
+            "confidence": record.content.get("confidence", ""),
+            "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
+            "verdict": _outcome(record),
+            "effect": effect_of(record),
+            "seal": record.sha256[:12],
+        }
+        for record in records
+    ]
     return pd.DataFrame(rows)
 
 
@@ -386,11 +385,6 @@ def claim_of(record: Record) -> str:
 
 def _outcome(record: Record) -> str:
     return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else "no verdict yet"
-
-
-def _said(one: VerdictRecord) -> str:
-    label = one.content.get("label", "?")
-    return f"{one.content.get('outcome', '?')} ({label})"
 
 
 def effect_of(record: Record) -> str:
