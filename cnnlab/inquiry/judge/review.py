@@ -197,17 +197,12 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
         without_prediction[run.owner] += not named
         changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
         other_images[run.owner] += run.status == "FINISHED" and images_of(run.tags) != task().own_data
-        for seal in named:
-            if seal not in known:
-                found.problems.append(f"{run.label}: the prediction that it belongs to ({seal[:12]}) is missing.")
+        missing = [seal[:12] for seal in named if seal not in known]
+        found.problems += [f"{run.label}: the prediction that it belongs to ({seal}) is missing." for seal in missing]
         if run.deleted:
             found.notes.append(f"{run.label}: deleted in the MLflow UI.")
-    for owner, count in without_prediction.items():
-        if count:
-            found.notes.append(f"Runs of no prediction by {owner or 'nobody'}: {count}.")
-    for owner, count in other_images.items():
-        if count:
-            found.notes.append(f"Runs by {owner or 'nobody'} on {task().other_data}: {count}.")
+    found.notes += [f"Runs of no prediction by {by or 'nobody'}: {n}." for by, n in without_prediction.items() if n]
+    found.notes += [f"Runs by {by or 'nobody'} on {task().other_data}: {n}." for by, n in other_images.items() if n]
     if changed_code:
         found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
 

@@ -160,14 +160,9 @@ def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.
     rows = {}
     for name, some in runs.items():
         test, valid = 100 * correct[name].mean(axis=1), 100 * some[task().metrics[0].name]
-        rows[name] = {
-            "n": len(some),
-            "test": test.mean(),
-            "test_sd": test.std(ddof=1),
-            "valid": valid.mean(),
-            "optimism": valid.mean() - test.mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows[name] = {"n": len(some), "test": test.mean(), "test_sd": test.std(ddof=1), "valid": valid.mean()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.assign(optimism=table["valid"] - table["test"])
 
 
 def _common_seeds(runs: dict[str, pd.DataFrame], name: str) -> list[int]:
