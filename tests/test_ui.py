@@ -117,7 +117,7 @@ def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.Data
     expect(page.get_by_text("1 matching run", exact=False).first).to_be_visible()
     expect(page.get_by_text(record.content["contrast"]).first).to_be_visible()
     expect(page.get_by_text(found.outcome).first).to_be_visible()
-    expect(page.get_by_text(found.numbers()).first).to_be_attached()  # in the note above the table
+    expect(page.get_by_text(found.headline()).first).to_be_attached()  # in the note above the table
 
 
 def test_the_curves_of_two_owners_are_never_mixed(

@@ -20,11 +20,11 @@ NAMED = 3  # other owners
 def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
     """Return the predictions of one owner, in the order of time, without those that were replaced: by a later one about
     the same question, in whichever study, that was made when no result was known yet."""
-    return [one for i, one in enumerate(predictions) if not _was_replaced(one, predictions[i + 1 :], runs)]
-
-
-def _was_replaced(prediction: Prediction, later: Iterable[Prediction], runs: pd.DataFrame) -> bool:
-    return any(one.question == prediction.question and not seen_before(one, runs) for one in later)
+    return [
+        one
+        for i, one in enumerate(predictions)
+        if not any(later.question == one.question and not seen_before(later, runs) for later in predictions[i + 1 :])
+    ]
 
 
 def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
@@ -48,20 +48,21 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
 def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     """Return what a reader should know beside a verdict, a sentence each: whether the images are others, and what was
     known before the prediction, though not as results of its own runs."""
-    lines = (_of_other_images(prediction), _explored(prediction, runs), _tried(prediction, runs))
-    return [line for line in (*lines, _seen_by_others(prediction, runs)) if line]
+    earlier = _earlier(prediction, runs)
+    own, free = earlier["owner"] == prediction.record.owner, earlier["prediction"] == ""
+    lines = (
+        "" if prediction.contrast.images == task().own_data else f"it is about {task().other_data}.",
+        _explored(prediction, earlier[own & free]),
+        _tried(prediction, earlier[own & ~free]),
+        _seen_by_others(prediction, earlier[~own]),
+    )
+    return [line for line in lines if line]
 
 
-def _of_other_images(prediction: Prediction) -> str:
-    return "" if prediction.contrast.images == task().own_data else f"it is about {task().other_data}."
-
-
-def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
+def _explored(prediction: Prediction, free: pd.DataFrame) -> str:
     """Say which of its factors had been varied before, in runs of no prediction."""
     contrast = prediction.contrast
     control = task().canonical(contrast.arms[contrast.control])
-    earlier = _earlier(prediction, runs)
-    free = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] == "")]
     varied = {
         name: [i.config.seed for i in free["identity"] if getattr(i.config, name) != getattr(control, name)]
         for name in contrast.factors
@@ -74,12 +75,10 @@ def _explored(prediction: Prediction, runs: pd.DataFrame) -> str:
     )
 
 
-def _tried(prediction: Prediction, runs: pd.DataFrame) -> str:
+def _tried(prediction: Prediction, predicted: pd.DataFrame) -> str:
     """Say how often its factors had been varied before, with all else equal, in runs of other predictions."""
     contrast = prediction.contrast
     control, asked = contrast.arms[contrast.control], set(contrast.factors)
-    earlier = _earlier(prediction, runs)
-    predicted = earlier[(earlier["owner"] == prediction.record.owner) & (earlier["prediction"] != "")]
     seeds = [
         identity.config.seed
         for identity in predicted["identity"].drop_duplicates()
@@ -91,12 +90,11 @@ def _tried(prediction: Prediction, runs: pd.DataFrame) -> str:
     return f"runs of other predictions had varied before it: {varied}. The prediction is about {prediction.n} seeds."
 
 
-def _seen_by_others(prediction: Prediction, runs: pd.DataFrame) -> str:
+def _seen_by_others(prediction: Prediction, others: pd.DataFrame) -> str:
     """Say which other owners of the store had run its new arms before, with whatever seeds."""
     new = {identity.arm.look_alike for identity in prediction.contrast.runs(prediction.contrast.new)}
-    earlier = _earlier(prediction, runs)
-    others = earlier[(earlier["owner"] != prediction.record.owner) & ~earlier["seal"].isin(task().shipped)]
-    looked = Counter(run["owner"] for _, run in others.iterrows() if run["identity"].arm.look_alike in new)
+    unshipped = others[~others["seal"].isin(task().shipped)]
+    looked = Counter(run["owner"] for _, run in unshipped.iterrows() if run["identity"].arm.look_alike in new)
     if not looked:
         return ""
     named = ", ".join(f"{owner} ({count})" for owner, count in looked.most_common(NAMED))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from cnnlab.inquiry.judge.verdict import DECIDED
@@ -20,32 +19,37 @@ class Calibration(Shown):
     """All predictions with their verdicts, and what they say about the predictor.
 
     table: one row a prediction, `study, prediction, confidence, label, outcome, in_size_range`. Only confirmatory
-    verdicts count, and of those that are decided `decided` has `confidence` (%) and `supported` (bool).
+    verdicts count.
     """
 
     table: pd.DataFrame
-    decided: pd.DataFrame
+
+    @property
+    def _confirmatory(self) -> pd.DataFrame:
+        return self.table[self.table["label"] == "confirmatory"]
+
+    @property
+    def decided(self) -> pd.DataFrame:
+        """The verdicts that count and settle a question: `confidence` (%) and `supported` (bool)."""
+        counts = self._confirmatory[self._confirmatory["outcome"].isin(DECIDED)]
+        return pd.DataFrame({"confidence": counts["confidence"], "supported": counts["outcome"] == "supported"})
 
     @property
     def brier(self) -> float:
         """The Brier score (Brier 1950): mean of (confidence - what came out)^2; 0 is perfect, 0.25 is always "50 %"."""
-        if self.decided.empty:
-            return float("nan")
-        return float(np.mean((self.decided["confidence"] / 100 - self.decided["supported"]) ** 2))
+        return float(((self.decided["confidence"] / 100 - self.decided["supported"]) ** 2).mean())
 
     @property
     def coverage(self) -> tuple[int, int]:
         """How many estimates fell into the predicted size range, of how many confirmatory ones there are."""
-        with_estimate = self.table.loc[self.table["label"] == "confirmatory", "in_size_range"].dropna()
+        with_estimate = self._confirmatory["in_size_range"].dropna()
         return int(with_estimate.astype(bool).sum()), len(with_estimate)
 
     @property
     def surprises(self) -> pd.DataFrame:
         """Predictions held with 75 % confidence or more that were refuted or turned out practically nothing."""
-        if self.table.empty:
-            return self.table
-        wrong = self.table["outcome"].isin(["refuted", "practically equivalent"])
-        return self.table[wrong & (self.table["confidence"] >= 75) & (self.table["label"] == "confirmatory")]
+        counts = self._confirmatory
+        return counts[counts["outcome"].isin(["refuted", "practically equivalent"]) & (counts["confidence"] >= 75)]
 
     def sentence(self) -> str:
         """Return the summary in words, with every n."""
@@ -82,10 +86,7 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
                 "in_size_range": {"True": True, "False": False}.get(last.get("in_size_range", "")),
             }
         )
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    counts = table[(table["label"] == "confirmatory") & table["outcome"].isin(DECIDED)]
-    decided = pd.DataFrame({"confidence": counts["confidence"], "supported": counts["outcome"] == "supported"})
-    return Calibration(table, decided.reset_index(drop=True))
+    return Calibration(pd.DataFrame(rows, columns=COLUMNS))
 
 
 def my_calibration(store: Store) -> Calibration:

@@ -1,7 +1,7 @@
 """Does what a run left behind agree with itself? Whoever changes a result would have to change all of it alike."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import partial
 
 from cnnlab.inquiry.params import ConfigError, from_params
 from cnnlab.inquiry.record.files import Files
@@ -10,20 +10,13 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
 
 
-@dataclass
-class Evidence:
-    """What doesn't agree, and what can't be verified, each a sentence about a run."""
-
-    wrong: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
-def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> Evidence:
-    """Return what the finished runs of a store say of themselves."""
-    found, client = Evidence(), store.client
+def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> tuple[list[str], list[str]]:
+    """Return what doesn't agree in what finished runs left behind, and what can't be verified; each is about a run."""
+    wrong: list[str] = []
+    missing: list[str] = []
 
     def history(run: RawRun, metric: str) -> list[float]:
-        points = client.get_metric_history(run.run_id, metric)
+        points = store.client.get_metric_history(run.run_id, metric)
         return [point.value for point in sorted(points, key=lambda point: point.step)]
 
     for run in runs:
@@ -33,11 +26,11 @@ def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> Eviden
             continue  # counted elsewhere
         leaves = task().leaves(ships=run.seal in task().shipped)
         kept = {name: files(run, name) for name in task().leaves(ships=False)}
-        said = task().check_result(config, run, lambda metric, run=run: history(run, metric), kept)  # type: ignore[misc]
-        found.wrong += [f"{run.label}: {line}." for line in said]
-        if missing := [name for name in leaves if kept[name] is None]:
-            found.missing.append(f"{run.label}: no {', no '.join(missing)}")
-    return found
+        said = task().check_result(config, run, partial(history, run), kept)
+        wrong += [f"{run.label}: {line}." for line in said]
+        if lacks := [name for name in leaves if kept[name] is None]:
+            missing.append(f"{run.label}: no {', no '.join(lacks)}")
+    return wrong, missing
 
 
 def check_drawn(runs: Iterable[RawRun]) -> list[str]:

@@ -73,17 +73,15 @@ def check_fairness(runs: pd.DataFrame, control: str, factors: Iterable[str], nui
             _check_environment(found, str(arm), pairs, declared)
             _note_early_ends(found, str(arm), pairs)
             _show_networks(found, str(arm), pairs[0])
-    for name in nuisances:
-        if name != "seed":
-            found.notes.append(f"{name} differs between the arms, as the study declares.")
+    settings = [name for name in nuisances if name != "seed"]
+    found.notes += [f"{name} differs between the arms, as the study declares." for name in settings]
     _note_source(found, runs)
     return found
 
 
 def _check_missing_facts(found: Fairness, runs: pd.DataFrame) -> None:
     for name in task().facts.needed:
-        without = sum(not fact for fact in _facts(runs, name))
-        if without:
+        if without := _facts(runs, name).count(""):
             found.unknown.append(f"{name} was not measured in {without} of {len(runs)} runs.")
 
 
@@ -98,10 +96,8 @@ def _check_promises(found: Fairness, runs: pd.DataFrame) -> None:
 def _check_what_was_built(found: Fairness, arm: str, pairs: Pairs) -> None:
     """Compare what two runs were built of where their params describe the same, whichever torch built them."""
     for name in task().facts.printed:
-        values = {
-            (_fact(a, name), _fact(b, name)) for a, b in pairs if describes_the_same(a["config"], b["config"], name)
-        }
-        for before, after in values:
+        alike = [(a, b) for a, b in pairs if describes_the_same(a["config"], b["config"], name)]
+        for before, after in dict.fromkeys((_fact(a, name), _fact(b, name)) for a, b in alike):
             if before and after and before != after:
                 found.unfair.append(f"{arm}: {name} differs too ({_short(before)} -> {_short(after)}).")
 
@@ -115,9 +111,8 @@ def _check_data(found: Fairness, runs: pd.DataFrame) -> None:
         drawn: dict[str, set[str]] = {}
         for config, value in zip(runs["config"], _facts(runs, name), strict=True):
             drawn.setdefault(", ".join(f"{field}={getattr(config, field)}" for field in fields), set()).add(value)
-        for settings, found_there in drawn.items():
-            if len(found_there - {""}) > 1:
-                found.unfair.append(f"{name} is not the same in all runs with {settings}.")
+        unlike = [settings for settings, values in drawn.items() if len(values - {""}) > 1]
+        found.unfair += [f"{name} is not the same in all runs with {settings}." for settings in unlike]
 
 
 def _check_configs(found: Fairness, arm: str, pairs: Pairs, declared: list[str]) -> None:

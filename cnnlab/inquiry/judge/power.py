@@ -9,7 +9,7 @@ import numpy as np
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.identity import Identity
-from cnnlab.inquiry.judge.statistics import detectable, seeds_to_show
+from cnnlab.inquiry.judge.statistics import detectable, seeds_in_words, seeds_to_show
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import owner
@@ -51,11 +51,10 @@ class Power(Shown):
             )
         whose = "its control" if self.is_own else "an arm that is trained otherwise, taken for a guess"
         needed = seeds_to_show(m.sesoi, math.sqrt(2) * self.sd)
-        about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
         return (
             f"Noise floor: equal runs differ in {m.label}, SD {m.say(self.sd, sign=False)} (n = {self.n} runs "
             f"of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
-            f"for {m.say(m.sesoi, sign=False)} it takes {about}."
+            f"for {m.say(m.sesoi, sign=False)} it takes {seeds_in_words(needed)}."
         )
 
     def parts(self) -> list[Part]:

@@ -113,7 +113,7 @@ def reproduce(run_id: str, store: Store, data: Data | None = None, progress: boo
     others = arm[arm["identity"] != run["identity"]]
     bounds = {metric: bound(metric, others[metric]) for metric in task().bounds}
     columns = {"recorded": run, "now": pd.Series(result.final), "bound": pd.Series(bounds)}
-    table = pd.DataFrame({name: column.reindex(task().compared) for name, column in columns.items()}).astype(float)
+    table = pd.DataFrame(columns, index=pd.Index(task().compared)).astype(float)
     stable = all(is_stable(metric, others[metric]) for metric in task().bounds)
     experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
     return Reproduction(str(run["name"]), experiment, run_id, table, differs, len(others), stable)
@@ -164,10 +164,9 @@ def bound(metric: str, others: pd.Series) -> float:
 
 
 def is_stable(metric: str, others: pd.Series) -> bool:
-    """Return whether the seeds of an arm lie so close together that rounding won't carry a run beyond its bound."""
-    return bool(
-        others.std(skipna=False) <= task().bounds[metric]
-    )  # False where a seed diverged, or fewer than two are there
+    """Return whether the seeds of an arm lie so close together that rounding won't carry a run beyond its bound; they
+    don't where one diverged, or fewer than two are there."""
+    return bool(others.std(skipna=False) <= task().bounds[metric])
 
 
 def reproduce_random(

@@ -24,7 +24,7 @@ from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.files import downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
-from cnnlab.inquiry.record.ledger import START, Record, VerdictRecord, load_records
+from cnnlab.inquiry.record.ledger import START, Record, load_records
 from cnnlab.inquiry.record.runs import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
@@ -197,17 +197,12 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
         without_prediction[run.owner] += not named
         changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
         other_images[run.owner] += run.status == "FINISHED" and images_of(run.tags) != task().own_data
-        for seal in named:
-            if seal not in known:
-                found.problems.append(f"{run.label}: the prediction that it belongs to ({seal[:12]}) is missing.")
+        missing = [seal[:12] for seal in named if seal not in known]
+        found.problems += [f"{run.label}: the prediction that it belongs to ({seal}) is missing." for seal in missing]
         if run.deleted:
             found.notes.append(f"{run.label}: deleted in the MLflow UI.")
-    for owner, count in without_prediction.items():
-        if count:
-            found.notes.append(f"Runs of no prediction by {owner or 'nobody'}: {count}.")
-    for owner, count in other_images.items():
-        if count:
-            found.notes.append(f"Runs by {owner or 'nobody'} on {task().other_data}: {count}.")
+    found.notes += [f"Runs of no prediction by {by or 'nobody'}: {n}." for by, n in without_prediction.items() if n]
+    found.notes += [f"Runs by {by or 'nobody'} on {task().other_data}: {n}." for by, n in other_images.items() if n]
     if changed_code:
         found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
 
@@ -217,9 +212,8 @@ def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folde
     trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
         files = in_folder(folder) if folder else downloaded(store, Path(downloads))
-        evidence = check_evidence([run for run in trained if not run.deleted], store, files)
-    found.problems += [*evidence.wrong, *check_drawn(trained)]
-    found.unverified = evidence.missing
+        wrong, found.unverified = check_evidence([run for run in trained if not run.deleted], store, files)
+    found.problems += [*wrong, *check_drawn(trained)]
     originals = {run.run_id: run for run in trained}
     for run in runs:
         origin = originals.get(run.tags.get("reused_from", ""))
@@ -337,7 +331,8 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
         events.append((record.written, record.owner, f"predicted ({number}), in {record.experiment}"))
         for one in record.verdicts:
             if (when := _time_of(one.content)) is not None:
-                events.append((when, record.owner, f"verdict {one.number} on ({number}): {_said(one)}"))
+                said = f"{one.content.get('outcome', '?')} ({one.content.get('label', '?')})"
+                events.append((when, record.owner, f"verdict {one.number} on ({number}): {said}"))
     blocks: dict[tuple[str, str], list[RawRun]] = {}
     for run in runs:
         if run.kind in ("run", "trial"):
@@ -356,21 +351,20 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
 
 
 def _predictions(records: list[Record]) -> pd.DataFrame:
-    rows = []
-    for record in records:
-        rows.append(
-            {
-                "time": _time(record.written),
-                "owner": record.owner,
-                "study": record.experiment,
-                "prediction": claim_of(record),
-                "confidence": record.content.get("confidence", ""),
-                "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
-                "verdict": _outcome(record),
-                "effect": effect_of(record),
-                "seal": record.sha256[:12],
-            }
-        )
+    rows = [
+        {
+            "time": _time(record.written),
+            "owner": record.owner,
+            "study": record.experiment,
+            "prediction": claim_of(record),
+            "confidence": record.content.get("confidence", ""),
+            "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
+            "verdict": _outcome(record),
+            "effect": effect_of(record),
+            "seal": record.sha256[:12],
+        }
+        for record in records
+    ]
     return pd.DataFrame(rows)
 
 
@@ -386,11 +380,6 @@ def claim_of(record: Record) -> str:
 
 def _outcome(record: Record) -> str:
     return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else "no verdict yet"
-
-
-def _said(one: VerdictRecord) -> str:
-    label = one.content.get("label", "?")
-    return f"{one.content.get('outcome', '?')} ({label})"
 
 
 def effect_of(record: Record) -> str:

@@ -10,7 +10,8 @@ arms differ; benchmarks/results/estimators.md has both.
 
 import math
 import warnings
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,21 +36,21 @@ class Effect:
     by_seed: tuple[float, ...]
 
 
-def contrast_effect(values: pd.DataFrame, weights: Mapping[str, float], level: float = LEVEL) -> Effect:
+def contrast_effect(values: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
     """Return the effect of a contrast: mean over the seeds of sum over arms (weight x value), with its t-interval.
 
     `values` has one row for each seed (n >= 2) and one column for each arm, in the metric's unit. The interval is
     mean +- t(n - 1) x SD / sqrt(n) of the seeds' effects (Student 1908; paired samples).
     """
     by_seed = values[list(weights)].to_numpy() @ np.array(list(weights.values()))
-    return t_interval(by_seed, level)
+    return t_interval(by_seed)
 
 
-def t_interval(by_seed: np.ndarray, level: float = LEVEL) -> Effect:
+def t_interval(by_seed: np.ndarray) -> Effect:
     """Return mean and t-interval of n >= 2 independent numbers."""
     n = len(by_seed)
     mean, sd = float(np.mean(by_seed)), float(np.std(by_seed, ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Effect(mean, mean - half, mean + half, sd, n, tuple(by_seed.tolist()))
 
 
@@ -59,22 +60,21 @@ class Improvement:
 
     wins: int
     n: int
-    share: float
     low: float
     high: float
 
 
-def improvement(differences: np.ndarray, level: float = LEVEL) -> Improvement:
+def improvement(differences: np.ndarray) -> Improvement:
     """Return P(improvement) from the differences to the control, positive where the arm is better.
 
     The interval is that of Clopper & Pearson 1934; the quantity is that of Bouthillier et al. 2021, section 4.
     """
     wins, n = int((differences > 0).sum()), len(differences)
-    interval = stats.binomtest(wins, n).proportion_ci(level, method="exact")
-    return Improvement(wins, n, wins / n, float(interval.low), float(interval.high))
+    interval = stats.binomtest(wins, n).proportion_ci(LEVEL, method="exact")
+    return Improvement(wins, n, float(interval.low), float(interval.high))
 
 
-def compare_with_control(values: pd.DataFrame, control: str, level: float = LEVEL) -> pd.DataFrame:
+def compare_with_control(values: pd.DataFrame, control: str) -> pd.DataFrame:
     """Return the difference of every arm to the control, with intervals that hold for all of them together.
 
     Dunnett 1955 (`scipy.stats.dunnett`), which assumes equal variances in all arms: for exploring, not for a verdict.
@@ -85,54 +85,48 @@ def compare_with_control(values: pd.DataFrame, control: str, level: float = LEVE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # an arm whose runs all ended at chance has no spread
         found = stats.dunnett(*samples, control=values[control].to_numpy(), rng=np.random.default_rng(0))
-    interval = found.confidence_interval(level)
+    interval = found.confidence_interval(LEVEL)
     means = [float(values[arm].mean() - values[control].mean()) for arm in arms]
     return pd.DataFrame({"difference": means, "low": interval.low, "high": interval.high}, index=pd.Index(arms))
 
 
-def detectable(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float:
-    """Return the smallest effect that n seeds show with this power; sd is that of one seed's effect.
+def detectable(sd: float, n: int) -> float:
+    """Return the smallest effect that n seeds show with `POWER`; sd is that of one seed's effect.
 
     From the noncentral t distribution (Cohen 1988, chapter 2; statsmodels' `TTestPower`).
     """
     if sd == 0 or n < 2:
         return 0.0 if sd == 0 else math.inf
-    solved = TTestPower().solve_power(None, n, 1 - level, power, alternative="two-sided")
+    solved = TTestPower().solve_power(None, n, 1 - LEVEL, POWER, alternative="two-sided")
     return float(np.squeeze(solved)) * sd
 
 
-def seeds_to_show(effect: float, sd: float, power: float = POWER, level: float = LEVEL) -> int | None:
-    """Return how many seeds show an effect of this size with this power; None where more than 10,000 would."""
-    if sd == 0:
-        return 2
-    return _fewest(lambda n: float(TTestPower().power(abs(effect) / sd, n, 1 - level)), power)
+def seeds_to_show(effect: float, sd: float) -> int | None:
+    """Return how many seeds show an effect of this size with `POWER`; None where more than `MOST_SEEDS` would."""
+    return _fewest(lambda n: detectable(sd, n) <= abs(effect))
 
 
-def seeds_to_exclude(margin: float, sd: float, power: float = POWER, level: float = LEVEL) -> int | None:
-    """Return how many seeds show, if there is no effect, that it is smaller than the margin; None beyond 10,000.
+def seeds_in_words(needed: int | None) -> str:
+    """Return how many seeds are needed, in words."""
+    return f"about {needed:,} seeds" if needed else f"more than {MOST_SEEDS:,} seeds"
+
+
+def seeds_to_exclude(margin: float, sd: float) -> int | None:
+    """Return how many seeds show, if there is no effect, that it is smaller than the margin; None beyond `MOST_SEEDS`.
 
     The interval has to lie within (-margin, +margin): power = 2 T((margin - half) / SE) - 1, with SE = sd / sqrt(n),
     half = t(n - 1) x SE and T the distribution function of t(n - 1) (Julious 2004, Sample sizes for clinical trials
     with normal data, section 5).
     """
-    if sd == 0:
-        return 2
 
-    def power_of(n: int) -> float:
-        room = margin * math.sqrt(n) / sd - stats.t.ppf((1 + level) / 2, n - 1)
-        return float(2 * stats.t.cdf(room, n - 1) - 1) if room > 0 else 0.0
+    def suffice(n: int) -> bool:
+        room = margin * math.sqrt(n) / sd - stats.t.ppf((1 + LEVEL) / 2, n - 1)
+        return bool(2 * stats.t.cdf(room, n - 1) - 1 >= POWER)
 
-    return _fewest(power_of, power)
+    return _fewest(suffice) if sd else 2
 
 
-def _fewest(power_of, power: float) -> int | None:  # type: ignore[no-untyped-def]
-    """Return the smallest n >= 2 with enough power, by bisection: power grows with n."""
-    low, high = 1, 2
-    while power_of(high) < power:
-        low, high = high, 2 * high
-        if high > MOST_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= power else (middle, high)
-    return high
+def _fewest(suffice: Callable[[int], bool]) -> int | None:
+    """Return the smallest n from 2 to `MOST_SEEDS` that suffices, by bisection: more suffice as well."""
+    found = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=suffice)
+    return found if found <= MOST_SEEDS else None

@@ -160,14 +160,9 @@ def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.
     rows = {}
     for name, some in runs.items():
         test, valid = 100 * correct[name].mean(axis=1), 100 * some[task().metrics[0].name]
-        rows[name] = {
-            "n": len(some),
-            "test": test.mean(),
-            "test_sd": test.std(ddof=1),
-            "valid": valid.mean(),
-            "optimism": valid.mean() - test.mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows[name] = {"n": len(some), "test": test.mean(), "test_sd": test.std(ddof=1), "valid": valid.mean()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.assign(optimism=table["valid"] - table["test"])
 
 
 def _common_seeds(runs: dict[str, pd.DataFrame], name: str) -> list[int]:
@@ -197,7 +192,7 @@ def _claims(
     return claims
 
 
-def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
+def crossed_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
 
     The standard error comes from the pigeonhole bootstrap, which draws rows and columns anew, with replacement (Owen
@@ -211,5 +206,5 @@ def crossed_interval(values: np.ndarray, rng: np.random.Generator, level: float 
         columns = rng.multinomial(images, np.full(images, 1 / images), CHUNK)
         means += ((rows @ values) * columns).sum(axis=1).tolist()
     error = np.std(np.array(means) / (seeds * images), ddof=1) * math.sqrt(seeds / (seeds - 1))
-    half = float(stats.t.ppf((1 + level) / 2, seeds - 1) * error)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * error)
     return float(values.mean()) - half, float(values.mean()) + half

@@ -13,7 +13,7 @@ positive, and the smallest effect of interest m (Lakens 2017, Equivalence Tests,
     inconclusive              else: this many seeds can't tell
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from cnnlab.inquiry.judge.statistics import (
     contrast_effect,
     detectable,
     improvement,
+    seeds_in_words,
     seeds_to_exclude,
     seeds_to_show,
 )
@@ -68,46 +69,50 @@ class Verdict(Shown):
 
     prediction: Prediction
     outcome: Outcome
-    label: Label
     because: tuple[str, ...]
-    fairness: Fairness
+    runs: pd.DataFrame
+    notes: tuple[str, ...]  # what was known or tried beside the prediction
     reasons: tuple[str, ...] = ()  # why it is withheld or waits
+    fairness: Fairness = field(default_factory=Fairness)
     effect: Effect | None = None
     wins: Improvement | None = None
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
-    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    notes: tuple[str, ...] = ()  # what was known or tried beside the prediction
     recorded: VerdictRecord | None = None  # what stands in MLflow
+
+    @property
+    def label(self) -> Label:
+        """Whether it tests a prediction, or explores."""
+        return "exploratory" if self.because else "confirmatory"
 
     @property
     def in_size_range(self) -> bool | None:
         """Whether the estimate fell into the predicted size range; None without an estimate."""
         if self.effect is None:
             return None
-        if not self.prediction.sign:
-            return abs(self.effect.estimate) <= self.prediction.high
-        return self.prediction.low <= self.prediction.sign * self.effect.estimate <= self.prediction.high
+        p, estimate = self.prediction, self.effect.estimate
+        return p.low <= p.sign * estimate <= p.high if p.sign else abs(estimate) <= p.high
 
     def headline(self) -> str:
-        """Return the outcome with its label and the effect, in one line."""
-        head = f"{self.outcome} ({self.label})" if self.outcome not in ("withheld", "waiting") else self.outcome
-        return f"{head}: {self.numbers()}" if self.effect else f"{head}: {' '.join(self.reasons)}"
-
-    def numbers(self) -> str:
-        """Return the effect with its interval and n, or "" without one."""
-        return effect_in_words(self.prediction.metric, self.effect) if self.effect else ""
+        """Return the outcome with its label and the effect, or with the reasons why there is none, in one line."""
+        if self.effect is None:
+            return f"{self.outcome}: {' '.join(self.reasons)}"
+        return f"{self.outcome} ({self.label}): {effect_in_words(self.prediction.metric, self.effect)}"
 
     def lines(self) -> list[str]:
         """Return all there is to say, a sentence a line."""
-        said = [self.headline(), *self._difference_line()]
+        said = [self.headline(), self.prediction.contrast.difference(), self.prediction.metric.caution]
         said += [f"Exploratory, because {reason}." for reason in self.because]
         if self.effect:
-            said += [self.meaning(), *self._size_line(), *self._power_line(), *self._wins_line(), *self._scale_lines()]
+            said += [self._meaning(), self._size(), self._power(self.effect), self._wins()]
+        said += [
+            f"On another scale (exploratory): {effect_in_words(find_metric(name), effect)}."
+            for name, effect in self.other_scales.items()
+        ]
         said += [f"Noted: {note}" for note in (*self.fairness.notes, *self.notes)]
-        return said
+        return [line for line in said if line]
 
-    def meaning(self) -> str:
+    def _meaning(self) -> str:
         """Return the outcome in words."""
         p, m = self.prediction, self.prediction.metric.say(self.prediction.sesoi, sign=False)
         if self.outcome == "supported":
@@ -120,48 +125,30 @@ class Verdict(Shown):
             return f"Whatever the effect is, it is smaller than what matters ({m})."
         return "So few runs can't tell: some effects in the interval agree with the prediction, and some don't."
 
-    def _difference_line(self) -> list[str]:
-        differs, caution = self.prediction.contrast.difference(), self.prediction.metric.caution
-        return [line for line in (differs, caution) if line]
+    def _size(self) -> str:
+        p, inside = self.prediction, "inside" if self.in_size_range else "outside"
+        size = f"{p.low:g} to {p.high:g} {p.metric.unit}".rstrip()
+        return f"The estimate is {inside} the predicted size, {size}." if p.sign else ""
 
-    def _size_line(self) -> list[str]:
-        if not self.prediction.sign:
-            return []
-        p = self.prediction
-        inside = "inside" if self.in_size_range else "outside"
-        return [
-            f"The estimate is {inside} the predicted size, {p.low:g} to {p.high:g} {p.metric.unit}.".replace(" .", ".")
-        ]
-
-    def _power_line(self) -> list[str]:
-        if self.effect is None or self.outcome != "inconclusive":
-            return []
-        p, e = self.prediction, self.effect
+    def _power(self, effect: Effect) -> str:
+        """Return what an inconclusive verdict would have taken."""
+        if self.outcome != "inconclusive":
+            return ""
+        p, n, sesoi = self.prediction, effect.n, self.prediction.metric.say(self.prediction.sesoi, sign=False)
         if p.sign:
-            needed, aim = seeds_to_show(p.sesoi, e.sd), f"to show an effect of {p.metric.say(p.sesoi, sign=False)}"
+            needed, aim = seeds_to_show(p.sesoi, effect.sd), f"to show an effect of {sesoi}"
         else:
-            needed = seeds_to_exclude(p.sesoi, e.sd)
-            aim = f"to show that there is less than {p.metric.say(p.sesoi, sign=False)}"
-        about = f"about {needed:,} seeds" if needed else "more than 10,000 seeds"
-        return [
-            f"With {e.n} seeds, {p.metric.say_detectable(detectable(e.sd, e.n))}; {aim} takes {about} "
-            f"(both guess the spread from these {e.n})."
-        ]
+            needed, aim = seeds_to_exclude(p.sesoi, effect.sd), f"to show that there is less than {sesoi}"
+        return (
+            f"With {n} seeds, {p.metric.say_detectable(detectable(effect.sd, n))}; {aim} takes "
+            f"{seeds_in_words(needed)} (both guess the spread from these {n})."
+        )
 
-    def _scale_lines(self) -> list[str]:
-        return [
-            f"On another scale (exploratory): {effect_in_words(find_metric(name), effect)}."
-            for name, effect in self.other_scales.items()
-        ]
-
-    def _wins_line(self) -> list[str]:
-        w = self.wins
-        if w is None:
-            return []
-        return [
-            f"It is {'better' if self.prediction.metric.better else 'higher'} in {w.wins} of {w.n} seeds "
-            f"(95 % interval of the share: {w.low:.2f} to {w.high:.2f})."
-        ]
+    def _wins(self) -> str:
+        if (w := self.wins) is None:
+            return ""
+        better = "better" if self.prediction.metric.better else "higher"
+        return f"It is {better} in {w.wins} of {w.n} seeds (95 % interval of the share: {w.low:.2f} to {w.high:.2f})."
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
@@ -180,28 +167,12 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
     return f"{metric.name} {metric.say(effect.estimate)}, {interval}, n = {effect.n} seeds"
 
 
-@dataclass(frozen=True, repr=False)
-class Verdicts(Shown):
+class Verdicts(Shown, tuple[Verdict, ...]):
     """The verdicts on all predictions of one study."""
 
-    study: str
-    verdicts: tuple[Verdict, ...]
-
-    def __iter__(self) -> Iterator[Verdict]:
-        return iter(self.verdicts)
-
-    def __len__(self) -> int:
-        return len(self.verdicts)
-
-    def __getitem__(self, i: int) -> Verdict:
-        return self.verdicts[i]
-
-    def parts(self) -> list[Part]:
+    def parts(self) -> Sequence[Part]:
         """Return what there is to show."""
-        shown: list[Part] = []
-        for one in self.verdicts:
-            shown += [one, ""]
-        return shown[:-1]
+        return [part for one in self for part in (one, "")][:-1]
 
 
 @checked
@@ -219,7 +190,7 @@ def verdict(study: Design, store: Store | None = None) -> Verdicts:
             recorded = record_verdict(store, one.prediction.record, to_content(one), note(one))
             one = replace_fields(one, recorded=recorded)
         found.append(one)
-    return Verdicts(study.name, tuple(found))
+    return Verdicts(found)
 
 
 def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]:
@@ -261,46 +232,39 @@ def judge(
     `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction; `notes` say
     what else was known or tried.
     """
-    contrast, column = prediction.contrast, prediction.metric.name
+    contrast = prediction.contrast
     seeds = sorted({*contrast.seeds, *study.seeds}) if _adds_seeds(prediction, study) else list(contrast.seeds)
     used = runs[runs["arm"].isin(list(contrast.arms)) & runs["seed"].isin(seeds)].reset_index(drop=True)
     because = _why_exploratory(prediction, study, known, used)
-    label: Label = "exploratory" if because else "confirmatory"
-
-    def without_effect(outcome: Outcome, reasons: Iterable[str], fairness: Fairness | None = None) -> Verdict:
-        found = fairness or Fairness()
-        return Verdict(prediction, outcome, label, because, found, tuple(reasons), runs=used, notes=tuple(notes))
-
-    missing = len(seeds) * len(contrast.arms) - len(used)
-    if missing:
-        return without_effect("waiting", [f"{missing} of {len(seeds) * len(contrast.arms)} runs are missing."])
+    withheld = Verdict(prediction, "withheld", because, used, tuple(notes))
+    wanted = len(seeds) * len(contrast.arms)
+    if missing := wanted - len(used):
+        return replace_fields(withheld, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
     if broken := _broken_seals(used):
-        return without_effect("withheld", broken)
+        return replace_fields(withheld, reasons=(broken,))
     fairness = check_fairness(used, contrast.control, contrast.factors, contrast.nuisances)
+    withheld = replace_fields(withheld, fairness=fairness)
     if not fairness.is_fair:
-        return without_effect("withheld", fairness.unfair + fairness.unknown, fairness)
-    if problem := _no_numbers(used, column):
-        return without_effect("withheld", [problem], fairness)
-    values = prediction.metric.scale * used.pivot(index="seed", columns="arm", values=column)
-    effect = contrast_effect(values, contrast.weights)
+        return replace_fields(withheld, reasons=(*fairness.unfair, *fairness.unknown))
+    if problem := _no_numbers(used, prediction.metric.name):
+        return replace_fields(withheld, reasons=(problem,))
+    effect = _effect(prediction.metric, used, contrast.weights)
     if effect.sd <= SAME:
-        return without_effect(
-            "withheld", ["all seeds give exactly the same effect: no interval can be computed."], fairness
-        )
-    return Verdict(
-        prediction,
-        decide(effect, prediction.sign, prediction.sesoi, prediction.claim.at_least_sesoi),
-        label,
-        because,
-        fairness,
-        (),
-        effect,
-        _wins(prediction, effect),
-        _other_scales(prediction, used),
-        _others(prediction, study, runs, seeds),
-        used,
-        tuple(notes),
+        reason = "all seeds give exactly the same effect: no interval can be computed."
+        return replace_fields(withheld, reasons=(reason,))
+    return replace_fields(
+        withheld,
+        outcome=decide(effect, prediction.sign, prediction.sesoi, prediction.claim.at_least_sesoi),
+        effect=effect,
+        wins=_wins(prediction, effect),
+        other_scales=_other_scales(prediction, used),
+        others=_others(prediction, study, runs, seeds),
     )
+
+
+def _effect(metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
+    """Return the effect on a metric, in its unit, of which every run has a number."""
+    return contrast_effect(metric.scale * runs.pivot(index="seed", columns="arm", values=metric.name), weights)
 
 
 def decide(effect: Effect, sign: int, sesoi: float, at_least_sesoi: bool = False) -> Outcome:
@@ -337,17 +301,17 @@ def _why_exploratory(prediction: Prediction, study: Design, known: list[str], us
     return tuple(reasons)
 
 
-def _broken_seals(used: pd.DataFrame) -> list[str]:
-    """Return which runs aren't what was sealed when they ended, in words."""
+def _broken_seals(used: pd.DataFrame) -> str:
+    """Return which runs aren't what was sealed when they ended, in words; "" where all are."""
     broken = used[~used["sealed_right"].eq(True)]
     if broken.empty:
-        return []
+        return ""
     run = broken.iloc[0]
     what = "has no seal" if run["sealed_right"] is None else "was changed after it had ended"
-    return [
+    return (
         f"{len(broken)} of {len(used)} runs aren't what was sealed, such as {run['arm']}, seed {run['seed']}, which "
         f"{what}: delete them in the MLflow UI and run the study again."
-    ]
+    )
 
 
 def _no_numbers(used: pd.DataFrame, column: str) -> str:
@@ -369,29 +333,22 @@ def _wins(prediction: Prediction, effect: Effect) -> Improvement | None:
 
 
 def _other_scales(prediction: Prediction, used: pd.DataFrame) -> dict[str, Effect]:
-    if prediction.contrast.kind != "interaction" or prediction.metric.name not in task().scales:
+    own, contrast = prediction.metric.name, prediction.contrast
+    if contrast.kind != "interaction" or own not in task().scales:
         return {}
-    found = {}
-    for name in task().scales:
-        if name != prediction.metric.name and not _no_numbers(used, name):
-            values = find_metric(name).scale * used.pivot(index="seed", columns="arm", values=name)
-            found[name] = contrast_effect(values, prediction.contrast.weights)
-    return found
+    others = [name for name in task().scales if name != own and not _no_numbers(used, name)]
+    return {name: _effect(find_metric(name), used, contrast.weights) for name in others}
 
 
 def _others(prediction: Prediction, study: Design, runs: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
     """Return the other arms of the study beside the control of the prediction, with simultaneous intervals."""
-    contrast, column = prediction.contrast, prediction.metric.name
-    complete = runs[runs["seed"].isin(seeds)].groupby("arm")[column].count() == len(seeds)
-    arms = [arm for arm in study.arms if complete.get(arm, False)]
-    if contrast.control not in arms or not set(arms) - set(contrast.weights):
+    weights, metric = prediction.contrast.weights, prediction.metric
+    values = runs[runs["seed"].isin(seeds)].pivot(index="seed", columns="arm", values=metric.name)
+    complete = metric.scale * values.reindex(columns=list(study.arms)).dropna(axis="columns")
+    if set(complete) <= set(weights) or (complete.std() == 0).all():
         return pd.DataFrame()
-    some = runs[runs["arm"].isin(arms) & runs["seed"].isin(seeds)]
-    values = prediction.metric.scale * some.pivot(index="seed", columns="arm", values=column)[arms]
-    if values.isna().to_numpy().any() or (values.std() == 0).all():
-        return pd.DataFrame()
-    table = compare_with_control(values, contrast.control)
-    return table[~table.index.isin(list(contrast.weights))]
+    table = compare_with_control(complete, prediction.contrast.control)
+    return table[~table.index.isin(list(weights))]
 
 
 def to_content(one: Verdict) -> dict[str, str]:
@@ -402,8 +359,8 @@ def to_content(one: Verdict) -> dict[str, str]:
         content |= {"estimate": repr(e.estimate), "low": repr(e.low), "high": repr(e.high), "n": str(e.n)}
         content["in_size_range"] = str(one.in_size_range)
     column = one.prediction.metric.name
-    rows = one.runs.sort_values(["arm", "seed"]) if len(one.runs) else one.runs
-    used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column, NAN)!r}" for run in rows.to_dict("records")]
+    rows = one.runs.sort_values(["arm", "seed"]).to_dict("records")
+    used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column, NAN)!r}" for run in rows]
     for start in range(0, len(used), RUNS_IN_A_PARAM):
         content[f"runs_{start // RUNS_IN_A_PARAM + 1}"] = "; ".join(used[start : start + RUNS_IN_A_PARAM])
     return content

@@ -60,25 +60,25 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
         LabError: nothing was predicted, or the store doesn't answer.
     """
     store = store or default_store()
-    verdicts = tuple(verdict(study, store))
+    verdicts = verdict(study, store)
     references = tuple(find_reference(one.prediction, store) if one.effect else None for one in verdicts)
     figures = {"effects": plot_effects(verdicts, number, references)}
     interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
     for letter, one in zip(ascii_lowercase[1:], interactions, strict=False):
         figures[one.prediction.contrast.text] = plot_interaction(one, f"{number}{letter}" if number else "")
-    kept = [pair for pair in zip(verdicts, references, strict=True) if pair[0].outcome != "waiting"]
-    for one, reference in kept:
-        _keep(study, one, reference, store)
-    lines = [f"{one.prediction.contrast.text}: {one.headline()}" for one, _ in kept]
+    lines = []
+    for one, reference in zip(verdicts, references, strict=True):
+        if one.outcome != "waiting":
+            _keep(study, one, reference, store)
+            lines.append(f"{one.prediction.contrast.text}: {one.headline()}")
     publish_verdicts(store, study.name, study.question, lines)
-    return Confrontation(verdicts, references, figures, logbook_file(study.name) if kept else None)
+    return Confrontation(verdicts, references, figures, logbook_file(study.name) if lines else None)
 
 
 def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store) -> None:
     """Keep the figures of a verdict at the prediction in MLflow, and write it into the logbook."""
-    assert one.recorded is not None
     figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)
     log_figures(store, one.prediction.record.run_id, figures)
-    add_entry(study, one, one.recorded, figures["effect"], store, reference)
+    add_entry(study, one, figures["effect"], store, reference)

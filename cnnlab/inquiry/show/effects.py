@@ -12,8 +12,8 @@ from cnnlab.inquiry.judge.calibration import Calibration
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.statistics import Effect
 from cnnlab.inquiry.judge.verdict import Verdict
-from cnnlab.inquiry.show.figures import WIDTH, axis_label, mean_interval, titled
-from cnnlab.inquiry.show.style import BLUE, GREEN, GREY, ORANGE
+from cnnlab.inquiry.show.figures import axis_label, mean_interval, panels, titled
+from cnnlab.inquiry.show.style import BLUE, GREEN, GREY, ORANGE, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
 
 OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
@@ -30,12 +30,12 @@ def plot_effects(
     pairs = zip(verdicts, references or [None] * len(verdicts), strict=True)
     shown = [(one, reference) for one, reference in pairs if one.effect]
     figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * max(1, len(shown))), layout="constrained")
-    panels = np.ravel(figure.subplots(max(1, len(shown)), 1))
-    for axes, (one, reference) in zip(panels, shown, strict=False):
+    all_axes = np.ravel(figure.subplots(max(1, len(shown)), 1))
+    for axes, (one, reference) in zip(all_axes, shown, strict=False):
         _draw_effect(axes, one, reference.effect if reference else None)
     if not shown:
-        panels[0].axis("off")
-        panels[0].text(0.5, 0.5, "no effect can be shown yet", ha="center", va="center", color=GREY)
+        all_axes[0].axis("off")
+        all_axes[0].text(0.5, 0.5, "no effect can be shown yet", ha="center", va="center", color=GREY)
     hollow = ", reference runs (hollow)" if any(reference for _, reference in shown) else ""
     title = f"Effect with 95 % interval, predicted size (bar), too small to matter (grey){hollow}"
     return titled(figure, title, number)
@@ -48,7 +48,7 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     axes.axvline(0, color=GREY, lw=1)
     if p.sign:
         ends = sorted((p.sign * p.low, p.sign * p.high))
-        axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color="#E69F00", alpha=0.6)
+        axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color=YELLOW, alpha=0.6)
     error = [[e.estimate - e.low], [e.high - e.estimate]]
     axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=OUTCOME_COLOURS[one.outcome], capsize=4, ms=5)
     axes.plot(e.by_seed, [-0.5] * e.n, "|", color=GREY, ms=7)
@@ -67,8 +67,8 @@ def plot_interaction(one: Verdict, number: str = "") -> Figure:
     neither, both = contrast.control, contrast.new[0]
     a, b = (arm for arm in contrast.arms if arm not in (neither, both))
     (a_off, a_on), (b_off, b_on) = (_levels(contrast, arm) for arm in (a, b))
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    for axes, name in zip(np.ravel(figure.subplots(1, len(task().scales))), task().scales, strict=True):
+    figure, all_axes = panels(len(task().scales), 3.6)
+    for axes, name in zip(all_axes, task().scales, strict=True):
         metric = find_metric(name)
         values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
         means = {arm: float(value.to_numpy().mean()) for arm, value in values.items()}  # nan if one is

@@ -5,6 +5,7 @@ colour-blind readers tell apart, and a line style each, so that a figure also re
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +39,12 @@ def titled(figure: Figure, title: str, number: str = "") -> Figure:
     return figure
 
 
+def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure as wide as a page, `height` in inches, with so many panels side by side."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+
+
 def axis_label(metric: Metric) -> str:
     """Return how an axis names a metric: in percent where it is a share, by its name where its label is long."""
     unit = "%" if metric.unit == "pp" and not metric.name.startswith("gap") else metric.unit
@@ -51,13 +58,13 @@ def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), 
     Without `metrics` they are the first two of the task.
     """
     metrics = metrics or tuple(metric.name for metric in task().metrics[:2])
-    arms = [arm for arm in study.arms if (runs["arm"] == arm).any()]
-    counts = [int((runs["arm"] == arm).sum()) for arm in arms]
+    counts = runs["arm"].value_counts()
+    arms = [arm for arm in study.arms if arm in counts]
     size = 8 if len(arms) < 8 else 7
     letters = 780 // (size * len(metrics) * max(len(arms), 1))  # below a tick; 780 of one point fill the figure
-    labels = [f"{wrapped(arm, letters)}\nn = {n}" for arm, n in zip(arms, counts, strict=True)]
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    for axes, name in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
+    labels = [f"{wrapped(arm, letters)}\nn = {counts[arm]}" for arm in arms]
+    figure, all_axes = panels(len(metrics), 3.8)
+    for axes, name in zip(all_axes, metrics, strict=True):
         metric = find_metric(name)
         for x, arm in enumerate(arms):
             dots_and_mean(axes, x, metric.scale * runs.loc[runs["arm"] == arm, name])
@@ -82,20 +89,16 @@ def wrapped(name: str, letters: int = 11) -> str:
 
 
 def plot_curves(
-    study: Design,
-    runs: pd.DataFrame,
-    store: Store,
-    metrics: tuple[str, ...] = (),
-    number: str = "",
+    study: Design, runs: pd.DataFrame, store: Store, metrics: tuple[str, ...] = (), number: str = ""
 ) -> Figure:
     """Return metrics after each epoch: the mean of every arm, with a band from its lowest to its highest seed.
 
     Without `metrics` they are the second and the third of the task.
     """
     metrics = metrics or tuple(metric.name for metric in task().metrics[1:3])
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     curves = load_curves(store, runs, list(metrics))
-    for axes, name in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
+    figure, all_axes = panels(len(metrics), 3.6)
+    for axes, name in zip(all_axes, metrics, strict=True):
         metric = find_metric(name)
         draw_curves(axes, study, curves[curves["metric"] == name], metric.scale)
         axes.set(xlabel="epoch", ylabel=axis_label(metric))
@@ -105,7 +108,7 @@ def plot_curves(
 
 def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 1.0) -> None:
     """Draw the mean curve of every arm, with a band from its lowest to its highest seed."""
-    for arm, (colour, line) in zip(study.arms, ARM_STYLES * 4, strict=False):
+    for arm, (colour, line) in zip(study.arms, cycle(ARM_STYLES), strict=False):
         one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
         if one.ngroups:
             axes.plot(one.mean(), line, color=colour, marker=".", label=f"{arm} (n = {one.size().max()})")
@@ -122,24 +125,21 @@ def plot_levels(
     A dot is a run, a diamond the mean of an arm with its 95 % t-interval; the line joins the means. A study without
     runs has no panel.
     """
-    metric = metric or task().metrics[1].name
+    measured = find_metric(metric or task().metrics[1].name)
     studies = {title: (study, runs) for title, (study, runs) in studies.items() if len(runs)}
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    for axes, (title, (study, runs)) in zip(np.ravel(figure.subplots(1, len(studies))), studies.items(), strict=True):
-        measured = find_metric(metric)
-        levels = {arm: getattr(config, field) for arm, config in study.arms.items()}
-        shown = [arm for arm in levels if (runs["arm"] == arm).any()]
-        xs = [float(levels[arm]) for arm in shown]
-        width = 0.02 * (max(xs) - min(xs) or 1)
-        for x, arm in zip(xs, shown, strict=True):
-            dots_and_mean(axes, x, measured.scale * runs.loc[runs["arm"] == arm, metric], width=width)
-        means = [measured.scale * runs.loc[runs["arm"] == arm, metric].to_numpy().mean() for arm in shown]
-        axes.plot(np.array(xs) + 2 * width, means, "-", color=BLUE, alpha=0.6)
-        n = runs.groupby("arm").size().max()
-        axes.set(xlabel=field, ylabel=axis_label(measured), xticks=xs)
-        axes.set_title(f"{title} (n = {n} an arm)", fontsize=9)
+    figure, all_axes = panels(len(studies), 3.4)
+    for axes, (title, (study, runs)) in zip(all_axes, studies.items(), strict=True):
+        values = {arm: measured.scale * some[measured.name] for arm, some in runs.groupby("arm")}
+        arms = [arm for arm in study.arms if arm in values]
+        levels = np.array([float(getattr(study.arms[arm], field)) for arm in arms])
+        width = 0.02 * (np.ptp(levels) or 1)
+        for level, arm in zip(levels, arms, strict=True):
+            dots_and_mean(axes, level, values[arm], width=width)
+        axes.plot(levels + 2 * width, [values[arm].to_numpy().mean() for arm in arms], "-", color=BLUE, alpha=0.6)
+        axes.set(xlabel=field, ylabel=axis_label(measured), xticks=levels)
+        axes.set_title(f"{title} (n = {max(map(len, values.values()))} an arm)", fontsize=9)
         axes.grid(alpha=0.3)
-    return titled(figure, f"Dose and response: {find_metric(metric).label} over {field}", number)
+    return titled(figure, f"Dose and response: {measured.label} over {field}", number)
 
 
 def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "", number: str = "") -> Figure:
@@ -153,8 +153,8 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "",
     names, metric = list(fields), find_metric(score)
     scores, is_off = _without_far_off(metric.scale * trials[score], metric.better)
     near = scores.where(~is_off)
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-    for axes, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names, strict=True):
+    figure, all_axes = panels(len(names), 2.9, sharey=True)
+    for axes, name in zip(all_axes, names, strict=True):
         values = trials[name]
         if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
             places, best = values, near
@@ -169,7 +169,7 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "",
         axes.plot(places, best, "D", color=BLUE, ms=6)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel(axis_label(metric))
+    all_axes[0].set_ylabel(axis_label(metric))
     far_off = f", {is_off.sum()} far off: triangle" if is_off.any() else ""
     title = f"Isolation plots of a search: every trial, and the best of each value (n = {len(trials)}{far_off})"
     return titled(figure, title, number)
@@ -196,9 +196,8 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _name_levels(axes: Axes, levels: list[Any]) -> None:
-    slanted: dict[str, Any] = (
-        {} if len(levels) <= 4 and not isinstance(levels[0], str) else {"rotation": 45, "ha": "right"}
-    )
+    is_short = len(levels) <= 4 and not isinstance(levels[0], str)
+    slanted: dict[str, Any] = {} if is_short else {"rotation": 45, "ha": "right"}
     axes.set_xticks(range(len(levels)), [str(level) for level in levels], fontsize=8, **slanted)
     axes.set_xlim(-0.5, len(levels) - 0.5)
 

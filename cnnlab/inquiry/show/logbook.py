@@ -26,52 +26,39 @@ def logbook_file(study: str) -> Path:
     return paths.experiment_log() / f"{_plain(study)}.md"
 
 
-def add_entry(
-    study: Design,
-    one: Verdict,
-    recorded: VerdictRecord,
-    figure: Figure,
-    store: Store,
-    reference: Reference | None = None,
-) -> Path:
-    """Add a verdict to the logbook of its study, unless it is there already; return the file."""
-    entry = f"{one.prediction.record.sha256[:12]}-{recorded.number}"
+def add_entry(study: Design, one: Verdict, figure: Figure, store: Store, reference: Reference | None) -> None:
+    """Add a verdict that is on record to the logbook of its study, unless it is there already."""
+    assert one.recorded is not None
+    entry = f"{one.prediction.record.sha256[:12]}-{one.recorded.number}"
     file = logbook_file(study.name)
     text = read_entries(file) if file.exists() else ""
     if f" {entry} -->" in text:
-        return file
-    picture = paths.experiment_log() / "figures" / f"{_plain(study.name)}-{entry}.png"
+        return
+    picture = paths.experiment_log() / "figures" / _picture(study, entry)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)
     with file.open("a", encoding="utf-8", newline="\n") as log:
         if not text:
             log.write(f"# {study.name}\n\n{study.question}\n")
-        log.write(_entry(study, one, recorded, entry, picture.name, store, reference))
-    return file
+        log.write(_entry(study, one, one.recorded, entry, store, reference))
 
 
 def _entry(
-    study: Design,
-    one: Verdict,
-    recorded: VerdictRecord,
-    entry: str,
-    picture: str,
-    store: Store,
-    reference: Reference | None,
+    study: Design, one: Verdict, recorded: VerdictRecord, entry: str, store: Store, reference: Reference | None
 ) -> str:
-    p, record = one.prediction, one.prediction.record
+    p = one.prediction
     time = recorded.content["time"][:16].replace("T", " ")
     quoted = "\n".join(f"> {line}" for line in str(p).splitlines())
     arms = {arm: study.differs(arm) or "control" for arm in p.contrast.arms}
     rows = "\n".join(f"| {arm} | {differs} | {_runs(one, arm, store)} |" for arm, differs in arms.items())
-    lines = one.lines()[1:] + ([reference.sentence(p)] if reference else [])
+    lines = [*one.lines()[1:], *([reference.sentence(p)] if reference else [])]
     said = "\n".join(f"- {line}" for line in lines)
     fields = "\n".join(f"**{title}**\n\n<!-- {name} {entry} -->\n\n<!-- end -->\n" for name, title in FIELDS.items())
     return (
-        f"\n## {time} UTC, {record.owner}: {p.metric.name} {p.claim.direction}, {p.contrast.text}\n\n"
+        f"\n## {time} UTC, {p.record.owner}: {p.metric.name} {p.claim.direction}, {p.contrast.text}\n\n"
         f"**Predicted**\n\n{quoted}\n\n"
         f"**Plan and runs** ({study.describe()})\n\n| arm | differs | runs |\n|---|---|---|\n{rows}\n\n"
-        f"![Effect, predicted size and smallest effect of interest](figures/{picture})\n\n"
+        f"![Effect, predicted size and smallest effect of interest](figures/{_picture(study, entry)})\n\n"
         f"**Verdict {recorded.number}: {one.headline()}**\n\n{said}\n\n{fields}"
     )
 
@@ -80,12 +67,17 @@ def _runs(one: Verdict, arm: str, store: Store) -> str:
     """Return links to the runs of an arm, by their seeds."""
     address = server.address() if store.kind == "embedded" else store.uri
     experiment = store.experiment_id(one.prediction.study)
-    runs = one.runs[one.runs["arm"] == arm].sort_values("seed") if len(one.runs) else one.runs
+    runs = one.runs[one.runs["arm"] == arm].sort_values("seed")
     links = [
         f"[{seed}]({address}/#/experiments/{experiment}/runs/{run_id})"
-        for seed, run_id in zip(runs.get("seed", []), runs.get("run_id", []), strict=True)
+        for seed, run_id in zip(runs["seed"], runs["run_id"], strict=True)
     ]
-    return f"seeds {', '.join(links)}" if links else "none"
+    return f"seeds {', '.join(links)}"
+
+
+def _picture(study: Design, entry: str) -> str:
+    """Return the file name of the figure of an entry."""
+    return f"{_plain(study.name)}-{entry}.png"
 
 
 def _plain(name: str) -> str:

@@ -2,12 +2,6 @@
 
 # Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-ARM_STYLES = [
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", "-"),
-    ("#56B4E9", "--"),
-]
+PINK, YELLOW, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+ARM_STYLES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"), (SKY, "--")]
 WIDTH = 8.0  # inches; printed on A4 between margins it is scaled to 6.7, and 9 points to 7.5

@@ -97,5 +97,5 @@ def links(store: Store, experiments: Collection[str] = ()) -> str:
     lines = [f"  {key:12}{said}" for key, said in VIEWS.items()]
     for name, views in view_links(store, address).items():
         if not experiments or name in experiments:
-            lines += [f"{name}", *(f"  {key:12}{link}" for key, link in views.items())]
+            lines += [name, *(f"  {key:12}{link}" for key, link in views.items())]
     return first + "\n".join(lines)
