@@ -506,4 +506,4 @@ def test_a_store_cannot_move_or_clear_what_a_terminal_shows(home: Path, study: S
     assert not {char for char in result.output if ord(char) < 32 and char != "\n"}
     assert "\u202e" not in result.output
     assert "\\x1b" in result.output
-    assert not any(line.startswith("Intact") for line in result.output.splitlines()[1:])
+    assert not any(line.startswith("Intact") for line in result.stdout.splitlines()[1:])

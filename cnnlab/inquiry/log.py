@@ -1,6 +1,6 @@
 """What the lab says while it works: each line of the logger "cnnlab" is printed as it is.
 
-INFO is what goes on, WARNING what went wrong and doesn't stop the work.
+INFO is what goes on; WARNING, on stderr, what went wrong and doesn't stop the work.
 """
 
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("cnnlab")
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(printable(self.format(record), keep="\n\t"))
+        click.echo(printable(self.format(record), keep="\n\t"), err=record.levelno >= logging.WARNING)
 
 
 class Collector(logging.Handler):

@@ -210,7 +210,7 @@ def load_predictions(
             except ConfigError as error:
                 unread.append(str(error))
     if unread:
-        warn_unread("predictions", unread, store.uri)
+        warn_unread("predictions", tuple(unread))
     return found
 
 

@@ -5,6 +5,7 @@ from html import escape
 from typing import NamedTuple, Union
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 
 class Head(str):
@@ -44,13 +45,12 @@ class Shown:
 
 def _text(part: Part) -> str:
     if isinstance(part, pd.DataFrame):
-        texts = {str(name): _padded(column) for name, column in part.select_dtypes("object").items()}
-        return str(part.assign(**texts).to_string(index=_has_names(part), justify="left"))
+        padded = part.apply(lambda column: column if is_numeric_dtype(column) else _padded(column.astype(str)))
+        return str(padded.to_string(index=_has_names(part), justify="left"))
     return "\n".join(part) if isinstance(part, list) else str(part)
 
 
-def _padded(column: pd.Series) -> pd.Series:
-    texts = column.astype(str)
+def _padded(texts: pd.Series) -> pd.Series:
     return texts.str.ljust(texts.str.len().max())
 
 

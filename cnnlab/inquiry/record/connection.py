@@ -24,9 +24,8 @@ def connect() -> Store:
     Raises:
         LabError: see `default_store`.
     """
-    store = default_store()
-    log.info(store.describe())
-    return store
+    log.info(find_store().describe())
+    return default_store()
 
 
 def default_store() -> Store:

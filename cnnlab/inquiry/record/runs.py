@@ -1,6 +1,6 @@
 """Runs as a table: what is in MLflow, read back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,7 +12,6 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.params import ConfigError, from_params
-from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.record.seal import SEAL, is_sealed_right
 from cnnlab.inquiry.record.store import Store, answering, find_experiment
 from cnnlab.inquiry.task import task
@@ -50,21 +49,15 @@ def load_runs(
             except ConfigError as error:
                 unread.append(f"{run.info.run_name} ({run.info.run_id[:8]}): {error}")
     if unread:
-        warn_unread("runs", unread, store.uri)
+        warn_unread("runs", tuple(unread))
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 @cache  # once is enough
-def _warn(text: str) -> None:
-    log.warning(printable(text))
-
-
-def warn_unread(what: str, reasons: Sequence[str], where: str) -> None:
+def warn_unread(what: str, reasons: tuple[str, ...]) -> None:
     """Warn of records that this version of the lab can't read."""
-    _warn(
-        f"{what.capitalize()} in {where} that this version of the lab can't read are left out: {len(reasons)}, "
-        f"such as {reasons[0]}"
-    )
+    left_out = f"{what.capitalize()} that this version of the lab can't read are left out: {len(reasons)}"
+    log.warning(f"{left_out}, such as {reasons[0]}")
 
 
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:

@@ -134,7 +134,7 @@ def _predictions(study: Design, store: Store) -> dict[str, Contrast]:
         except (KeyError, ConfigError) as error:
             unread.append(str(error))
     if unread:
-        warn_unread("predictions", unread, store.uri)
+        warn_unread("predictions", tuple(unread))
     if "" in reasons:
         return found
     what = f"{study.name} doesn't fit what you predicted: {reasons[-1]}. Predict again" if reasons else PREDICT_FIRST
