@@ -21,7 +21,7 @@ from cnnlab.device import device_name, resolve_device, resolve_precision
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.paths import state_folder
 from cnnlab.models import build_model
-from cnnlab.probes import PROBE_IMAGES
+from cnnlab.probes import PROBE_IMAGES, watch
 from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 VALID_IMAGES = 5_000  # of Fashion-MNIST
@@ -61,17 +61,13 @@ def operations(config: Config, shape: tuple[int, ...]) -> float:
     """Return how many multiplications and additions one image takes, forwards, with the traffic of its maps."""
     total = 0.0
 
-    def add(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def add(_name: str, layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         nonlocal total
         per_value = 2 * layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
-        total += output.numel() * (per_value + TRAFFIC)
+        if not isinstance(layer, nn.Identity):
+            total += output.numel() * (per_value + TRAFFIC)
 
-    model = build_model(config, shape[0]).eval()
-    for layer in model.modules():
-        if not list(layer.children()) and not isinstance(layer, nn.Identity):
-            layer.register_forward_hook(add)
-    with torch.inference_mode():
-        model(torch.zeros(1, *shape))
+    watch(build_model(config, shape[0]), torch.zeros(1, *shape), add)
     return total
 
 
