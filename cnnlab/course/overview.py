@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from cnnlab.course.profiles import PROFILES
 from cnnlab.course.reference import OWNER, reference_studies
-from cnnlab.figures import BLUE, GREY
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.review import claim_of, effect_of
@@ -19,7 +18,8 @@ from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
-from cnnlab.inquiry.show.figures import WIDTH, mean_interval
+from cnnlab.inquiry.show.figures import mean_interval
+from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH
 from cnnlab.inquiry.study import Study
 
 BEGIN, END = "<!-- results: written by `cnnlab results --write` -->", "<!-- end of results -->"
