@@ -103,9 +103,11 @@ def _tracking() -> str:
 
 
 def _device() -> str:
-    from cnnlab.device import describe_device
+    import torch
 
-    return f"{describe_device()}, {os.cpu_count()} cores"
+    from cnnlab.device import device_name, resolve_device
+
+    return f"{device_name(resolve_device())}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
