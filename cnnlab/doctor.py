@@ -111,13 +111,6 @@ def _device() -> str:
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "python": _python,
-    "packages": _packages,
-    "data": _data,
-    "store": _store,
-    "schema": _schema,
-    "spool": _spool,
-    "server": _server,
-    "tracking": _tracking,
-    "device": _device,
+    check.__name__.removeprefix("_"): check
+    for check in (_python, _packages, _data, _store, _schema, _spool, _server, _tracking, _device)
 }

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,9 +94,9 @@ def _measure(precision: str, at_a_time: int) -> Speed:
     try:
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(at_a_time) as pool:
             measured = {}
-            for name, config in TIMED.items():
-                time = partial(_time, replace(config, precision=precision), _noise(config.train_images))
-                measured[name] = np.mean([*pool.map(lambda _, time=time: time(), range(at_a_time))], axis=0)
+            for name, timed in TIMED.items():
+                config, noise = replace(timed, precision=precision), _noise(timed.train_images)
+                measured[name] = np.mean([*pool.map(_time, [config] * at_a_time, [noise] * at_a_time)], axis=0)
     finally:
         torch.set_num_threads(threads)
     large, small = (TIMED[name].batch_size * operations(TIMED[name], (1, 28, 28)) for name in ("large", "small"))
