@@ -70,13 +70,12 @@ def confusion_matrix(score: Score, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def confident_mistakes(
-    score: Score, images: torch.Tensor, classes: Sequence[str], rows: int = 3, columns: int = 6
-) -> Figure:
+def confident_mistakes(score: Score, images: torch.Tensor, classes: Sequence[str]) -> Figure:
     """Return the misclassified images in which the network was surest of its wrong answer.
 
     Shapes: `images` uint8 (N, C, H, W), in the order of `score`.
     """
+    rows, columns = 3, 6
     sureness, predicted = score.logits.softmax(dim=1).max(dim=1)
     wrong = (~score.correct).nonzero().flatten()
     shown = wrong[sureness[wrong].argsort(descending=True)][: rows * columns].tolist()

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 import mlflow
 import numpy as np
@@ -24,7 +25,6 @@ from cnnlab.watcher import Watcher
 
 WEIGHTS = "weights.safetensors"
 CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
-MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
 class Passing(Watcher):
@@ -100,18 +100,14 @@ def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> No
     Shapes: float32 (B, *shape) -> logits float32 (B, K), for any B.
     """
     example = np.zeros((2, *shape), dtype=np.float32)  # two images: B stays variable
-    traced = fx_config.do_not_emit_stack_traces
-    fx_config.do_not_emit_stack_traces = True  # they name files of this machine
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logits = model(torch.from_numpy(example)).numpy()
-            mlflow.pytorch.save_model(
-                model,
-                folder,
-                signature=infer_signature(example, logits),
-                input_example=example,
-                pip_requirements=MODEL_REQUIREMENTS,
-            )
-    finally:
-        fx_config.do_not_emit_stack_traces = traced
+    without_traces = patch.object(fx_config, "do_not_emit_stack_traces", True)  # they name files of this machine
+    with without_traces, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logits = model(torch.from_numpy(example)).numpy()
+        mlflow.pytorch.save_model(
+            model,
+            folder,
+            signature=infer_signature(example, logits),
+            input_example=example,
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )

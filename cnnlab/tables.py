@@ -60,9 +60,6 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
     for arm, row in arms.iterrows():
         numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
         digits = (2, 2, 3, 3, 3, 1)
-        table.add_row(str(arm), f"{row.n:.0f}", *(_number(v, d) for v, d in zip(numbers, digits, strict=True)))
+        texts = ["-" if math.isnan(x) else f"{x:.{places}f}" for x, places in zip(numbers, digits, strict=True)]
+        table.add_row(str(arm), f"{row.n:.0f}", *texts)
     return table
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
