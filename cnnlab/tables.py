@@ -35,8 +35,7 @@ def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
     """
     if runs.empty:
         return pd.DataFrame()
-    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
-    groups = percent.groupby("arm")
+    groups = runs.assign(accuracy=100 * runs["accuracy/valid"]).groupby("arm")
     table = pd.DataFrame(
         {
             "n": groups.size(),

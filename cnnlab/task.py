@@ -189,8 +189,8 @@ class Lab(Task):
         What follows from more than the config and the shape of the images is left out: device, and the precision
         where it is "auto".
         """
-        about = f"{facts.get('image_shape', IMAGES['image_shape'])}, {facts.get('num_classes', IMAGES['num_classes'])}"
-        read = re.fullmatch(r"(\d{1,3}) x \d+ x \d+, (\d{1,3})", about)
+        about = {**IMAGES, **facts}
+        read = re.fullmatch(r"(\d{1,3}) x \d+ x \d+, (\d{1,3})", f"{about['image_shape']}, {about['num_classes']}")
         if read is None:  # somebody changed them: they are what is not as promised
             return described(config, 1, 10) | dict.fromkeys(IMAGES, "something that can be read")
         return described(config, int(read[1]), int(read[2]))
