@@ -6,10 +6,11 @@ uv run .ci/released.py --write    # after a change of that code
 
 import sys
 
-from cnnlab.source import RELEASED, SOURCE_SHA256, is_released
+from cnnlab.source import RELEASED, SOURCE_SHA256
+from cnnlab.task import LAB
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
         RELEASED.write_text(f"{SOURCE_SHA256}\n", encoding="utf-8", newline="\n")
-    elif not is_released(SOURCE_SHA256):
+    elif LAB.released != SOURCE_SHA256:
         sys.exit(f"{RELEASED.name} isn't the fingerprint of this code: run `uv run .ci/released.py --write`.")

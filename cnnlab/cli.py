@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnlab.inquiry import paths
 from cnnlab.inquiry.claim import Claim
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.printable import printable
 
 if TYPE_CHECKING:
-    from cnnlab.inquiry.record.store import Store
-    from cnnlab.inquiry.show.confront import Confrontation
     from cnnlab.inquiry.study import Study
 
 
@@ -33,14 +32,13 @@ def cli() -> None:
     """Hypothesis-driven experiments with CNNs on Fashion-MNIST, every run logged to MLflow."""
 
 
-PROFILE = click.option(
-    "--profile", help="How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
-)
-EPOCHS = click.option("--epochs", type=click.IntRange(1), help="Epochs a run, other than the profile's.")
-SEEDS = click.option("--seeds", type=click.IntRange(1, 1000), help="Seeds an arm, other than the profile's.")
-
-
-ENDS = ("smallest", "largest")
+def _sized(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how much is trained."""
+    profiles = "How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
+    seeds, epochs = click.IntRange(1, 1000), click.IntRange(1)
+    command = click.option("--seeds", type=seeds, help="Seeds an arm, other than the profile's.")(command)
+    command = click.option("--epochs", type=epochs, help="Epochs a run, other than the profile's.")(command)
+    return click.option("--profile", help=profiles)(command)
 
 
 def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -61,9 +59,7 @@ def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command(short_help="Record what you expect of a study, before its runs.")
 @click.argument("study")
 @_claim_options
-@PROFILE
-@EPOCHS
-@SEEDS
+@_sized
 def predict(study: str, profile: str | None, epochs: int | None, seeds: int | None, **said: Any) -> None:
     """Record what you expect of STUDY, before its first run; what is missing is asked for."""
     from cnnlab.inquiry.contrast import changes_from_text
@@ -80,18 +76,15 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
         if name not in claim and field.is_required():
             claim[name] = click.prompt(f"{name}: {field.description}", type=float if field.annotation is float else str)
         if name == "size" and name not in claim and claim["direction"] not in ("none", "additive"):
-            claim[name] = tuple(
-                click.prompt(f"size of the effect: {end}", type=float) for end in ("smallest", "largest")
-            )
+            ends = ("smallest", "largest")
+            claim[name] = tuple(click.prompt(f"size of the effect: {end}", type=float) for end in ends)
     say(f"\n{record(chosen, store=connect(), **claim)}")
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
 @click.argument("studies", nargs=-1)
 @click.option("--examples", is_flag=True, help="Record the example predictions first, as the owner 'example'.")
-@PROFILE
-@EPOCHS
-@SEEDS
+@_sized
 @click.option("--engine", default="auto", show_default=True, help="Where: auto, here, workers or ray.")
 @click.option("--workers", type=click.IntRange(1), help="How many worker processes.  [default: by cores]")
 @click.option("--address", help="The Ray cluster of --engine ray, such as 10.0.0.5:6379.  [default: this machine]")
@@ -101,15 +94,13 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
 def run(
     studies: tuple[str, ...],
     examples: bool,
-    profile: str | None,
-    epochs: int | None,
-    seeds: int | None,
     engine: str,
     workers: int | None,
     address: str | None,
     gpus_per_run: float | None,
     device: str,
     quiet: bool,
+    **size: Any,
 ) -> None:
     """Train what is missing of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
 
@@ -128,14 +119,16 @@ def run(
 
     if examples:
         os.environ["CNNLAB_OWNER"] = EXAMPLE
-    chosen = _studies(studies, profile, epochs, seeds)
+    chosen = _studies(studies, **size)
 
+    from cnnlab.course.examples import predict_examples
     from cnnlab.device import device_name, resolve_device
     from cnnlab.fashion_mnist import load_data
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.record.environment import owner
     from cnnlab.inquiry.record.heads import my_head
     from cnnlab.inquiry.run.choose import choose_engine
+    from cnnlab.inquiry.show.confront import confront
     from cnnlab.inquiry.show.text import links
     from cnnlab.tables import arms_table, summary
 
@@ -143,7 +136,10 @@ def run(
         say(f"Training on {device_name(resolve_device(device))}")
     store = connect()
     if examples:
-        _predict_examples(chosen, store)
+        say(f'Recording the example predictions that ship with the lab, as the owner "{EXAMPLE}":')
+        for study in chosen:
+            for prediction in predict_examples(study, store):
+                say(f"  {prediction.sentence()}")
     load_data()  # workers find it in the cache
     images = sum(config.epochs * config.train_images for study in chosen for _, _, config in study.runs())
     with choose_engine(engine, store, images, device, workers, address, gpus_per_run) as where:
@@ -151,23 +147,22 @@ def run(
             say("")
             runs = study.run(store, where, device, progress=not quiet)
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
-            say(f"\n{_confront(study, store)}")
+            say(f"\n{confront(study, store)}")
     say(f"\n{links(store, [study.name for study in chosen])}")
     say(f"\nHead of all that {owner()} has on record, to note or to hand in: {my_head(store, owner())}")
 
 
 @cli.command(short_help="Confront predictions with the runs.")
 @click.argument("studies", nargs=-1)
-@PROFILE
-@EPOCHS
-@SEEDS
-def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
+@_sized
+def verdict(studies: tuple[str, ...], **size: Any) -> None:
     """Compute and record the verdicts on your predictions about STUDIES (default: all that you predicted)."""
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.record.environment import owner
     from cnnlab.inquiry.record.ledger import load_records
+    from cnnlab.inquiry.show.confront import confront
 
-    chosen = _studies(studies, profile, epochs, seeds)
+    chosen = _studies(studies, **size)
     store = connect()
     predicted = {record.content.get("study") for record in load_records(store, owner=owner())}
     asked = chosen if studies else [study for study in chosen if study.name in predicted]
@@ -177,7 +172,7 @@ def verdict(studies: tuple[str, ...], profile: str | None, epochs: int | None, s
             "that you predicted with. The verdicts on a study of your own come from confront(study), in Python."
         )
     for study in asked:
-        say(f"\n{study.name}\n{_confront(study, store)}")
+        say(f"\n{study.name}\n{confront(study, store)}")
 
 
 @cli.command(short_help="Write your one-page report.")
@@ -236,7 +231,6 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
 def results(write: bool) -> None:
     """Show the predictions, verdicts and effects of the reference runs, as they stand in the store."""
     from cnnlab.course.overview import results_text, write_results
-    from cnnlab.inquiry import paths
     from cnnlab.inquiry.record.connection import connect
 
     store = connect()
@@ -289,14 +283,12 @@ def reproduce(runs: tuple[str, ...]) -> None:
 
 @cli.command(short_help="Show what `run` would do, and how long it takes.")
 @click.argument("studies", nargs=-1)
-@PROFILE
-@EPOCHS
-@SEEDS
-def plan(studies: tuple[str, ...], profile: str | None, epochs: int | None, seeds: int | None) -> None:
+@_sized
+def plan(studies: tuple[str, ...], **size: Any) -> None:
     """Show the arms of STUDIES (default: all), which runs exist, and about how long the rest takes here."""
     from cnnlab.inquiry.record.connection import connect
 
-    chosen = _studies(studies, profile, epochs, seeds)
+    chosen = _studies(studies, **size)
     store = connect()
     say("Looking for what is finished; how fast this machine trains is timed once, which takes a few seconds ...")
     for study in chosen:
@@ -310,37 +302,17 @@ def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, se
     return pick(lab_studies(find_profile(profile, epochs, seeds)), names)
 
 
-def _predict_examples(studies: "list[Study]", store: "Store") -> None:
-    """Go on as the owner "example", with the predictions that ship with the lab on record."""
-    from cnnlab.course.examples import predict_examples
-
-    say(f'Recording the example predictions that ship with the lab, as the owner "{os.environ["CNNLAB_OWNER"]}":')
-    for study in studies:
-        for prediction in predict_examples(study, store):
-            say(f"  {prediction.sentence()}")
-
-
 def _own_store() -> str:
-    from cnnlab.inquiry import paths
-
     return os.environ.get("MLFLOW_TRACKING_URI") or str(paths.database())
 
 
 def _project_of(store: str | None) -> Path | None:
     """Return the project's folder that a store belongs to, with its files and logbooks; None for a server's."""
-    from cnnlab.inquiry import paths
-
     where = store or _own_store()
     if where.startswith(("http://", "https://")):
         return None
     file = Path(where.removeprefix("sqlite:///")).expanduser()
     return file if file.is_dir() else paths.project_root() if store is None else file.parent
-
-
-def _confront(study: "Study", store: "Store") -> "Confrontation":
-    from cnnlab.inquiry.show.confront import confront
-
-    return confront(study, store)
 
 
 @cli.command(short_help="Check everything the lab needs.")
@@ -435,14 +407,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except LabError as error:
-        say(f"Error: {error}", err=True)
-        code = 1
     except (KeyboardInterrupt, click.Abort):
         say("\nStopped. What was measured is kept; the same command goes on from here.", err=True)
         code = 130
     except Exception as error:
-        if (said := _of_the_surroundings(error)) is None:
+        said = str(error) if isinstance(error, LabError) else _of_the_surroundings(error)
+        if said is None:
             raise
         say(f"Error: {said}", err=True)
         code = 1

@@ -64,8 +64,3 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
         libc.mallopt(mmap_threshold, 32 * 2**20)  # the highest that glibc takes
         libc.mallopt(trim_threshold, 2**30)
-
-
-def describe_device(device: str = "auto") -> str:
-    """Return what `resolve_device` chooses, in words, such as "cpu (AVX2), 2 threads"."""
-    return f"{device_name(resolve_device(device))}, {torch.get_num_threads()} threads"

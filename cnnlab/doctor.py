@@ -103,19 +103,14 @@ def _tracking() -> str:
 
 
 def _device() -> str:
-    from cnnlab.device import describe_device
+    import torch
 
-    return f"{describe_device()}, {os.cpu_count()} cores"
+    from cnnlab.device import device_name, resolve_device
+
+    return f"{device_name(resolve_device())}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "python": _python,
-    "packages": _packages,
-    "data": _data,
-    "store": _store,
-    "schema": _schema,
-    "spool": _spool,
-    "server": _server,
-    "tracking": _tracking,
-    "device": _device,
+    check.__name__.removeprefix("_"): check
+    for check in (_python, _packages, _data, _store, _schema, _spool, _server, _tracking, _device)
 }

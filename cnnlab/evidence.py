@@ -13,13 +13,11 @@ import numpy as np
 import torch
 
 from cnnlab.config import Config
-from cnnlab.data import Batches, Data
-from cnnlab.facts import facts_of_images
+from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry.record.runs import RawRun, images_of
 from cnnlab.inquiry.task import History, Kept
-from cnnlab.one_run import CORRECT, WEIGHTS, load_network
-from cnnlab.training import EVAL_BATCH
+from cnnlab.one_run import CORRECT, WEIGHTS, evaluate
 
 JUDGED = ("accuracy/valid", "loss/valid")
 CHECKED_IMAGES = 500  # of the validation images, drawn anew each time, that kept weights classify again
@@ -78,13 +76,10 @@ def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray) 
     """Let the kept weights classify some validation images again."""
     some = np.random.default_rng().permutation(len(data.valid))[:CHECKED_IMAGES]
     try:
-        model = load_network(config, facts_of_images(data), file)
+        (now,) = evaluate([config], [{WEIGHTS: file}], data, data.valid.take(torch.from_numpy(some)))
     except Exception as error:  # safetensors and torch have errors of their own
         yield f"its weights don't fit its network ({(str(error).splitlines() or ['?'])[0][:80]})"
         return
-    with torch.inference_mode():
-        batches = Batches(data.valid.take(torch.from_numpy(some)), EVAL_BATCH, data.normaliser())
-        now = torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy()
     other = int((now != correct[some]).sum()) if len(correct) == len(data.valid) else len(now)
     if other > ROUNDING:
         yield f"its weights give other answers than it recorded, to {other} of {len(now)} validation images"

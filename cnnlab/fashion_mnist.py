@@ -51,39 +51,24 @@ class Arrays(NamedTuple):
 
 
 class Published(NamedTuple):
-    """One array as published: its IDX file, its key in mads_datasets' file, its shape, its SHA-256."""
+    """One array as published: its IDX file, its key in mads_datasets' file, its shape."""
 
     idx: str
     key: str
     shape: tuple[int, ...]
-    sha256: str
 
 
 PUBLISHED = (  # in the order of Arrays
-    Published(
-        "train-images-idx3-ubyte",
-        "traindata",
-        (60_000, 28, 28),
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    Published(
-        "train-labels-idx1-ubyte",
-        "trainlabels",
-        (60_000,),
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    Published(
-        "t10k-images-idx3-ubyte",
-        "testdata",
-        (10_000, 28, 28),
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-    Published(
-        "t10k-labels-idx1-ubyte",
-        "testlabels",
-        (10_000,),
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
+    Published("train-images-idx3-ubyte", "traindata", (60_000, 28, 28)),
+    Published("train-labels-idx1-ubyte", "trainlabels", (60_000,)),
+    Published("t10k-images-idx3-ubyte", "testdata", (10_000, 28, 28)),
+    Published("t10k-labels-idx1-ubyte", "testlabels", (10_000,)),
+)
+SHA256 = (  # of the IDX files, in the same order
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 )
 
 
@@ -143,13 +128,13 @@ def check(arrays: Arrays) -> None:
     Raises:
         BadData: the first that differs.
     """
-    for field, array, published in zip(Arrays._fields, arrays, PUBLISHED, strict=True):
+    for field, array, published, sha256 in zip(Arrays._fields, arrays, PUBLISHED, SHA256, strict=True):
         values = array.to(torch.uint8)
         same_type = array.dtype == torch.uint8 or (array.dtype == torch.int64 and array.ndim == 1)
         digest = hashlib.sha256(_idx_header(published))
         digest.update(values.contiguous().numpy().data)
         same_values = array.shape == published.shape and torch.equal(array, values.to(array.dtype))
-        if not (same_type and same_values and digest.hexdigest() == published.sha256):
+        if not (same_type and same_values and digest.hexdigest() == sha256):
             raise BadData(
                 f"{field}, {tuple(array.shape)} of {array.dtype}, is not {published.idx} as it was published: its "
                 "shape, type or SHA-256 is another."

@@ -40,13 +40,11 @@ def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
     loss, accuracy = figure.subplots(1, 2)
     x = range(1, len(epochs) + 1)
     loss.plot(x, [e["loss/train"] for e in epochs], "--", color=GREY, marker=".", label="train, in train mode")
-    loss.plot(x, [e["loss/train_eval"] for e in epochs], color=ORANGE, marker="o", label="train (eval mode)")
-    loss.plot(x, [e["loss/valid"] for e in epochs], color=BLUE, marker="s", label="validation")
-    accuracy.plot(
-        x, [100 * e["accuracy/train_eval"] for e in epochs], color=ORANGE, marker="o", label="train (eval mode)"
-    )
-    accuracy.plot(x, [100 * e["accuracy/valid"] for e in epochs], color=BLUE, marker="s", label="validation")
-    for axes, label in ((loss, "cross-entropy (nats)"), (accuracy, "accuracy (%)")):
+    kinds = ((loss, "loss", 1, "cross-entropy (nats)"), (accuracy, "accuracy", 100, "accuracy (%)"))
+    for axes, name, scale, label in kinds:
+        train, valid = ([scale * e[f"{name}/{split}"] for e in epochs] for split in ("train_eval", "valid"))
+        axes.plot(x, train, color=ORANGE, marker="o", label="train (eval mode)")
+        axes.plot(x, valid, color=BLUE, marker="s", label="validation")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -72,13 +70,12 @@ def confusion_matrix(score: Score, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def confident_mistakes(
-    score: Score, images: torch.Tensor, classes: Sequence[str], rows: int = 3, columns: int = 6
-) -> Figure:
+def confident_mistakes(score: Score, images: torch.Tensor, classes: Sequence[str]) -> Figure:
     """Return the misclassified images in which the network was surest of its wrong answer.
 
     Shapes: `images` uint8 (N, C, H, W), in the order of `score`.
     """
+    rows, columns = 3, 6
     sureness, predicted = score.logits.softmax(dim=1).max(dim=1)
     wrong = (~score.correct).nonzero().flatten()
     shown = wrong[sureness[wrong].argsort(descending=True)][: rows * columns].tolist()

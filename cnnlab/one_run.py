@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 import mlflow
 import numpy as np
@@ -24,7 +25,6 @@ from cnnlab.watcher import Watcher
 
 WEIGHTS = "weights.safetensors"
 CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
-MODEL_REQUIREMENTS = [f"torch=={torch.__version__.split('+')[0]}"]
 
 
 class Passing(Watcher):
@@ -66,8 +66,10 @@ def keep(result: Result, data: Data, folder: Path) -> None:
         figure.savefig(folder / "figures" / f"{name}.png", dpi=100)
 
 
-def load_network(config: Config, facts: Facts, weights: Path) -> nn.Module:
-    """Return the network of a run with its kept weights, in eval mode; `facts` are about the images."""
+def load_network(config: Config, facts: Facts, kept: Kept) -> nn.Module:
+    """Return the network of a run with the weights that it kept, in eval mode; `facts` are about the images."""
+    weights = kept[WEIGHTS]
+    assert weights is not None
     channels = int(facts["image_shape"].partition(" x ")[0])
     model = build_model(config, channels, int(facts["num_classes"]))
     model.load_state_dict(load_file(weights))
@@ -79,9 +81,7 @@ def evaluate(configs: Iterable[Config], kept: Iterable[Kept], data: Data, images
     batches = Batches(images, EVAL_BATCH, data.normaliser())
     rows = []
     for config, files in zip(configs, kept, strict=True):
-        weights = files[WEIGHTS]
-        assert weights is not None
-        model = load_network(config, facts_of_images(data), weights)
+        model = load_network(config, facts_of_images(data), files)
         with torch.inference_mode():
             rows.append(torch.cat([model(x).argmax(dim=1) == y for x, y in batches]).numpy())
     return np.stack(rows)
@@ -89,10 +89,8 @@ def evaluate(configs: Iterable[Config], kept: Iterable[Kept], data: Data, images
 
 def export(config: Config, facts: Facts, kept: Kept, folder: Path) -> None:
     """Write the network of a run in MLflow's format into a folder."""
-    weights = kept[WEIGHTS]
-    assert weights is not None
     shape = tuple(map(int, facts["image_shape"].split(" x ")))
-    model = load_network(config, facts, weights).to(memory_format=torch.channels_last)  # as it was trained
+    model = load_network(config, facts, kept).to(memory_format=torch.channels_last)  # as it was trained
     save_for_mlflow(model, shape, str(folder))
 
 
@@ -102,18 +100,14 @@ def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> No
     Shapes: float32 (B, *shape) -> logits float32 (B, K), for any B.
     """
     example = np.zeros((2, *shape), dtype=np.float32)  # two images: B stays variable
-    traced = fx_config.do_not_emit_stack_traces
-    fx_config.do_not_emit_stack_traces = True  # they name files of this machine
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logits = model(torch.from_numpy(example)).numpy()
-            mlflow.pytorch.save_model(
-                model,
-                folder,
-                signature=infer_signature(example, logits),
-                input_example=example,
-                pip_requirements=MODEL_REQUIREMENTS,
-            )
-    finally:
-        fx_config.do_not_emit_stack_traces = traced
+    without_traces = patch.object(fx_config, "do_not_emit_stack_traces", True)  # they name files of this machine
+    with without_traces, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logits = model(torch.from_numpy(example)).numpy()
+        mlflow.pytorch.save_model(
+            model,
+            folder,
+            signature=infer_signature(example, logits),
+            input_example=example,
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )

@@ -4,19 +4,36 @@ What is read is named `<probe>/<layer>`, with the layer's dotted name in the net
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cnnlab.models import ACTIVATIONS
 
-PROBES = ("activation_mean", "activation_sd", "dead_share", "variance_ratio", "grad_norm")
 PROBE_IMAGES = 256  # the first ones of the training sample: the same after every epoch
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 WATCHED: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, *ACTIVATIONS.values())
 
-Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
+Note = Callable[[str, nn.Module, tuple[Tensor], Tensor], None]  # hears the name of a layer, it, its inputs, its output
+
+
+def watch(model: nn.Module, images: Tensor, note: Note) -> None:
+    """Let images pass a network in eval mode; `note` hears of every layer on the way. The network stays as it was.
+
+    Shapes: images float32 (N, C, H, W), normalised, on the device of the network.
+    """
+    layers = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(partial(note, name)) for name, layer in layers]
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(images)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
 
 
 def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
@@ -30,26 +47,15 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
     """
     found: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Hook:
-        def hook(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def note(name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if isinstance(layer, WATCHED):
             found.update({f"{probe}/{name}": value for probe, value in _read(layer, *inputs, output).items()})
 
-        return hook
-
-    watched = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, WATCHED)]
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in watched]
-    was_training = model.training
-    try:
-        with torch.inference_mode():
-            model.eval()(images)
-            ratios = [value for name, value in found.items() if name.startswith("variance_ratio/")]
-            if ratios:
-                found["variance_ratio"] = torch.stack(ratios).mean()
-            return _numbers(found)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+    watch(model, images, note)
+    ratios = [value for name, value in found.items() if name.startswith("variance_ratio/")]
+    if ratios:
+        found["variance_ratio"] = torch.stack(ratios).mean()
+    return _numbers(found)
 
 
 def read_grad_norms(model: nn.Module) -> dict[str, float]:

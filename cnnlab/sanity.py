@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -156,9 +156,8 @@ def _one_batch(config: Config, data: Data, build: Build) -> Finding:
     """
     steps = round(LEARN_STEPS / ((1 - config.dropout) * (1 - config.conv_dropout)))
     images = min(LEARNED_IMAGES, len(data.train))
-    config = replace(
-        _plainly_trained(config, lr=5e-3), train_images=images, batch_size=images, epochs=steps, schedule="constant"
-    )
+    size = {"train_images": images, "batch_size": images, "epochs": steps}
+    config = _plainly_trained(config, lr=5e-3, schedule="constant", **size)
     few = replace(data, valid=_some(data.valid, 10))  # scored after every step, and of no interest here
     try:
         result = fit(config, few, [_StopOnceLearned()], device=DEVICE, progress=False, build=build)
@@ -173,9 +172,6 @@ class _Learned(Exception):
 
 
 class _StopOnceLearned(Reporter):
-    def __init__(self) -> None:
-        """Write no files, unlike mltrainer's own reporters."""
-
     def report(self, epoch: int, train_loss: float, test_loss: float, metric_dict: dict[str, float]) -> None:
         if metric_dict["accuracy/train_eval"] == 1.0:
             raise _Learned(epoch)  # an epoch is one step here
@@ -189,25 +185,21 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
     """
     generator = torch.Generator().manual_seed(config.seed)
     classes = len(data.classes)
-    train, valid = (_with_random_labels(split, classes, generator) for split in (data.train, data.valid))
+    train, valid = (
+        replace(split, y=torch.randint(classes, (len(split),), generator=generator))
+        for split in (data.train, data.valid)
+    )
     valid = valid.take(torch.arange(min(RANDOM_VALID, len(valid))))
     images = min(RANDOM_TRAIN, len(train))
     batch = min(32, images)
-    config = replace(
-        _plainly_trained(config, lr=6e-3),
-        **{"train_images": images, "batch_size": batch, "epochs": math.ceil(RANDOM_STEPS * batch / images)},
-        # a leak is in the data or in the pipeline; dropout would only hide it for longer
-        **{"dropout": 0.0, "conv_dropout": 0.0},
-    )
+    size = {"train_images": images, "batch_size": batch, "epochs": math.ceil(RANDOM_STEPS * batch / images)}
+    # a leak is in the data or in the pipeline; dropout would only hide it for longer
+    config = _plainly_trained(config, lr=6e-3, dropout=0.0, conv_dropout=0.0, **size)
     result = fit(config, replace(data, train=train, valid=valid), device=DEVICE, progress=False, build=build)
     n = len(valid)
     low, high = stats.binom.interval(CHANCE_SHARE, n, 1 / classes)
     text = f"{100 * result.valid.accuracy:.1f} % (chance: {100 * low / n:.1f} to {100 * high / n:.1f} % for n = {n:,})"
     return Finding(text, bool(low <= int(result.valid.correct.sum()) <= high))
-
-
-def _with_random_labels(split: Split, classes: int, generator: torch.Generator) -> Split:
-    return replace(split, y=torch.randint(classes, (len(split),), generator=generator))
 
 
 def _batch_statistics(config: Config, data: Data, build: Build) -> Finding:
@@ -257,9 +249,9 @@ def _start(config: Config, build: Build) -> nn.Module:
     return build(config)
 
 
-def _plainly_trained(config: Config, lr: float) -> Config:
-    """Return the same network, trained in a way that works for most."""
-    return replace(config, optimizer="adamw", lr=lr, weight_decay=0.0, keep="last", patience=None)
+def _plainly_trained(config: Config, **changes: Any) -> Config:
+    """Return a config with some changes, and trained in a way that works for most networks."""
+    return replace(config, optimizer="adamw", weight_decay=0.0, keep="last", patience=None, **changes)
 
 
 def _other_seed(seed: int, i: int) -> int:

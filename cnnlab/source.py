@@ -7,10 +7,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 
-def source_files(module: str = "training") -> list[Path]:
-    """Return the files of the package that a module's code is in: its own, and those of all that it imports there."""
+def source_files() -> list[Path]:
+    """Return the files of the package that `training.py`'s code is in: its own, and those of all that it imports."""
     found: dict[str, Path] = {}
-    waiting = [module]
+    waiting = ["training"]
     while waiting:
         name = waiting.pop()
         if name not in found:
@@ -32,8 +32,3 @@ def source_sha256() -> str:
 
 SOURCE_SHA256 = source_sha256()  # of the code that this process has loaded
 RELEASED = PACKAGE / "released.txt"  # the fingerprint of the code as it was released
-
-
-def is_released(sha256: str) -> bool:
-    """Return whether a fingerprint is that of the code as it was released."""
-    return sha256 == RELEASED.read_text(encoding="utf-8").strip()

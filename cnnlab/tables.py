@@ -1,7 +1,6 @@
 """Tables: the layers of a network, and the arms of a study."""
 
 import math
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from cnnlab.facts import num_parameters
 from cnnlab.inquiry.design import Design
+from cnnlab.probes import watch
 
 
 def layer_summary(model: nn.Module, shape: tuple[int, ...] = (1, 28, 28)) -> pd.DataFrame:
@@ -17,33 +17,13 @@ def layer_summary(model: nn.Module, shape: tuple[int, ...] = (1, 28, 28)) -> pd.
 
     The output shapes are those of one image of `shape` (channels, height, width) on its way through the network.
     """
-    rows: list[dict[str, object]] = []
+    rows = []
 
-    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            rows.append(
-                {
-                    "layer": name,
-                    "type": type(layer).__name__,
-                    "output": tuple(output.shape[1:]),
-                    "parameters": num_parameters(layer),
-                }
-            )
+    def note(name: str, layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        rows.append((name, type(layer).__name__, tuple(output.shape[1:]), num_parameters(layer)))
 
-        return hook
-
-    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(note(name)) for name, layer in leaves]
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, *shape, device=next(model.parameters()).device)
-            model.eval()(image)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return pd.DataFrame(rows).set_index("layer")
+    watch(model, torch.zeros(1, *shape, device=next(model.parameters()).device), note)
+    return pd.DataFrame(rows, columns=["layer", "type", "output", "parameters"]).set_index("layer")
 
 
 def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
@@ -55,8 +35,7 @@ def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
     """
     if runs.empty:
         return pd.DataFrame()
-    percent = runs.assign(accuracy=100 * runs["accuracy/valid"])
-    groups = percent.groupby("arm")
+    groups = runs.assign(accuracy=100 * runs["accuracy/valid"]).groupby("arm")
     table = pd.DataFrame(
         {
             "n": groups.size(),
@@ -80,9 +59,6 @@ def arms_table(title: str, arms: pd.DataFrame) -> Table:
     for arm, row in arms.iterrows():
         numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
         digits = (2, 2, 3, 3, 3, 1)
-        table.add_row(str(arm), f"{row.n:.0f}", *(_number(v, d) for v, d in zip(numbers, digits, strict=True)))
+        texts = ["-" if math.isnan(x) else f"{x:.{places}f}" for x, places in zip(numbers, digits, strict=True)]
+        table.add_row(str(arm), f"{row.n:.0f}", *texts)
     return table
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"

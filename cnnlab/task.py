@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +81,10 @@ class Lab(Task):
     own_data = DATA_SHA256
     other_data = "other images than Fashion-MNIST's own"
 
-    @property
+    @cached_property
     def shipped(self) -> frozenset[str]:
         """The seals of the predictions and runs that come with the lab."""
-        return _words(SHIPPED)
+        return frozenset(SHIPPED.read_text(encoding="utf-8").split())
 
     @property
     def released(self) -> str:
@@ -189,8 +189,8 @@ class Lab(Task):
         What follows from more than the config and the shape of the images is left out: device, and the precision
         where it is "auto".
         """
-        about = f"{facts.get('image_shape', IMAGES['image_shape'])}, {facts.get('num_classes', IMAGES['num_classes'])}"
-        read = re.fullmatch(r"(\d{1,3}) x \d+ x \d+, (\d{1,3})", about)
+        about = {**IMAGES, **facts}
+        read = re.fullmatch(r"(\d{1,3}) x \d+ x \d+, (\d{1,3})", f"{about['image_shape']}, {about['num_classes']}")
         if read is None:  # somebody changed them: they are what is not as promised
             return described(config, 1, 10) | dict.fromkeys(IMAGES, "something that can be read")
         return described(config, int(read[1]), int(read[2]))
@@ -254,11 +254,6 @@ class Lab(Task):
 
 
 LAB = Lab()
-
-
-@cache
-def _words(file: Path) -> frozenset[str]:
-    return frozenset(file.read_text(encoding="utf-8").split())
 
 
 @cache

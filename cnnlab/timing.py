@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from cnnlab.device import device_name, resolve_device, resolve_precision
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.paths import state_folder
 from cnnlab.models import build_model
-from cnnlab.probes import PROBE_IMAGES
+from cnnlab.probes import PROBE_IMAGES, watch
 from cnnlab.training import TRAIN_EVAL_IMAGES, fit
 
 VALID_IMAGES = 5_000  # of Fashion-MNIST
@@ -61,17 +61,13 @@ def operations(config: Config, shape: tuple[int, ...]) -> float:
     """Return how many multiplications and additions one image takes, forwards, with the traffic of its maps."""
     total = 0.0
 
-    def add(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def add(_name: str, layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         nonlocal total
         per_value = 2 * layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
-        total += output.numel() * (per_value + TRAFFIC)
+        if not isinstance(layer, nn.Identity):
+            total += output.numel() * (per_value + TRAFFIC)
 
-    model = build_model(config, shape[0]).eval()
-    for layer in model.modules():
-        if not list(layer.children()) and not isinstance(layer, nn.Identity):
-            layer.register_forward_hook(add)
-    with torch.inference_mode():
-        model(torch.zeros(1, *shape))
+    watch(build_model(config, shape[0]), torch.zeros(1, *shape), add)
     return total
 
 
@@ -98,9 +94,9 @@ def _measure(precision: str, at_a_time: int) -> Speed:
     try:
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(at_a_time) as pool:
             measured = {}
-            for name, config in TIMED.items():
-                time = partial(_time, replace(config, precision=precision), _noise(config.train_images))
-                measured[name] = np.mean([*pool.map(lambda _, time=time: time(), range(at_a_time))], axis=0)
+            for name, timed in TIMED.items():
+                config, noise = replace(timed, precision=precision), _noise(timed.train_images)
+                measured[name] = np.mean([*pool.map(_time, [config] * at_a_time, [noise] * at_a_time)], axis=0)
     finally:
         torch.set_num_threads(threads)
     large, small = (TIMED[name].batch_size * operations(TIMED[name], (1, 28, 28)) for name in ("large", "small"))

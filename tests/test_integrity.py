@@ -36,7 +36,8 @@ from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import task
 from cnnlab.one_run import Passing
-from cnnlab.source import is_released, source_files, source_sha256
+from cnnlab.source import source_files, source_sha256
+from cnnlab.task import LAB
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, small_study
 
@@ -438,7 +439,7 @@ def test_14_the_fingerprint_is_that_of_all_code_that_trains() -> None:
     """`released.txt` is written by `uv run .ci/released.py --write`."""
     files = {file.name for file in source_files()}
     assert {"training.py", "config.py", "data.py", "models.py", "params.py", "probes.py", "device.py"} <= files
-    assert is_released(source_sha256())
+    assert source_sha256() == LAB.released
 
 
 def test_14_code_that_is_not_the_release_is_noted(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,13 +32,14 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
     Raises:
         LabError: the store has no such finished run, or not its weights.
     """
-    run = find_run(load_runs(store), run_id)
+    runs = load_runs(store)
+    run = find_run(runs, run_id)
     origin = str(run["reused_from"] or run_id)
     data = data or load_data()
     if run["identity"].images != data.sha256():
         raise LabError(f"the run {run_id} was trained on other images than those of the champion.")
     export_model(store, origin)
-    card = model_card(run_id, store, data)
+    card = _card(run, runs, store, data)
     client = store.client
     outputs: Any = client.get_run(origin).outputs
     model_id = outputs.model_outputs[0].model_id
@@ -50,27 +51,21 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
     return card
 
 
-def model_card(run_id: str, store: Store, data: Data) -> str:
+def _card(run: pd.Series, runs: pd.DataFrame, store: Store, data: Data) -> str:
     """Return the card of a run's model as Markdown: what it is, what it is for, what it was measured to do, its limits.
 
     A paragraph is one line, since the MLflow UI breaks lines where the text does.
-
-    Raises:
-        LabError: the store has no such finished run of this lab.
     """
-    runs = load_runs(store)
-    run = find_run(runs, run_id)
     config: Config = run["config"]
     differing = differences(BASE, replace(config, seed=BASE.seed)).items()
     changed = ", ".join(f"{name}={new}" for name, (_, new) in differing) or "nothing"
-    origin = str(run["reused_from"] or run_id)
     mean, sd = (float(value) for value in mean_and_sd(data.train))
-    experiment = store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name
+    experiment = store.client.get_experiment(store.client.get_run(run["run_id"]).info.experiment_id).name
     return f"""# {ADDRESS}
 
 A convolutional network that tells ten kinds of clothing apart in grey images of 28 x 28 pixels.
 
-**Origin.** Run `{run_id}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
+**Origin.** Run `{run["run_id"]}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
 {int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. \
 Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
 (Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
@@ -85,7 +80,7 @@ logits (B, 10) in the order {", ".join(CLASSES)}.
     model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
     logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 
-**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(origin, store, data)}
+**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run, store, data)}
 
 **For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
 It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
@@ -105,10 +100,10 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
     )
 
 
-def _classes(run_id: str, store: Store, data: Data) -> str:
+def _classes(run: pd.Series, store: Store, data: Data) -> str:
     """Return with which classes the run was most and least often right, on the validation images."""
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
-        correct = np.load(run_file(store, run_id, CORRECT, Path(folder)))
+        correct = np.load(run_file(store, run["reused_from"] or run["run_id"], CORRECT, Path(folder)))
     share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()
     worst, best = share.index[0], share.index[-1]
     return f"It is right least often with {worst} ({share[worst]:.1f} %), most often with {best} ({share[best]:.1f} %)."

@@ -176,14 +176,14 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def examples_of(study: Study) -> list[dict[str, Any]]:
-    """Return the arguments of `predict` for the examples of a study, at any size; none for a study of your own."""
-    for name, examples in EXAMPLES.items():
-        if study.name == name or study.name.endswith(f"-{name}"):
-            return examples
-    return []
-
-
 def predict_examples(study: Study, store: Store) -> list[Prediction]:
-    """Record the example predictions of a study, under the owner of this process, and return them."""
-    return [predict(study, store=store, **example) for example in examples_of(study)]
+    """Record the example predictions of a study, of whichever size, under the owner of this process, and return them.
+
+    There are none of a study of your own.
+    """
+    return [
+        predict(study, store=store, **example)
+        for name, examples in EXAMPLES.items()
+        if study.name == name or study.name.endswith(f"-{name}")
+        for example in examples
+    ]

@@ -14,15 +14,15 @@ def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
     """Return, for each arm, the gap between validation and training loss, measured in eval mode and in train mode."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    arms = [arm for arm in study.arms if (runs["arm"] == arm).any()]
+    counts = runs["arm"].value_counts()
+    arms = [arm for arm in study.arms if arm in counts]
     kinds = {"gap/loss": ("both in eval mode", BLUE), "gap/train_mode": ("training loss in train mode", ORANGE)}
     for place, (name, (label, colour)) in zip((-0.2, 0.15), kinds.items(), strict=True):
         for x, arm in enumerate(arms):
             dots_and_mean(axes, x + place, runs.loc[runs["arm"] == arm, name], colour, width=0.04)
         axes.plot([], [], "D", color=colour, label=label)
     axes.axhline(0, color=GREY, lw=1)
-    counts = [int((runs["arm"] == arm).sum()) for arm in arms]
-    axes.set_xticks(range(len(arms)), [f"{wrapped(a)}\nn = {n}" for a, n in zip(arms, counts, strict=True)], fontsize=8)
+    axes.set_xticks(range(len(arms)), [f"{wrapped(arm)}\nn = {counts[arm]}" for arm in arms], fontsize=8)
     axes.set(ylabel="validation - training loss (nats)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
@@ -50,8 +50,6 @@ def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, num
 
 def _probe_names(store: Store, runs: pd.DataFrame, probe: str) -> list[str]:
     """Return the metrics of a probe that any of the runs has, in the order of the layers."""
-    names: list[str] = []
-    for run_id in trained(runs.drop_duplicates("arm")):
-        measured = store.client.get_run(run_id).data.metrics
-        names += [name for name in measured if name.startswith(f"{probe}/") and name not in names]
-    return sorted(names)
+    ids = trained(runs.drop_duplicates("arm"))
+    measured = {name for run_id in ids for name in store.client.get_run(run_id).data.metrics}
+    return sorted(name for name in measured if name.startswith(f"{probe}/"))

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from cnnlab.course.profiles import PROFILES
 from cnnlab.course.reference import OWNER, reference_studies
-from cnnlab.figures import BLUE, GREY
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.review import claim_of, effect_of
@@ -19,11 +18,11 @@ from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
-from cnnlab.inquiry.show.figures import WIDTH, mean_interval
+from cnnlab.inquiry.show.figures import mean_interval
+from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH
 from cnnlab.inquiry.study import Study
 
 BEGIN, END = "<!-- results: written by `cnnlab results --write` -->", "<!-- end of results -->"
-PICTURE = "results.png"
 
 
 def results_text(store: Store) -> str:
@@ -115,7 +114,7 @@ def write_results(store: Store, readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise LabError(f"{readme.name} has no place for the results: put {BEGIN} and {END} on lines of their own.")
-    picture = paths.experiment_log() / "figures" / PICTURE
+    picture = paths.experiment_log() / "figures" / "results.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot_overview(store).savefig(picture, dpi=120)
     readme.write_text(f"{before}{BEGIN}\n\n{results_text(store)}\n\n{END}{after}", encoding="utf-8", newline="\n")

@@ -14,23 +14,23 @@ class Profile:
     few_images, many_epochs: of the long training that overfits. short_images, short_epochs: of a short one, where
     train_images and epochs are not that already. baseline_seeds: of the A/A test, whose spread every later study uses.
     interaction_seeds: of the study that asks for an interaction, a difference of differences with twice the variance.
-    trials: of the search.
+    trials: of the search. What a profile doesn't name is as in the quick one.
     """
 
     name: str
-    train_images: int
-    epochs: int
-    seeds: int
-    baseline_seeds: int
-    few_images: int
-    many_epochs: int
-    long_dropouts: tuple[float, ...]
-    norms: tuple[str, ...]
-    lrs: tuple[float, ...]
-    lr_epochs: int
-    tiny_batch_images: int
-    trials: int
-    interaction_seeds: int
+    train_images: int = 10_000
+    epochs: int = 2
+    seeds: int = 3
+    baseline_seeds: int = 3
+    few_images: int = 1_000
+    many_epochs: int = 40
+    long_dropouts: tuple[float, ...] = (0.0, 0.5)
+    norms: tuple[str, ...] = ("none", "batch", "layer")
+    lrs: tuple[float, ...] = (0.003, 0.03, 0.3)
+    lr_epochs: int = 1
+    tiny_batch_images: int = 2_000
+    trials: int = 6
+    interaction_seeds: int = 3
     short_images: int = 0
     short_epochs: int = 0
 
@@ -45,43 +45,21 @@ PROFILES = {
     "tiny": Profile(  # a minute: does everything work?
         "tiny",
         train_images=640,
-        epochs=2,
         seeds=2,
         baseline_seeds=2,
         few_images=320,
         many_epochs=3,
-        long_dropouts=(0.0, 0.5),
-        norms=("none", "batch", "layer"),
-        lrs=(0.003, 0.03, 0.3),
         lr_epochs=2,
         tiny_batch_images=128,
-        trials=6,
         interaction_seeds=2,
     ),
-    "quick": Profile(  # minutes: in the classroom
-        "quick",
-        train_images=10_000,
-        epochs=2,
-        seeds=3,
-        baseline_seeds=3,
-        few_images=1_000,
-        many_epochs=40,
-        long_dropouts=(0.0, 0.5),
-        norms=("none", "batch", "layer"),
-        lrs=(0.003, 0.03, 0.3),
-        lr_epochs=1,
-        tiny_batch_images=2_000,
-        trials=6,
-        interaction_seeds=3,
-    ),
+    "quick": Profile("quick"),  # minutes: in the classroom
     "full": Profile(  # hours: the results that count
         "full",
         train_images=55_000,
         epochs=8,
         seeds=5,
         baseline_seeds=10,
-        few_images=1_000,
-        many_epochs=40,
         long_dropouts=(0.0, 0.1, 0.3, 0.5),
         norms=("none", "batch", "layer", "group", "instance"),
         lrs=(0.003, 0.01, 0.03, 0.1, 0.3),

@@ -1,6 +1,6 @@
 """The search of `03_mlflow.py`, started from a notebook."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 from cnnlab.course.profiles import Profile
@@ -21,11 +21,9 @@ def run_search(profile: Profile, engine: str | Engine = "auto") -> Study:
     Raises:
         LabError: the script isn't there, or what it raises.
     """
-    spec = importlib.util.spec_from_file_location("search_script", SCRIPT)
-    if not SCRIPT.is_file() or spec is None or spec.loader is None:
+    if not SCRIPT.is_file():
         raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = runpy.run_path(str(SCRIPT))
     with stopping("Stopped. What was measured is kept; run_search() goes on from here."):
-        study: Study = script.search(profile, profile.trials, 0, "here", profile.seeds, engine)
+        study: Study = script["search"](profile, profile.trials, 0, "here", profile.seeds, engine)
     return study

@@ -1,6 +1,6 @@
 """A claim: what somebody expects of a study. Its fields are the arguments of `predict`, in Python and in a terminal."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -70,10 +70,7 @@ class Claim(Params):
         for name, text in self:
             if isinstance(text, str) and (shown := printable(text, keep="\n\t")) != text:
                 raise LabError(f"{name}={shown!r} has characters that can't be shown: leave them out.")
-        asked = {
-            "because": "the mechanism you have in mind",
-            "if_refuted": "what you learn if it turns out otherwise",
-        }
+        asked = {"because": "the mechanism you have in mind", "if_refuted": "what you learn if it turns out otherwise"}
         for name, ask in asked.items():
             if len(getattr(self, name).split()) < FEWEST_WORDS:
                 raise LabError(f"{name}={getattr(self, name)!r} says too little: write in a sentence {ask}.")
@@ -122,9 +119,8 @@ def _direction(direction: str, kind: str, metric: Metric) -> Direction:
             raise LabError(f"of {metric.name} neither side is the better one: say 'higher', 'lower' or 'none' instead.")
         worse: Direction = "lower" if metric.better == "higher" else "higher"
         return metric.better if direction == "synergy" else worse
-    for known in get_args(Direction):
-        if direction == known:
-            return known  # type: ignore[no-any-return]
+    if direction in get_args(Direction):
+        return cast(Direction, direction)
     words = ", ".join(get_args(Direction))
     more = f" (for an interaction also {', '.join(INTERACTION_WORDS)})"
     raise LabError(f"direction={direction!r} is not possible: choose {words}{more}.")

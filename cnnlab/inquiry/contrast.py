@@ -146,7 +146,7 @@ def trend_contrast(study: Design, field: str) -> Contrast:
             f"trend={field!r} is not possible: a trend needs three arms or more of {study.name} that differ in "
             f"nothing but {field}, a number; for two, compare one arm with the other."
         )
-    x = np.array([float(level) for level in levels.values() if level is not None])
+    x = np.array(list(levels.values()), dtype=float)
     centred = x - x.mean()
     weights = centred / (centred**2).sum() * (x.max() - x.min())
     text = f"trend over {field}, from {x.min():g} to {x.max():g}"

@@ -1,11 +1,9 @@
 """What identifies a run: its config, seed included, in canonical form, and the data that it was trained on."""
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from cnnlab.inquiry.params import Params, replace
 from cnnlab.inquiry.task import task
-
-P = TypeVar("P", bound=Params)
 
 
 class Identity(NamedTuple):
@@ -30,7 +28,7 @@ class Identity(NamedTuple):
         return self._replace(config=replace(self.config, **task().negligible))
 
 
-def differences(a: P, b: P) -> dict[str, tuple[Any, Any]]:
+def differences(a: Params, b: Params) -> dict[str, tuple[Any, Any]]:
     """Return the fields in which two of a kind differ, with both values; fields that have no effect don't count."""
     one, other = task().canonical(a), task().canonical(b)
     return {name: (before, getattr(other, name)) for name, before in one if before != getattr(other, name)}

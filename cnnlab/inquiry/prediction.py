@@ -7,7 +7,7 @@ from typing import Any, get_args
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.claim import Claim, Direction
 from cnnlab.inquiry.contrast import Contrast, arm_contrast, interaction_contrast, trend_contrast
-from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.params import ConfigError
@@ -16,12 +16,12 @@ from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records, record_prediction
 from cnnlab.inquiry.record.runs import warn_unread
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.shown import Part, Quote
+from cnnlab.inquiry.shown import Part, Quote, Shown
 from cnnlab.inquiry.task import find_metric, task
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
     """A recorded claim about a contrast. Sizes are in the unit of the metric, in the predicted direction.
 
     claim: with everything filled in.
@@ -92,7 +92,7 @@ class Prediction:
 
     def _claim(self) -> str:
         metric, say = self.metric, self.metric.say
-        seeds = f"over {self.n} seed{'s' if self.n > 1 else ''}"
+        seeds = f"over {count(self.n, 'seed')}"
         if not self.sign:
             return (
                 f"{self.contrast.text}: the {metric.label} differs by less than {say(self.sesoi, sign=False)}, {seeds}."

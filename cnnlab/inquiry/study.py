@@ -18,11 +18,7 @@ class Study(Design):
         return make_plan(self, store, engine)
 
     def run(
-        self,
-        store: Store | None = None,
-        engine: str | Engine = "auto",
-        device: str = "auto",
-        progress: bool = True,
+        self, store: Store | None = None, engine: str | Engine = "auto", device: str = "auto", progress: bool = True
     ) -> pd.DataFrame:
         """Train what is missing, log it, and return `results`; see `cnnlab.inquiry.run.runner.run_study`."""
         return run_study(self, store, engine, device, progress)
