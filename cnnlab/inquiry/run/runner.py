@@ -15,7 +15,7 @@ from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import LabError, stopping
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.log import log
-from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.prediction import load_predictions
 from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.promises import broken_promises
 from cnnlab.inquiry.record.connection import connect
@@ -23,9 +23,8 @@ from cnnlab.inquiry.record.courier import Courier, deliver_leftovers
 from cnnlab.inquiry.record.dead_runs import close_dead_runs
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.files import export_model
-from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.run_logger import reuse_run
-from cnnlab.inquiry.record.runs import load_runs, warn_unread
+from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store, first_line, in_words
 from cnnlab.inquiry.record.views import publish_views
 from cnnlab.inquiry.run.choose import engine_context
@@ -123,20 +122,10 @@ def _predictions(study: Design, store: Store) -> dict[str, Contrast]:
     Raises:
         LabError: none is about these arms and images; the sentence says how to make one, or what has changed.
     """
-    found: dict[str, Contrast] = {}
-    reasons, unread = [], []
-    for record in load_records(store, owner=owner()):
-        try:
-            if not record.deleted:
-                found[record.sha256] = contrast = Contrast.from_json(record.content["design"])
-                if record.experiment == study.name:
-                    reasons.append(contrast.unlike(study.arms, study.images))
-        except (KeyError, ConfigError) as error:
-            unread.append(str(error))
-    if unread:
-        warn_unread("predictions", tuple(unread))
+    made = load_predictions(store, owner=owner())
+    reasons = [one.contrast.unlike(study.arms, study.images) for one in made if one.study == study.name]
     if "" in reasons:
-        return found
+        return {one.record.sha256: one.contrast for one in made}
     what = f"{study.name} doesn't fit what you predicted: {reasons[-1]}. Predict again" if reasons else PREDICT_FIRST
     arm = next((name for name in study.arms if name != study.control), "...")
     raise LabError(
