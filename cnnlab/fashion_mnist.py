@@ -137,7 +137,7 @@ def check(arrays: Arrays) -> None:
         if not (same_type and same_values and digest.hexdigest() == sha256):
             raise BadData(
                 f"{field}, {tuple(array.shape)} of {array.dtype}, is not {published.idx} as it was published: its "
-                "shape, type or SHA-256 is another."
+                "shape, type or SHA-256 differs."
             )
 
 

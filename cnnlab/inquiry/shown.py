@@ -62,16 +62,16 @@ def _html(part: Part) -> str:
             with pd.option_context("display.max_colwidth", None):
                 return str(part.to_html(index=_has_names(part)))
         case Details(summary, content):
-            inner = f"<pre>{escape(content)}</pre>" if isinstance(content, str) else _html(content)
-            return f"<details><summary>{escape(summary)}</summary>{inner}</details>"
+            inner = f"<pre>{escape(content, quote=False)}</pre>" if isinstance(content, str) else _html(content)
+            return f"<details><summary>{escape(summary, quote=False)}</summary>{inner}</details>"
         case list():
-            return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in part) + "</ul>" if part else ""
+            return "<ul>" + "".join(f"<li>{escape(line, quote=False)}</li>" for line in part) + "</ul>" if part else ""
         case Quote():
-            return f"<blockquote>{escape(part)}</blockquote>"
+            return f"<blockquote>{escape(part, quote=False)}</blockquote>"
         case Head():
-            return f"<p><b>{escape(part)}</b></p>"
+            return f"<p><b>{escape(part, quote=False)}</b></p>"
         case _:
-            return f"<p>{escape(part)}</p>"
+            return f"<p>{escape(part, quote=False)}</p>"
 
 
 def _has_names(table: pd.DataFrame) -> bool:
