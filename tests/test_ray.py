@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.server import is_listening
 from tests.helpers import free_port, predicted, small_study, wait_for
 
 # The cluster and this process share a secret, as the nodes of a real cluster do.
@@ -64,15 +64,23 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
+COUNT_NODES = """
+import sys, time
+import ray
+ray.init(sys.argv[1], log_to_driver=False)
+for _ in range(60):
+    if sum(node["Alive"] for node in ray.nodes()) == int(sys.argv[2]):
+        sys.exit()
+    time.sleep(0.5)
+sys.exit("too few nodes")
+"""
+
+
 def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
     """Wait until a cluster has so many nodes; asked in another process, since Ray ends one that it fails."""
-    ask = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
-    for _ in range(30):
-        done = subprocess.run([sys.executable, "-c", ask, address], capture_output=True, text=True)
-        if done.stdout.split()[-1:] == [str(nodes)]:
-            return
-        time.sleep(1)
-    raise AssertionError(f"the cluster has not got {nodes} nodes: {(folder / 'start.log').read_text()[-2000:]}")
+    wait_for(lambda: is_listening(int(address.partition(":")[2])))
+    done = subprocess.run([sys.executable, "-c", COUNT_NODES, address, str(nodes)], capture_output=True, text=True)
+    assert not done.returncode, f"{done.stderr[-2000:]}{(folder / 'start.log').read_text()[-2000:]}"
 
 
 @pytest.fixture(scope="module")
