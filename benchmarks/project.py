@@ -31,7 +31,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""

@@ -16,7 +16,8 @@ PROBE_IMAGES = 256  # the first ones of the training sample: the same after ever
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 WATCHED: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, *ACTIVATIONS.values())
 
-Note = Callable[[str, nn.Module, tuple[Tensor], Tensor], None]  # hears the name of a layer, it, its inputs, its output
+# Called with the name of a layer, the layer, its inputs and its output.
+Note = Callable[[str, nn.Module, tuple[Tensor], Tensor], None]
 
 
 def watch(model: nn.Module, images: Tensor, note: Note) -> None:
@@ -28,7 +29,7 @@ def watch(model: nn.Module, images: Tensor, note: Note) -> None:
     handles = [layer.register_forward_hook(partial(note, name)) for name, layer in layers]
     was_training = model.training
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             model.eval()(images)
     finally:
         model.train(was_training)

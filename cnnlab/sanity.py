@@ -67,7 +67,7 @@ class SanityReport(Shown):
             passed=self.checks["passed"].map({True: "yes", False: "NO"})
         )
         usual = self.checks["otherwise"][~self.checks["passed"]]
-        return [shown, [f"{name} fails: usually {otherwise}" for name, otherwise in usual.items()], self.sentence]
+        return [shown, [f"{name} failed; usually: {otherwise}" for name, otherwise in usual.items()], self.sentence]
 
     @property
     def passed(self) -> bool:

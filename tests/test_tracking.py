@@ -268,7 +268,7 @@ def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
     server.start()
     try:
         store = connect()
-        assert "Delivered to MLflow" in said[-1]
+        assert "Delivered to MLflow" in said[-2]
         (run,) = store.client.search_runs([store.experiment_id("dropout")])
         assert run.info.status == "FINISHED"
         assert run.data.metrics["final/accuracy/valid"] == result.final["accuracy/valid"]

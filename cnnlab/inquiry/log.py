@@ -4,6 +4,8 @@ INFO is what goes on; WARNING, on stderr, what went wrong and doesn't stop the w
 """
 
 import logging
+from collections import deque
+from contextlib import suppress
 
 import click
 
@@ -14,7 +16,8 @@ log = logging.getLogger("cnnlab")
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(printable(self.format(record), keep="\n\t"), err=record.levelno >= logging.WARNING)
+        with suppress(OSError, ValueError):  # a stream that is closed stops nobody's work
+            click.echo(printable(self.format(record), keep="\n\t"), err=record.levelno >= logging.WARNING)
 
 
 class Collector(logging.Handler):
@@ -22,7 +25,7 @@ class Collector(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: list[str] = []
+        self._lines = deque[str]()  # threads may add to it while it is read
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
@@ -30,8 +33,7 @@ class Collector(logging.Handler):
 
     def take(self) -> tuple[str, ...]:
         """Return the lines since the last call."""
-        lines, self._lines = tuple(self._lines), []
-        return lines
+        return tuple(self._lines.popleft() for _ in range(len(self._lines)))
 
 
 def only_collect() -> Collector:
@@ -44,5 +46,6 @@ def only_collect() -> Collector:
 
 if not log.handlers:
     log.addHandler(_Printer())
-    log.setLevel(logging.INFO)
     log.propagate = False
+if log.level == logging.NOTSET:
+    log.setLevel(logging.INFO)

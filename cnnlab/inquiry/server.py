@@ -339,13 +339,13 @@ def _start(at: int) -> str:
 def _launch(at: int) -> subprocess.Popen[bytes]:
     make_folder(models_folder())
     database().touch()  # so that the server and everybody who looks at it mean the same file
-    with _log().open("wb") as log:
+    with _log().open("wb") as output:
         server = subprocess.Popen(
             _command(at),
             cwd=project_root(),
             env=_environment(),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that neither Ctrl-C nor a closed terminal reaches it
             creationflags=_CREATION_FLAGS,

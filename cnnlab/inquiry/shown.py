@@ -17,13 +17,14 @@ class Quote(str):
 
 
 class Details(NamedTuple):
-    """More than a text needs: only in HTML, folded under a summary."""
+    """More than a text needs: only in HTML, under a summary; a long text is folded away."""
 
     summary: str
     content: pd.DataFrame | str
 
 
-Part = Union[str, list[str], pd.DataFrame, Details, "Shown"]  # a list: points of equal weight, a line each in text
+# A list: points of equal weight, a line each in text. "": a break, which is a rule in HTML.
+Part = Union[str, list[str], pd.DataFrame, Details, "Shown"]
 
 
 class Shown:
@@ -34,7 +35,7 @@ class Shown:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return "\n".join(_text(part) for part in self.parts() if not isinstance(part, Details))
+        return "\n".join(text for part in self.parts() if (text := _text(part)) is not None)
 
     def __repr__(self) -> str:
         return str(self)
@@ -43,15 +44,18 @@ class Shown:
         return "".join(map(_html, self.parts()))
 
 
-def _text(part: Part) -> str:
+def _text(part: Part) -> str | None:
+    """Return a part as text; None where it adds no line."""
     if isinstance(part, pd.DataFrame):
-        padded = part.apply(lambda column: column if is_numeric_dtype(column) else _padded(column.astype(str)))
+        padded = part.apply(lambda column: column if is_numeric_dtype(column) else _padded(column.map(str)))
         return str(padded.to_string(index=_has_names(part), justify="left"))
-    return "\n".join(part) if isinstance(part, list) else str(part)
+    if isinstance(part, list):
+        return "\n".join(part) if part else None
+    return None if isinstance(part, Details) else str(part)
 
 
 def _padded(texts: pd.Series) -> pd.Series:
-    return texts.str.ljust(texts.str.len().max())
+    return texts.str.ljust(max(map(len, texts), default=0))
 
 
 def _html(part: Part) -> str:
@@ -62,16 +66,23 @@ def _html(part: Part) -> str:
             with pd.option_context("display.max_colwidth", None):
                 return str(part.to_html(index=_has_names(part)))
         case Details(summary, content):
-            inner = f"<pre>{escape(content, quote=False)}</pre>" if isinstance(content, str) else _html(content)
-            return f"<details><summary>{escape(summary, quote=False)}</summary>{inner}</details>"
+            is_long = isinstance(content, str)
+            inner = f"<pre>{escape(str(content), quote=False)}</pre>" if is_long else _html(content)
+            return f"<details{'' if is_long else ' open'}><summary>{_escaped(summary)}</summary>{inner}</details>"
         case list():
-            return "<ul>" + "".join(f"<li>{escape(line, quote=False)}</li>" for line in part) + "</ul>" if part else ""
+            return "<ul>" + "".join(f"<li>{_escaped(line)}</li>" for line in part) + "</ul>" if part else ""
         case Quote():
-            return f"<blockquote>{escape(part, quote=False)}</blockquote>"
+            return f"<blockquote>{_escaped(part)}</blockquote>"
         case Head():
-            return f"<p><b>{escape(part, quote=False)}</b></p>"
+            return f"<p><b>{_escaped(part)}</b></p>"
+        case "":
+            return "<hr>"
         case _:
-            return f"<p>{escape(part, quote=False)}</p>"
+            return f"<p>{_escaped(part)}</p>"
+
+
+def _escaped(text: str) -> str:
+    return escape(text, quote=False).replace("\n", "<br>")
 
 
 def _has_names(table: pd.DataFrame) -> bool:

@@ -86,7 +86,7 @@ class Reproduction(Shown):
         """Return what there is to show."""
         title = f"{self.experiment}: {self.name} (run {self.run_id})"
         columns = ["recorded", "now"] if self.is_identical or not self.differs else ["recorded", "now", "bound"]
-        return [title, self.table[columns].map("{:.6f}".format).replace("nan", ""), self.sentence()]
+        return [title, self.table[columns].map("{:.6f}".format).replace({"bound": {"nan": ""}}), self.sentence()]
 
 
 @checked

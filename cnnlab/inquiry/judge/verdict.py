@@ -263,7 +263,7 @@ def judge(
 
 
 def _effect(metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
-    """Return the effect on a metric, in its unit, of which every run has a number."""
+    """Return the effect on a metric, in its unit; every run has a number of it."""
     return contrast_effect(metric.scale * runs.pivot(index="seed", columns="arm", values=metric.name), weights)
 
 

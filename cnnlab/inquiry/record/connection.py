@@ -24,8 +24,9 @@ def connect() -> Store:
     Raises:
         LabError: see `default_store`.
     """
-    log.info(find_store().describe())
-    return default_store()
+    store = default_store()
+    log.info(store.describe())
+    return store
 
 
 def default_store() -> Store:

@@ -121,7 +121,7 @@ class Courier:
             spool.release()
         if self._spools:
             log.warning(
-                f"{len(self._spools)} runs are not in MLflow yet: {self._began_at} doesn't answer. They are kept in "
+                f"Runs not in MLflow yet: {len(self._spools)}. {self._began_at} doesn't answer; all is kept in "
                 f"{spool_folder()}, and the next cnnlab command delivers them."
             )
 

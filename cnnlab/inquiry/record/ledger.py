@@ -153,7 +153,7 @@ def _record(run: Run, experiment: str) -> Record:
 
 
 def _sealed(content: Mapping[str, str], previous: str) -> dict[str, str]:
-    """Return a content with its time and its seal, chained to the seal of a previous one.
+    """Return the content with the time, the previous seal and a seal of its own.
 
     Raises:
         LabError: a text is too long for MLflow.

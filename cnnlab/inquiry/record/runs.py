@@ -12,6 +12,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.identity import Identity
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.params import ConfigError, from_params
+from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.record.seal import SEAL, is_sealed_right
 from cnnlab.inquiry.record.store import Store, answering, find_experiment
 from cnnlab.inquiry.task import task
@@ -57,7 +58,7 @@ def load_runs(
 def warn_unread(what: str, reasons: tuple[str, ...]) -> None:
     """Warn of records that this version of the lab can't read."""
     left_out = f"{what.capitalize()} that this version of the lab can't read are left out: {len(reasons)}"
-    log.warning(f"{left_out}, such as {reasons[0]}")
+    log.warning(printable(f"{left_out}, such as {reasons[0]}"))  # names of runs may be anybody's
 
 
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:

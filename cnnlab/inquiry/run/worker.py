@@ -69,9 +69,9 @@ class Worker:
         if self._fingerprint != job.images:
             raise LabError("the engine was given other images than the study")
         self._trained = 0
-        with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as log:
-            result = task().train(job.config, self._data, log, job.device, THREADS)
-            log.result(result, self._data)
+        with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as logger:
+            result = task().train(job.config, self._data, logger, job.device, THREADS)
+            logger.result(result, self._data)
         return Trained(result.final, self._trained)
 
     def close(self) -> None:

@@ -37,10 +37,10 @@ class Confrontation(Shown):
         """Return what there is to show, beside the figures."""
         shown: list[Part] = []
         for one, reference in zip(self.verdicts, self.references, strict=True):
-            shown += [one, *([reference.sentence(one.prediction)] if reference else []), ""]
+            shown += ["", one, *([reference.sentence(one.prediction)] if reference else [])]
         if self.logbook:
-            shown.append(f"Your reflection belongs into {self.logbook.parent.name}/{self.logbook.name}.")
-        return shown
+            shown += ["", f"Your reflection belongs in {self.logbook.parent.name}/{self.logbook.name}."]
+        return shown[1:]
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display

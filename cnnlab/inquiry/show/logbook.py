@@ -37,10 +37,10 @@ def add_entry(study: Design, one: Verdict, figure: Figure, store: Store, referen
     picture = paths.experiment_log() / "figures" / _picture(study, entry)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)
-    with file.open("a", encoding="utf-8", newline="\n") as log:
+    with file.open("a", encoding="utf-8", newline="\n") as entries:
         if not text:
-            log.write(f"# {study.name}\n\n{study.question}\n")
-        log.write(_entry(study, one, one.recorded, entry, store, reference))
+            entries.write(f"# {study.name}\n\n{study.question}\n")
+        entries.write(_entry(study, one, one.recorded, entry, store, reference))
 
 
 def _entry(

@@ -1,0 +1,66 @@
+"""What is shown is the same in text and in HTML, and nothing in it can be taken for HTML."""
+
+import logging
+import subprocess
+import sys
+
+import pandas as pd
+
+from cnnlab.inquiry.log import Collector, log
+from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
+
+
+class Example(Shown):
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+
+    def parts(self) -> tuple[Part, ...]:
+        return self._parts
+
+
+def test_every_part_is_in_the_text_and_in_the_html() -> None:
+    table = pd.DataFrame({"inside": [True, None], "n": [5, 12]}, index=pd.Index(["a", "<b>"], name="arm"))
+    shown = Example(
+        Quote("I <expect>"), Head("it held"), ["one\nline", "two"], [], table, "", "don't", Details("more", "x")
+    )
+    assert [" ".join(line.split()) for line in str(shown).splitlines()] == [
+        "I <expect>",
+        "it held",
+        "one",
+        "line",
+        "two",
+        "inside n",
+        "arm",
+        "a True 5",
+        "<b> None 12",
+        "",
+        "don't",
+    ]
+    html = shown._repr_html_()
+    assert (
+        "<blockquote>I &lt;expect&gt;</blockquote><p><b>it held</b></p><ul><li>one<br>line</li><li>two</li></ul>"
+        in html
+    )
+    assert "<th>&lt;b&gt;</th>" in html
+    assert html.endswith("<hr><p>don't</p><details><summary>more</summary><pre>x</pre></details>")
+    assert "<details open>" in Example(Details("more", table))._repr_html_()
+
+
+def test_a_table_without_rows_or_names_is_shown() -> None:
+    assert "Empty DataFrame" in str(Example(pd.DataFrame({"outcome": []})))
+    assert str(Example(pd.DataFrame({"outcome": ["refuted"]}))).splitlines()[1].strip() == "refuted"
+
+
+def test_a_collector_gives_each_line_once() -> None:
+    collector = Collector()
+    for line in ("one", "two"):
+        collector.handle(logging.makeLogRecord({"msg": line}))
+    assert collector.take() == ("one", "two") and collector.take() == ()
+
+
+def test_the_lab_can_be_silenced_before_its_first_word() -> None:
+    code = "import logging, cnnlab; logging.getLogger('cnnlab').setLevel('WARNING')\n"
+    code += "from cnnlab.inquiry.log import log; log.info('a word'); log.warning('a warning')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (0, "", "a warning")
+    assert log.level == logging.INFO
