@@ -149,7 +149,7 @@ def test_a_node_that_dies_costs_its_run_only(
     with RayCluster(Store(), small_data, address) as engine:
 
         def pull_the_plug() -> None:
-            wait_for(lambda: engine.trained() > 8 * 320)  # both nodes are at work
+            wait_for(lambda: engine.trained() > 8 * 320, seconds=300)  # both nodes are at work
             stop_node(second)
 
         killer = threading.Thread(target=pull_the_plug)
