@@ -75,6 +75,7 @@ class Verdict(Shown):
     reasons: tuple[str, ...] = ()  # why it is withheld or waits
     fairness: Fairness = field(default_factory=Fairness)
     effect: Effect | None = None
+    on_new_images: tuple[float, float] | None = None  # the interval over seeds and images, where images are known
     wins: Improvement | None = None
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
