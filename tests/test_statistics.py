@@ -16,7 +16,7 @@ from cnnlab.inquiry.judge.statistics import (
     seeds_to_show,
     t_interval,
 )
-from cnnlab.inquiry.judge.verdict import decide
+from cnnlab.inquiry.judge.outcome import decide
 
 ARM = {"control": -1.0, "arm": 1.0}
 INTERACTION = {"neither": 1.0, "a": -1.0, "b": -1.0, "both": 1.0}

@@ -373,7 +373,9 @@ def claim_of(record: Record) -> str:
     get = record.content.get
     if not record.sha256:
         return "(cut short)"
-    size = f"{get('direction')} by {get('low')} to {get('high')}"
+    size = (
+        f"{get('direction')} by {get('low')} to {get('high')}" if "low" in record.content else f"{get('direction')}, in"
+    )
     size = f"differs by less than {get('sesoi')}" if get("direction") == "none" else size
     return f"{get('contrast')}: {get('metric')} {size} {get('unit', '')}".rstrip()
 
@@ -392,7 +394,7 @@ def effect_of(record: Record) -> str:
         return ""
     if metric is None:
         return ""
-    interval = f"[{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
+    interval = metric.say_interval(low, high)
     return f"{metric.say(estimate)}, 95 % interval {interval}, n = {content.get('n')} seeds"
 
 

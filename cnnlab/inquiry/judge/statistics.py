@@ -21,7 +21,7 @@ from statsmodels.stats.power import TTestPower
 
 LEVEL = 0.95  # of all intervals
 POWER = 0.80  # the probability with which an effect shall be found
-MOST_SEEDS = 10_000
+MOST_SEEDS = 300
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def seeds_to_show(effect: float, sd: float) -> int | None:
 
 def seeds_in_words(needed: int | None) -> str:
     """Return how many seeds are needed, in words."""
-    return f"about {needed:,} seeds" if needed else f"more than {MOST_SEEDS:,} seeds"
+    return f"about {needed} seeds" if needed else f"more than {MOST_SEEDS} seeds: more seeds aren't the way"
 
 
 def seeds_to_exclude(margin: float, sd: float) -> int | None:
@@ -130,3 +130,22 @@ def _fewest(suffice: Callable[[int], bool]) -> int | None:
     """Return the smallest n from 2 to `MOST_SEEDS` that suffices, by bisection: more suffice as well."""
     found = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=suffice)
     return found if found <= MOST_SEEDS else None
+
+
+def exact_interval(k, n):
+    i = stats.binomtest(k, n).proportion_ci(LEVEL, method="exact")
+    return float(i.low), float(i.high)
+
+
+def crossed_interval(values):
+    seeds, images = values.shape
+    mean = values.mean()
+    rows, columns = values.mean(1), values.mean(0)
+    ms_s = images * rows.var(ddof=1)
+    ms_i = seeds * columns.var(ddof=1)
+    rest = values - rows[:, None] - columns[None] + mean
+    ms_r = (rest**2).sum() / ((seeds - 1) * (images - 1))
+    total = max(ms_s + ms_i - ms_r, ms_s, ms_i)
+    df = total**2 / (ms_s**2 / (seeds - 1) + ms_i**2 / (images - 1) + ms_r**2 / ((seeds - 1) * (images - 1)))
+    half = stats.t.ppf(0.975, df) * (total / (seeds * images)) ** 0.5
+    return float(mean - half), float(mean + half)

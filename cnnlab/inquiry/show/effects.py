@@ -46,8 +46,8 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     assert e is not None
     axes.axvspan(-p.sesoi, p.sesoi, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)
-    if p.sign:
-        ends = sorted((p.sign * p.low, p.sign * p.high))
+    if p.claim.size:
+        ends = sorted(p.sign * end for end in p.claim.size)
         axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color=YELLOW, alpha=0.6)
     error = [[e.estimate - e.low], [e.high - e.estimate]]
     axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=OUTCOME_COLOURS[one.outcome], capsize=4, ms=5)
