@@ -31,7 +31,7 @@ DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
 VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
 IMAGES = {"image_shape": "1 x 28 x 28", "num_classes": "10"}  # facts that runs didn't have when all were on such images
 MOST_CHANNELS = 4  # of an image whose first convolution may have as many
-DEAD = 0.1  # share of the channels of a layer, from which on it is said
+DEAD = 0.1  # share of the channels of a layer from which a verdict mentions it
 SHIPPED = Path(__file__).parent / "course" / "shipped.txt"  # the seals of what comes with the lab, one per line
 
 TRAIN_MODE = (
@@ -229,8 +229,8 @@ class Lab(Task):
             return []
         shares = runs.groupby("arm", sort=False)["dead_share"].agg(["mean", "count"])
         return [
-            f"{arm}: {100 * row['mean']:.0f} % of the channels of its worst layer are dead, zero for every image (mean "
-            f"of {row['count']:.0f} runs); probes such as variance_ratio are read from the others."
+            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for every image; mean "
+            f"of {count(int(row['count']), 'run')})."
             for arm, row in shares.iterrows()
             if row["mean"] >= DEAD
         ]

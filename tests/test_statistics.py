@@ -7,6 +7,7 @@ import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from cnnlab.inquiry.judge.outcome import decide
 from cnnlab.inquiry.judge.statistics import (
     compare_with_control,
     contrast_effect,
@@ -16,7 +17,6 @@ from cnnlab.inquiry.judge.statistics import (
     seeds_to_show,
     t_interval,
 )
-from cnnlab.inquiry.judge.outcome import decide
 
 ARM = {"control": -1.0, "arm": 1.0}
 INTERACTION = {"neither": 1.0, "a": -1.0, "b": -1.0, "both": 1.0}

@@ -223,6 +223,16 @@ def test_a_prediction_from_before_that_rule_averages_them_and_says_so(
     assert "Noted: 1 of 6 runs failed" in str(found) and "recorded without a rule for them" in str(found)
 
 
+def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    found = judge(
+        arm_prediction, GRID, with_values(runs, "dead_share", {CONTROL: [0.05] * 3, DROPOUT: [0.3, 0.5, 0.4]}), []
+    )
+    dead = [note for note in found.notes if "dead" in note]
+    assert dead == [
+        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for every image; mean of 3 runs)."
+    ]
+
+
 def test_other_arms_are_those_without_failures(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     runs = runs.copy()
     runs.loc[runs["arm"] == BOTH, ["fact.outcome", "accuracy/valid"]] = "diverged at step 7", 0.1

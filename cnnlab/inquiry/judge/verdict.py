@@ -129,7 +129,8 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
 def _signs(p: Prediction, effect: Effect) -> str:
     """Say in how many seeds the effect has the predicted sign; below six, no share is surely more than a half."""
     positive = sum((p.sign or 1) * one > 0 for one in effect.by_seed)
-    said = f"{positive} of {effect.n} seeds have {'the predicted' if p.sign else 'a positive'} sign"
+    share = f"{positive} of {effect.n} seeds"
+    said = f"{share} have the predicted sign" if p.sign else f"The effect is positive in {share}"
     if effect.n < 6:
         return f"{said}."
     low, high = exact_interval(positive, effect.n)

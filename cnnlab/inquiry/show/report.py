@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
-from cnnlab.inquiry.judge.review import effect_of
+from cnnlab.inquiry.judge.review import effect_of, outcome_of
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import Entry, entries
@@ -95,7 +95,7 @@ def _markdown(judged: list[Record], words: dict[str, Entry], head: str, picture:
 def _row(record: Record) -> str:
     content, last = record.content, record.verdicts[-1].content
     claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
-    return f"| {record.experiment} | {claim} | {last['outcome']} ({last['label']}) | {effect_of(record)} |"
+    return f"| {record.experiment} | {claim} | {outcome_of(record)}, {last['label']} | {effect_of(record)} |"
 
 
 def _reflection(record: Record, entry: Entry) -> str:
