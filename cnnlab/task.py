@@ -213,6 +213,10 @@ class Lab(Task):
 
         return train(config, data, watcher, device, threads)
 
+    def failed(self, outcome: str) -> bool:
+        """Return whether a run diverged: its weights are no trained network."""
+        return outcome.startswith("diverged")
+
     # What it leaves
 
     def keep(self, result: "Result", data: "Data", folder: Path) -> None:

@@ -137,6 +137,10 @@ class Task(Protocol):
     def train(self, config: Any, data: Any, watcher: Watcher, device: str, threads: int) -> Result:
         """Train one run."""
 
+    def failed(self, outcome: str) -> bool:
+        """Return whether a run that ended so has no result: what it measured at its end is of no trained model."""
+        return False
+
     def keep(self, result: Any, data: Any, folder: Path) -> None:
         """Write the files that a run leaves, such as its weights and figures, into a folder."""
 
