@@ -66,6 +66,7 @@ _HOME = {
     "plot_gaps": "course.figures",
     "plot_isolation": "inquiry.show.figures",
     "plot_levels": "inquiry.show.figures",
+    "plot_predictions": "inquiry.show.predictions",
     "plot_probes": "course.figures",
     "links": "inquiry.show.text",
 }

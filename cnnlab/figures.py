@@ -88,8 +88,9 @@ def confident_mistakes(score: Score, images: torch.Tensor, classes: Sequence[str
         picture = images[i].permute(1, 2, 0) if images.shape[1] == 3 else images[i, 0]
         axes.imshow(picture.cpu().numpy(), cmap="gray_r", extent=(left, right, bottom, top), aspect="auto")
         said, true = classes[int(predicted[i])], classes[int(score.y[i])]
-        label = f"{said} ({100 * sureness[i]:.0f} %)\nis: {true}"
-        axes.text(column + 0.5, top - 0.02, label, ha="center", va="bottom", fontsize=7)
+        sure = f"{100 * sureness[i]:.0f}" if sureness[i] <= 0.995 else ">99.5"
+        label = f"predicted {said}\n({sure} %), true {true}"
+        axes.text(column + 0.5, top - 0.02, label, ha="center", va="bottom", fontsize=6.5)
     axes.set(xlim=(0, columns), ylim=(rows, 0))  # imshow has narrowed them
     figure.suptitle(f"Most confident of {len(wrong)} mistakes among {len(score.y):,} validation images", fontsize=9)
     return figure

@@ -55,10 +55,10 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
             found.update({f"{probe}/{name}": value for probe, value in _read(layer, *inputs, output).items()})
 
     watch(model, images, note)
-    for probe, summary in {"variance_ratio": torch.mean, "dead_share": torch.amax}.items():
-        layers = [value for name, value in found.items() if name.startswith(f"{probe}/")]
-        if layers:
-            found[probe] = summary(torch.stack(layers))
+    if ratios := [value for name, value in found.items() if name.startswith("variance_ratio/")]:
+        found["variance_ratio"] = torch.stack(ratios).mean()
+    if shares := [value for name, value in found.items() if name.startswith("dead_share/")]:
+        found["dead_share"] = torch.stack(shares).amax()
     return _numbers(found)
 
 

@@ -6,27 +6,39 @@ from matplotlib.figure import Figure
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.record.runs import load_curves, trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show.figures import dots_and_mean, draw_curves, titled, wrapped
+from cnnlab.inquiry.show.figures import BAND, by_arm, dots_and_mean, draw_curves, legend_below, name_arms, titled
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH
+from cnnlab.inquiry.task import find_metric
+
+GAPS = {"gap/loss": ("mean, both in eval mode", BLUE), "gap/train_mode": ("mean, training loss in train mode", ORANGE)}
+PROBES = {  # what the axis is called
+    "variance_ratio": "variance in eval mode /\nrunning variance of BatchNorm",
+    "dead_share": "share of channels that are\n0 for all images",
+    "activation_mean": "mean of the activations",
+    "activation_sd": "SD of the activations",
+    "grad_norm": "norm of the gradient",
+}
 
 
 def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
     """Return, for each arm, the gap between validation and training loss, measured in eval mode and in train mode."""
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
-    counts = runs["arm"].value_counts()
-    arms = [arm for arm in study.arms if arm in counts]
-    kinds = {"gap/loss": ("both in eval mode", BLUE), "gap/train_mode": ("training loss in train mode", ORANGE)}
-    for place, (name, (label, colour)) in zip((-0.2, 0.15), kinds.items(), strict=True):
-        for x, arm in enumerate(arms):
-            dots_and_mean(axes, x + place, runs.loc[runs["arm"] == arm, name], colour, width=0.04)
-        axes.plot([], [], "D", color=colour, label=label)
+    gaps = {name: by_arm(study, runs, find_metric(name)) for name in GAPS}
+    for place, (name, (label, colour)) in zip((-0.2, 0.15), GAPS.items(), strict=True):
+        for x, values in enumerate(gaps[name].values()):
+            dots_and_mean(axes, x + place, values, colour, width=0.04, label=f"{label}, with 95 % interval")
     axes.axhline(0, color=GREY, lw=1)
-    axes.set_xticks(range(len(arms)), [f"{wrapped(arm)}\nn = {counts[arm]}" for arm in arms], fontsize=8)
+    name_arms(axes, gaps["gap/loss"], WIDTH)
     axes.set(ylabel="validation - training loss (nats)")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    return titled(figure, f"{study.name}: the gap, measured in two ways (mean and 95 % interval)", number)
+    legend_below(figure)
+    arms = list(gaps["gap/loss"])
+    in_eval, in_train = (
+        find_metric(name).say(values[arms[-1]].mean() - values[arms[0]].mean()) for name, values in gaps.items()
+    )
+    change = f"from {arms[0]} to {arms[-1]}, the mean gap changes by {in_eval} in eval mode, {in_train} in train mode"
+    return titled(figure, f"{study.name}: {change if len(arms) > 1 else 'the gap in two modes'}", number)
 
 
 def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, number: str = "") -> Figure:
@@ -35,17 +47,27 @@ def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, num
     A line is the mean of an arm over its seeds, with a band from the lowest to the highest.
     """
     names = _probe_names(store, runs, probe)
-    figure = Figure(figsize=(WIDTH, 3.0 if names else 1.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4 if names else 1.0), layout="constrained")
     curves = load_curves(store, runs, names)
     for i, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), i + 1, sharey=figure.axes[0] if i else None)
         draw_curves(axes, study, curves[curves["metric"] == name])
         axes.set(xlabel="epoch")
-        axes.set_title(name.partition("/")[2], fontsize=8)
+        axes.set_title(f"layer {name.partition('/')[2]}", fontsize=8)
+        axes.tick_params(labelleft=not i, labelsize=8)
     if names:
-        figure.axes[0].set(ylabel=probe.replace("_", " "))
-        figure.axes[0].legend(frameon=False, fontsize=7)
-    return titled(figure, f"{study.name}: {probe.replace('_', ' ')} of each layer", number)
+        figure.axes[0].set_ylabel(PROBES.get(probe, probe), fontsize=9)
+        legend_below(figure, [BAND])
+    return titled(figure, f"{study.name}: {_extremes(curves, probe.replace('_', ' '))}", number)
+
+
+def _extremes(curves: pd.DataFrame, probe: str) -> str:
+    """Return between which values a probe ends, in words."""
+    if curves.empty:
+        return f"no run has a {probe}"
+    means = curves[curves["epoch"] == curves["epoch"].max()].groupby(["metric", "arm"])["value"].mean()
+    low, high = (f"{means[end]:.2f} ({end[0].partition('/')[2]}, {end[1]})" for end in (means.idxmin(), means.idxmax()))
+    return f"mean {probe} at the end from {low} to {high}"
 
 
 def _probe_names(store: Store, runs: pd.DataFrame, probe: str) -> list[str]:

@@ -6,6 +6,7 @@ The README shows them between two marks; `cnnlab results --write` puts them ther
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from cnnlab.course.profiles import PROFILES
@@ -15,13 +16,18 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.review import claim_of, effect_of, outcome_of
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
-from cnnlab.inquiry.show.figures import mean_interval
+from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, say_means, titled
+from cnnlab.inquiry.show.predictions import plot_predictions
+from cnnlab.inquiry.show.scales import error_scale
 from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH
 from cnnlab.inquiry.study import Study
+from cnnlab.task import METRICS
 
+PREDICTIONS = "![Every prediction beside what came out](experiment_log/figures/predictions.png)"
 BEGIN, END = "<!-- results: written by `cnnlab results --write` -->", "<!-- end of results -->"
 
 
@@ -64,30 +70,45 @@ def plot_overview(store: Store) -> Figure:
 
     The axis is logarithmic in the error, so that one arm far below leaves room for the differences among the others.
     """
-    rows = [
-        (f"{study.name.removeprefix(f'{study.name[:2]}-')}: {arm}", 100 * some["accuracy/valid"])
-        for study in _full_studies(store)
-        for arm, some in results(study, store, OWNER).groupby("arm", sort=False)
-    ]
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(rows)), layout="constrained")
+    rows = _shared_once(store)
+    lines = np.array([1 + 0.6 * name.count("\n") for name, _ in rows])
+    places = lines.cumsum() - lines / 2
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.26 * lines.sum()), layout="constrained")
     axes = figure.subplots()
-    for y, (_, values) in enumerate(rows):
+    for y, (_, values) in zip(places, rows, strict=True):
         mean, low, high = mean_interval(values)
-        axes.plot(values, np.full(len(values), y), "o", color=GREY, alpha=0.5, ms=3)
-        axes.errorbar(mean, y + 0.25, xerr=[[mean - low], [high - mean]], fmt="D", color=BLUE, capsize=3, ms=4)
-    axes.set_yticks(range(len(rows)), [f"{name} (n = {len(values)})" for name, values in rows], fontsize=8)
-    axes.set_xscale("function", functions=(lambda x: -np.log(np.maximum(100 - x, 0.01)), lambda y: 100 - np.exp(-y)))
-    low, high = axes.get_xlim()
-    axes.set_xticks([x for x in (*range(10, 90, 5), *range(90, 100)) if low <= x <= high])
-    axes.set(xlabel="validation accuracy (%), logarithmic in the error", ylim=(len(rows) - 0.4, -0.6))
-    axes.grid(alpha=0.3)
-    profile = PROFILES["full"]
-    figure.suptitle(
-        f"Reference runs, {profile.train_images:,} images, {profile.epochs} epochs: "
-        "each run (dot), mean and 95 % interval of the mean (diamond)",
-        fontsize=9,
+        axes.plot(values, np.full(len(values), y), "o", color=GREY, alpha=0.5, ms=3, label="one run")
+        error = [[mean - low], [high - mean]]
+        axes.errorbar(mean, y + 0.25, xerr=error, fmt="D", color=BLUE, capsize=3, ms=4, label=MEAN)
+    axes.set_yticks(places, [name for name, _ in rows], fontsize=8)
+    error_scale(axes, "x")
+    axes.set_xlabel(
+        "validation accuracy (%); equal steps divide the error, 100 % - accuracy, by equal factors", fontsize=9
     )
-    return figure
+    axes.set_ylim(lines.sum(), -0.1)
+    axes.grid(alpha=0.3)
+    legend_below(figure)
+    profile = PROFILES["full"]
+    found = say_means(METRICS[0], {name.partition(" (")[0]: values for name, values in rows})
+    return titled(figure, f"Reference runs, {profile.train_images:,} images, {profile.epochs} epochs: {found}")
+
+
+def _shared_once(store: Store) -> list[tuple[str, pd.Series]]:
+    """Return the accuracies (%) of every arm by its name; an arm whose runs another study has too is named with it."""
+    names: list[list[str]] = []
+    accuracies: list[pd.Series] = []
+    for study in _full_studies(store):
+        for arm, some in results(study, store, OWNER).groupby("arm", sort=False):
+            values = pd.Series(100 * some["accuracy/valid"].to_numpy(), index=trained(some))
+            name = f"{study.name.removeprefix(f'{study.name[:2]}-')}: {arm} (n = {len(values)})"
+            same = [row for row, known in enumerate(accuracies) if set(known.index) & set(values.index)]
+            if same:
+                names[same[0]].append(name)
+                accuracies[same[0]] = values.combine_first(accuracies[same[0]])
+            else:
+                names.append([name])
+                accuracies.append(values)
+    return [("\n= ".join(shared), values) for shared, values in zip(names, accuracies, strict=True)]
 
 
 def _full_studies(store: Store) -> list[Study]:
@@ -104,7 +125,7 @@ def _full_studies(store: Store) -> list[Study]:
 
 
 def write_results(store: Store, readme: Path) -> None:
-    """Put the results between the two marks of a README, and the figure into `experiment_log/figures`.
+    """Put the results between the two marks of a README, and their figures into `experiment_log/figures`.
 
     Raises:
         LabError: the file has no such marks, or the store no results.
@@ -114,7 +135,9 @@ def write_results(store: Store, readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise LabError(f"{readme.name} has no place for the results: put {BEGIN} and {END} on lines of their own.")
-    picture = paths.experiment_log() / "figures" / "results.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    plot_overview(store).savefig(picture, dpi=120)
-    readme.write_text(f"{before}{BEGIN}\n\n{results_text(store)}\n\n{END}{after}", encoding="utf-8", newline="\n")
+    block = f"{BEGIN}\n\n{PREDICTIONS}\n\n{results_text(store)}\n\n{END}"
+    pictures = paths.experiment_log() / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    plot_overview(store).savefig(pictures / "results.png", dpi=120)
+    plot_predictions(store, of=OWNER).savefig(pictures / "predictions.png", dpi=120)
+    readme.write_text(f"{before}{block}{after}", encoding="utf-8", newline="\n")

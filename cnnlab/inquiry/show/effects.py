@@ -1,73 +1,128 @@
 """Figures of verdicts: an effect beside what was predicted, an interaction, and how good predictions were."""
 
-from collections.abc import Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import binomtest
 
 from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
+from cnnlab.inquiry.judge.outcome import in_range
 from cnnlab.inquiry.judge.reference import Reference
-from cnnlab.inquiry.judge.statistics import Effect
+from cnnlab.inquiry.judge.statistics import LEVEL, Effect
 from cnnlab.inquiry.judge.verdict import Verdict
-from cnnlab.inquiry.show.figures import axis_label, mean_interval, panels, titled
-from cnnlab.inquiry.show.style import BLUE, GREEN, GREY, ORANGE, WIDTH, YELLOW
+from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_n, titled
+from cnnlab.inquiry.show.scales import axis_label, effect_label
+from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
 
-OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
+RANGE_LEVEL = 80  # %: of the predicted ranges, as many should hold the estimate
+RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
+SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
+EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="effect with 95 % interval")
+
+
+def say_outcomes(outcomes: Iterable[str]) -> str:
+    """Return how many predictions came out how, such as "2 of 3 predictions supported, 1 inconclusive"."""
+    counts = Counter(outcomes)
+    total, supported = counts.total(), counts.pop("supported", 0)
+    if total == 1:
+        return f"prediction {next(iter(counts), 'supported')}"
+    rest = "".join(f", {count} {outcome}" for outcome, count in counts.most_common())
+    return f"{supported} of {total} predictions supported{rest}"
 
 
 def plot_effects(
     verdicts: Sequence[Verdict], number: str = "", references: Sequence[Reference | None] | None = None
 ) -> Figure:
-    """Return each effect with its 95 % interval, the predicted size as a bar, and what is too small to matter in grey.
+    """Return each effect with its 95 % interval, the predicted range as a bar, and what is too small to matter in grey.
 
-    Every prediction has an axis of its own, in its metric's unit. `references`, one for each verdict, are the effects
-    in the reference runs, drawn hollow below.
+    Every prediction has an axis of its own, in its metric's unit. A thin whisker is the interval over seeds and images,
+    where it is known. `references`, one for each verdict, are the effects in the reference runs, drawn hollow below.
     """
     pairs = zip(verdicts, references or [None] * len(verdicts), strict=True)
     shown = [(one, reference) for one, reference in pairs if one.effect]
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * max(1, len(shown))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.2 * max(1, len(shown))), layout="constrained")
     all_axes = np.ravel(figure.subplots(max(1, len(shown)), 1))
     for axes, (one, reference) in zip(all_axes, shown, strict=False):
         _draw_effect(axes, one, reference.effect if reference else None)
     if not shown:
         all_axes[0].axis("off")
         all_axes[0].text(0.5, 0.5, "no effect can be shown yet", ha="center", va="center", color=GREY)
-    hollow = ", reference runs (hollow)" if any(reference for _, reference in shown) else ""
-    title = f"Effect with 95 % interval, predicted size (bar), too small to matter (grey){hollow}"
-    return titled(figure, title, number)
+        return titled(figure, "Effects", number)
+    legend_below(figure, _effect_legend(shown))
+    studies = ", ".join(dict.fromkeys(one.prediction.study for one in verdicts))
+    return titled(figure, f"{studies}: {say_outcomes(one.outcome for one in verdicts)}", number)
 
 
 def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     p, e = one.prediction, one.effect
     assert e is not None
+    axes.use_sticky_edges = False
     axes.axvspan(-p.sesoi, p.sesoi, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)
-    if p.claim.size:
-        ends = sorted(p.sign * end for end in p.claim.size)
+    if ends := _predicted_range(one):
         axes.barh(0.5, ends[1] - ends[0], left=ends[0], height=0.5, color=YELLOW, alpha=0.6)
+    colour = OUTCOME_COLOURS[one.outcome]
+    if one.on_new_images:
+        low, high = one.on_new_images
+        error = [[e.estimate - low], [high - e.estimate]]
+        axes.errorbar(e.estimate, -0.1, xerr=error, fmt="none", color=colour, alpha=0.5, capsize=6, lw=1)
     error = [[e.estimate - e.low], [e.high - e.estimate]]
-    axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=OUTCOME_COLOURS[one.outcome], capsize=4, ms=5)
+    axes.errorbar(e.estimate, -0.1, xerr=error, fmt="D", color=colour, capsize=4, ms=5, lw=2)
     axes.plot(e.by_seed, [-0.5] * e.n, "|", color=GREY, ms=7)
     if reference:
         error = [[reference.estimate - reference.low], [reference.high - reference.estimate]]
         axes.errorbar(reference.estimate, -0.8, xerr=error, fmt="D", mfc="white", color="black", capsize=3, ms=4, lw=1)
-    axes.set(ylim=(-1, 1), yticks=[])
-    axes.set_xlabel(f"{p.metric.name} ({p.metric.unit})" if p.metric.unit else p.metric.name, fontsize=8, labelpad=1)
+    axes.set(ylim=(-1.05, 1), yticks=[])
+    axes.set_xlabel(effect_label(p.metric, p.contrast.kind), fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)
-    axes.set_title(f"{p.contrast.text}: {one.outcome}, {one.label}, n = {e.n}", fontsize=8, loc="left", pad=3)
+    found = f"{one.outcome}{', exploratory' if one.because else ''}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
+    missed = ", outside the predicted range" if one.outcome == "supported" and in_range(one.prediction, e) is False else ""
+    axes.set_title(textwrap.fill(f"{p.contrast.text}: {found}{missed}", 120), fontsize=8, loc="left", pad=3)
+
+
+def _predicted_range(one: Verdict) -> tuple[float, float] | None:
+    """Return the predicted range of an effect, as it lies on the axis; for "no difference" what is too small."""
+    p = one.prediction
+    if not p.sign:
+        return -p.sesoi, p.sesoi
+    if p.claim.size is None:
+        return None
+    low, high = sorted(p.sign * end for end in p.claim.size)
+    return low, high
+
+
+def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[Any]:
+    """Return the entries of the legend for what these effects have."""
+    seed = Line2D([], [], color=GREY, marker="|", ls="", ms=7, label="effect of one seed")
+    images = Line2D([], [], color="black", marker="|", lw=1, ms=8, alpha=0.5, label="interval on new images as well")
+    hollow = Line2D([], [], color="black", marker="D", mfc="white", ms=4, lw=1, label="reference runs")
+    entries: list[Any] = [RANGE] if any(_predicted_range(one) for one, _ in shown) else []
+    entries += [SMALL, EFFECT, seed]
+    entries += [images] if any(one.on_new_images for one, _ in shown) else []
+    return entries + ([hollow] if any(reference for _, reference in shown) else [])
 
 
 def plot_interaction(one: Verdict, number: str = "") -> Figure:
-    """Return the four arms of an interaction on both scales, with the line on which two effects would just add up."""
+    """Return the four arms of an interaction on both scales, with the line on which two effects would just add up.
+
+    Where runs have no value there is no mean, and the panel says how many they are.
+    """
     contrast, runs = one.prediction.contrast, one.runs
     neither, both = contrast.control, contrast.new[0]
     a, b = (arm for arm in contrast.arms if arm not in (neither, both))
     (a_off, a_on), (b_off, b_on) = (_levels(contrast, arm) for arm in (a, b))
-    figure, all_axes = panels(len(task().scales), 3.6)
+    figure, all_axes = panels(len(task().scales), 3.9)
     for axes, name in zip(all_axes, task().scales, strict=True):
         metric = find_metric(name)
         values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
@@ -82,10 +137,16 @@ def plot_interaction(one: Verdict, number: str = "") -> Figure:
         axes.plot([0, 1], [means[a], added], ":", color=GREY, marker="x", label="if the effects just added up")
         axes.set_xticks([0, 1], [b_off, b_on], fontsize=8)
         axes.set(ylabel=axis_label(metric), xlim=(-0.25, 1.25))
+        lacking = [f"{arm}: no mean, {say_n(some)} with a value" for arm, some in values.items() if some.isna().any()]
+        axes.set_title("\n".join(lacking), fontsize=8)
         axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.errorbar([], [], [], fmt="D", color="black", capsize=4, ms=5, label=MEAN)
+    legend_below(figure)
     n = len(runs) // len(contrast.arms)
-    return titled(figure, f"{one.prediction.study}: {contrast.text} (mean and 95 % interval, n = {n})", number)
+    found = f"{one.outcome}{', exploratory' if one.because else ''}"
+    if one.effect:
+        found += f", {one.prediction.metric.say(one.effect.estimate)} beyond the sum"
+    return titled(figure, f"{one.prediction.study}, {contrast.text}: {found} (n = {n} seeds)", number)
 
 
 def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:
@@ -96,18 +157,54 @@ def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:
 
 
 def plot_calibration(found: Calibration, number: str = "") -> Figure:
-    """Return how often predictions of each confidence were supported, beside the line of perfect calibration."""
-    figure = Figure(figsize=(WIDTH / 2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([50, 100], [50, 100], ":", color=GREY, label="perfectly calibrated")
-    confidence, supported = (found.decided[name].to_numpy(float) for name in ("confidence", "supported"))
-    height = found.decided.groupby(["confidence", "supported"]).cumcount()  # equal ones would hide each other
-    stacked = 100 * supported + np.where(supported, -5, 5) * height
-    axes.plot(confidence, stacked, "o", color=BLUE, alpha=0.7, ms=6, label="one prediction (equal ones: stacked)")
-    if len(found.decided):
-        mean, share = confidence.mean(), 100 * supported.mean()
-        axes.plot(mean, share, "D", color=ORANGE, ms=8, label=f"mean of all (n = {len(found.decided)})")
-    axes.set(xlabel="confidence (%)", ylabel="supported (%)", xlim=(47, 102), ylim=(-5, 105))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.25))  # below the line
-    return titled(figure, "Calibration: decided predictions", number)
+    """Return how many predictions came true for each confidence, and what was said beside what came out.
+
+    The intervals of shares are those of Wilson 1927.
+    """
+    figure, (left, right) = panels(2, 3.2)
+    confidence, supported = found.decided["confidence"], found.decided["supported"].astype(bool)
+    _draw_counts(left, confidence.to_numpy(float), supported.to_numpy(bool))
+    left.set_title(f"decided predictions (n = {len(confidence)} of {len(found.table)})", fontsize=9)
+    true, n = int(supported.sum()), len(supported)
+    held, of = found.coverage
+    said = float(confidence.mean()) if n else float("nan")
+    _draw_share(right, 1, true, n, said, f"direction: said {said:.0f} % on average, came true in {true} of {n}")
+    _draw_share(
+        right, 0, held, of, RANGE_LEVEL, f"size: {RANGE_LEVEL} % expected, {held} of {of} ranges held the estimate"
+    )
+    right.set(xlabel="share of predictions (%)", xlim=(-4, 104), ylim=(-0.45, 1.75), yticks=[])
+    right.grid(axis="x", alpha=0.3)
+    legend_below(figure)
+    title = (
+        f"{true} of {n} decided predictions came true, and {said:.0f} % were expected" if n else "nothing decided yet"
+    )
+    return titled(figure, f"Calibration: {title}", number)
+
+
+def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> None:
+    """Draw how many predictions of each ten percent of confidence came true, and how many did not."""
+    edges = np.arange(50, 101, 10)
+    yes, no = (np.histogram(confidence[which], edges)[0] for which in (supported, ~supported))
+    true: dict[str, Any] = {"color": BLUE, "label": "came true"}
+    untrue: dict[str, Any] = {"color": "white", "edgecolor": ORANGE, "hatch": "///", "label": "did not come true"}
+    for counts, below, options in ((yes, 0 * yes, true), (no, yes, untrue)):
+        if len(places := np.flatnonzero(counts)):  # a bar of no height would still have an edge
+            axes.bar(places, counts[places], bottom=below[places], **options)
+    axes.set_axisbelow(True)
+    axes.set_xticks(range(5), [f"{low}-{low + 9}" for low in edges[:-1]], fontsize=8)
+    axes.set(xlabel="confidence (%)", ylabel="predictions", xlim=(-0.6, 4.6), ylim=(0, max(1, *(yes + no)) * 1.08))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text: str) -> None:
+    """Draw the share of n that came true, with its interval, and beside it what was said."""
+    axes.text(0, y + 0.4, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
+    if not n:
+        return
+    share, interval = 100 * count / n, binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    low, high = min(100 * interval.low, share), max(100 * interval.high, share)
+    label = "came out, with 95 % interval"
+    error = [[share - low], [high - share]]
+    axes.errorbar(share, y, xerr=error, fmt="D", color=BLUE, capsize=4, ms=6, lw=2, label=label, clip_on=False)
+    axes.plot([expected] * 2, [y - 0.25, y + 0.25], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")

@@ -1,9 +1,10 @@
 """Figures of a study: every run as a dot with the mean of its arm, curves, dose and response, isolation plots.
 
-Every figure can have a number, tells n, and fits the width of an A4 page. Arms have Okabe & Ito's colours, which
-colour-blind readers tell apart, and a line style each, so that a figure also reads in grey.
+Every figure can have a number, tells n, says in its title what was found, and fits the width of an A4 page. Arms have
+Okabe & Ito's colours, which colour-blind readers tell apart, and a line style each, which also reads in grey.
 """
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
@@ -14,15 +15,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.runs import load_curves
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.scales import WIDE, axis_label, fit_scale, is_gap, say_level, short_label
 from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH
 from cnnlab.inquiry.task import find_metric, task
+
+MEAN = "mean with its 95 % interval"
+BAND = Patch(color=GREY, alpha=0.2, lw=0, label="band: lowest to highest seed, line: mean")
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float, float]:
@@ -34,22 +40,50 @@ def mean_interval(values: pd.Series) -> tuple[float, float, float]:
 
 
 def titled(figure: Figure, title: str, number: str = "") -> Figure:
-    """Give a figure its title, with its number where it has one."""
-    figure.suptitle(f"Figure {number}. {title}" if number else title, fontsize=10)
+    """Give a figure its title, with its number where it has one, on lines that fit its width."""
+    letters = int(13 * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(f"Figure {number}. {title}" if number else title, letters), fontsize=10)
     return figure
 
 
+def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
+    """Give a figure one legend, below its axes: of all that has a label in any of them, each once, and of `more`."""
+    drawn = [one for axes in figure.axes for one in zip(*axes.get_legend_handles_labels(), strict=True)]
+    entries = {label: one for one, label in reversed([*drawn, *((one, str(one.get_label())) for one in more)])}
+    labels = list(reversed(entries))
+    if labels:
+        room = int(15 * figure.get_figwidth())  # in letters
+        is_short = sum(len(label) + 7 for label in labels) <= room
+        columns = len(labels) if is_short else max(1, room // (max(map(len, labels)) + 7))
+        options: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8}
+        figure.legend([entries[label] for label in labels], labels, ncols=columns, **options)
+
+
 def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return a figure as wide as a page, `height` in inches, with so many panels side by side."""
+    """Return a figure as wide as a page, `height` in inches, with this number of panels side by side."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
-def axis_label(metric: Metric) -> str:
-    """Return how an axis names a metric: in percent where it is a share, by its name where its label is long."""
-    unit = "%" if metric.unit == "pp" and not metric.name.startswith("gap") else metric.unit
-    label = metric.label if len(metric.label) < 30 else metric.name
-    return f"{label} ({unit})" if unit else label
+def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Series]:
+    """Return the values of a metric for each arm that has runs, in the metric's unit; nan where a run has none."""
+    values = {arm: metric.scale * runs.loc[runs["arm"] == arm, metric.name].astype(float) for arm in study.arms}
+    return {arm: some for arm, some in values.items() if len(some)}
+
+
+def say_n(values: pd.Series) -> str:
+    """Return how many of the values are there, such as "n = 5" or "n = 2 of 5"."""
+    return f"n = {values.count()}" + (f" of {len(values)}" if values.count() < len(values) else "")
+
+
+def say_means(metric: Metric, values: Mapping[str, pd.Series]) -> str:
+    """Return from where to where the means of the arms are, in words."""
+    means = {arm: some.mean() for arm, some in values.items() if some.count()}
+    if not means:
+        return f"no run has a {short_label(metric)}"
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    first = f"mean {short_label(metric)} {'from ' if low != high else ''}{say_level(metric, means[low])}"
+    return first if low == high else f"{first} ({low}) to {say_level(metric, means[high])} ({high})"
 
 
 def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), number: str = "") -> Figure:
@@ -57,33 +91,47 @@ def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), 
 
     Without `metrics` they are the first two of the task.
     """
-    metrics = metrics or tuple(metric.name for metric in task().metrics[:2])
-    counts = runs["arm"].value_counts()
-    arms = [arm for arm in study.arms if arm in counts]
-    size = 8 if len(arms) < 8 else 7
-    letters = 780 // (size * len(metrics) * max(len(arms), 1))  # below a tick; 780 of one point fill the figure
-    labels = [f"{wrapped(arm, letters)}\nn = {counts[arm]}" for arm in arms]
-    figure, all_axes = panels(len(metrics), 3.8)
-    for axes, name in zip(all_axes, metrics, strict=True):
-        metric = find_metric(name)
-        for x, arm in enumerate(arms):
-            dots_and_mean(axes, x, metric.scale * runs.loc[runs["arm"] == arm, name])
-        axes.set_xticks(range(len(arms)), labels, fontsize=size)
+    shown = [find_metric(name) for name in metrics] or list(task().metrics[:2])
+    figure, all_axes = panels(len(shown), 4.2)
+    for axes, metric in zip(all_axes, shown, strict=True):
+        values = by_arm(study, runs, metric)
+        for x, some in enumerate(values.values()):
+            dots_and_mean(axes, x, some)
+        name_arms(axes, values, WIDTH / len(shown))
         axes.set(ylabel=axis_label(metric))
         axes.grid(axis="y", alpha=0.3)
-    return titled(figure, f"{study.name}: each run (dot), mean and 95 % interval of the mean (diamond)", number)
+        if values:
+            fit_scale(axes, metric, np.concatenate(list(values.values())))
+    legend_below(figure)
+    return titled(figure, f"{study.name}: {say_means(shown[0], by_arm(study, runs, shown[0]))}", number)
 
 
-def dots_and_mean(axes: Axes, x: float, values: pd.Series, colour: str = BLUE, width: float = 0.12) -> None:
-    """Draw the values at a place as dots, and beside them their mean with its interval."""
+def name_arms(axes: Axes, values: Mapping[str, pd.Series], width: float) -> None:
+    """Write below the axis which arms they are, with their n; slanted where there is no room in `width` inches."""
+    letters = int(100 * width / (8 * max(len(values), 1)))  # below a tick, of 8 points
+    labels = [f"{wrapped(arm, letters)}\n{say_n(some)}" for arm, some in values.items()]
+    slanted: dict[str, Any] = {"fontsize": 8}
+    if any(len(line) > letters for label in labels for line in label.split("\n")):
+        labels = [f"{textwrap.fill(arm, 28)}, {say_n(some)}" for arm, some in values.items()]
+        slanted = {"fontsize": 7, "rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(values)), labels, **slanted)
+
+
+def dots_and_mean(
+    axes: Axes, x: float, values: pd.Series, colour: str = BLUE, width: float = 0.12, label: str = MEAN
+) -> None:
+    """Draw the values at a place as dots and, beside them, their mean with its interval; one value has no mean."""
+    values = values.dropna()
     mean, low, high = mean_interval(values)
-    spread = np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
-    axes.plot(x + spread, values, "o", color=GREY, alpha=0.7, ms=4)
-    axes.errorbar(x + 2 * width, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
+    spread = np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(len(values))
+    axes.plot(x + spread, values, "o", color=GREY, alpha=0.7, ms=4, label="one run")
+    if len(values) > 1:
+        error = [[mean - low], [high - mean]]
+        axes.errorbar(x + 2 * width, mean, error, fmt="D", color=colour, capsize=4, ms=5, label=label)
 
 
 def wrapped(name: str, letters: int = 11) -> str:
-    """Return the name of an arm on several short lines, if it can be of so many letters."""
+    """Return the name of an arm on several lines of at most this many letters, if it can be."""
     lines = name.replace(", ", ",\n").replace(" in the ", "\nin the\n").split("\n")
     return "\n".join(line.replace("=", "=\n") if len(line) > letters else line for line in lines)
 
@@ -93,86 +141,176 @@ def plot_curves(
 ) -> Figure:
     """Return metrics after each epoch: the mean of every arm, with a band from its lowest to its highest seed.
 
-    Without `metrics` they are the second and the third of the task.
+    Without `metrics` they are the second and the third of the task. A loss that falls far in the first quarter of the
+    epochs has a scale that fits the rest.
     """
-    metrics = metrics or tuple(metric.name for metric in task().metrics[1:3])
-    curves = load_curves(store, runs, list(metrics))
-    figure, all_axes = panels(len(metrics), 3.6)
-    for axes, name in zip(all_axes, metrics, strict=True):
-        metric = find_metric(name)
-        draw_curves(axes, study, curves[curves["metric"] == name], metric.scale)
+    shown = [find_metric(name) for name in metrics] or list(task().metrics[1:3])
+    curves = load_curves(store, runs, [metric.name for metric in shown])
+    figure, all_axes = panels(len(shown), 3.9)
+    for axes, metric in zip(all_axes, shown, strict=True):
+        some = curves[curves["metric"] == metric.name]
+        draw_curves(axes, study, some, metric.scale)
+        _fit_curves(axes, metric, some.assign(value=metric.scale * some["value"]))
         axes.set(xlabel="epoch", ylabel=axis_label(metric))
-    axes.legend(frameon=False, fontsize=8)
-    return titled(figure, f"{study.name}: mean over the seeds, band from the lowest to the highest", number)
+    legend_below(figure, [BAND])
+    return titled(figure, f"{study.name}: {say_means(shown[0], by_arm(study, runs, shown[0]))}", number)
 
 
 def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 1.0) -> None:
     """Draw the mean curve of every arm, with a band from its lowest to its highest seed."""
-    for arm, (colour, line) in zip(study.arms, cycle(ARM_STYLES), strict=False):
+    for arm, (colour, line, marker) in zip(study.arms, cycle(ARM_STYLES), strict=False):
         one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
         if one.ngroups:
-            axes.plot(one.mean(), line, color=colour, marker=".", label=f"{arm} (n = {one.size().max()})")
+            axes.plot(one.mean(), line, color=colour, marker=marker, ms=5, label=f"{arm} (n = {one.size().max()})")
             axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
+def _fit_curves(axes: Axes, metric: Metric, curves: pd.DataFrame) -> None:
+    """Choose a scale on which the arms can be told apart where they end."""
+    values = curves["value"]
+    if metric.better == "lower" and not is_gap(metric) and values.max() > WIDE * values.min() > 0:
+        values = curves.loc[curves["epoch"] > curves["epoch"].max() / 4, "value"]
+        if values.max() < curves["value"].max():
+            axes.set_title("(higher in the first epochs)", fontsize=8)
+    fit_scale(axes, metric, values.to_numpy())
+    if len(values.dropna()):
+        scale = axes.yaxis.get_transform()
+        low, high = scale.transform(np.array([values.min(), values.max()]))
+        margin = 0.05 * ((high - low) or abs(high) or 1)
+        axes.set_ylim(*scale.inverted().transform(np.array([low - margin, high + margin])))
+
+
 def plot_levels(
-    studies: Mapping[str, tuple[Design, pd.DataFrame]], field: str, metric: str = "", number: str = ""
+    studies: Mapping[str, tuple[Design, pd.DataFrame]], field: str, metric: str = "", number: str = "", lines: str = ""
 ) -> Figure:
     """Return dose and response: a metric over the levels of a field, one panel for each study by its title.
 
-    A dot is a run, a diamond the mean of an arm with its 95 % t-interval; the line joins the means. A study without
-    runs has no panel.
+    A dot is a run, a diamond the mean of an arm with its 95 % t-interval, and a ring the best mean of a line. `lines`
+    names a second field, such as "norm": each of its values has a line. A run that failed is a cross, at the edge where
+    it has no value. A study without runs has no panel.
     """
     measured = find_metric(metric or task().metrics[1].name)
     studies = {title: (study, runs) for title, (study, runs) in studies.items() if len(runs)}
-    figure, all_axes = panels(len(studies), 3.4)
+    figure, all_axes = panels(len(studies), 3.9)
+    best: dict[str, float] = {}
     for axes, (title, (study, runs)) in zip(all_axes, studies.items(), strict=True):
-        values = {arm: measured.scale * some[measured.name] for arm, some in runs.groupby("arm")}
-        arms = [arm for arm in study.arms if arm in values]
-        levels = np.array([float(getattr(study.arms[arm], field)) for arm in arms])
-        width = 0.02 * (np.ptp(levels) or 1)
-        for level, arm in zip(levels, arms, strict=True):
-            dots_and_mean(axes, level, values[arm], width=width)
-        axes.plot(levels + 2 * width, [values[arm].to_numpy().mean() for arm in arms], "-", color=BLUE, alpha=0.6)
-        axes.set(xlabel=field, ylabel=axis_label(measured), xticks=levels)
-        axes.set_title(f"{title} (n = {max(map(len, values.values()))} an arm)", fontsize=9)
-        axes.grid(alpha=0.3)
-    return titled(figure, f"Dose and response: {measured.label} over {field}", number)
+        groups: dict[str, list[str]] = {}
+        for arm in by_arm(study, runs, measured):
+            groups.setdefault(f"{lines}={getattr(study.arms[arm], lines)}" if lines else "", []).append(arm)
+        for (name, arms), style in zip(groups.items(), cycle(ARM_STYLES), strict=False):
+            levels = {arm: float(getattr(study.arms[arm], field)) for arm in arms}
+            if found := _draw_line(axes, levels, runs, measured, style, name):
+                best[", ".join(filter(None, (title if len(studies) > 1 or not name else "", name)))] = levels[found]
+        _name_panel(axes, title, study, runs, measured)
+        _place_levels(axes, field, {float(getattr(study.arms[arm], field)) for arm in set(runs["arm"])})
+    legend_below(figure)
+    at = ", ".join(f"{level:g} ({name})" for name, level in best.items())
+    own = "; each panel has its own scale" if len(studies) > 1 else ""
+    label = short_label(measured)[0].upper() + short_label(measured)[1:]
+    return titled(figure, f"{label} over {field}{': best mean at ' if at else ''}{at}{own}", number)
+
+
+def _draw_line(
+    axes: Axes, levels: dict[str, float], runs: pd.DataFrame, metric: Metric, style: tuple[str, str, str], name: str
+) -> str | None:
+    """Draw the runs of some arms at their levels with a line through the means; return the arm with the best one."""
+    colour, line, _ = style
+    means: dict[str, float] = {}
+    for arm, level in levels.items():
+        one = runs[runs["arm"] == arm]
+        values = metric.scale * one[metric.name].astype(float)
+        failed = values.isna() | one["fact.outcome"].astype(str).map(task().failed)
+        well = values[~failed]
+        axes.plot([level] * len(well), well, "o", color=colour, alpha=0.4, ms=4, label="one run")
+        if len(well):
+            mean, low, high = mean_interval(well)
+            means[arm] = mean
+            error = [[mean - low], [high - mean]]
+            axes.errorbar(level, mean, error, fmt="D", color=colour, capsize=4, ms=4, label=MEAN)
+        _draw_failed(axes, level, values[failed], metric, colour)
+    axes.plot([levels[arm] for arm in means], list(means.values()), line, color=colour, label=name or None)
+    if not means or not metric.better:
+        return None
+    best = (min if metric.better == "lower" else max)(means, key=means.__getitem__)
+    axes.plot(levels[best], means[best], "o", color=colour, mfc="none", ms=12, mew=1.5, label="best mean")
+    return best
+
+
+def _draw_failed(axes: Axes, level: float, values: pd.Series, metric: Metric, colour: str) -> None:
+    """Draw runs that failed as crosses: at their value, or at the edge on the bad side where they have none."""
+    options: dict[str, Any] = {"color": colour, "ms": 8, "mew": 2, "label": "run that failed"}
+    if values.count():
+        axes.plot([level] * values.count(), values.dropna(), "x", **options)
+    if values.isna().any():
+        edge = 0.03 if metric.better == "higher" else 0.97
+        axes.plot(level, edge, "x", transform=axes.get_xaxis_transform(), **options)
+
+
+def _name_panel(axes: Axes, title: str, study: Design, runs: pd.DataFrame, metric: Metric) -> None:
+    values = by_arm(study, runs, metric)
+    axes.set_title(f"{title}\n(n = {max(map(len, values.values()))} per level)", fontsize=8)
+    axes.set_ylabel(axis_label(metric))
+    axes.grid(alpha=0.3)
+    fit_scale(axes, metric, np.concatenate(list(values.values())))
+
+
+def _place_levels(axes: Axes, field: str, levels: set[float]) -> None:
+    """Show the levels on the horizontal axis, which is logarithmic where they span more than a factor of ten."""
+    if 0 < 10 * min(levels) < max(levels):
+        axes.set_xscale("log")
+    axes.set_xticks(sorted(levels), [f"{level:g}" for level in sorted(levels)], fontsize=8)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(field)
+    axes.margins(x=0.08)
 
 
 def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "", number: str = "") -> Figure:
     """Return, for each field of a search, the score of its trials over the field's values, the best of each in front.
 
-    `trials` has one row a trial: the fields and the score. The line of the best is what a field is worth when all
-    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots). A trial so bad
-    that the others could not be told apart, or without a score, is a triangle at the edge.
+    `trials` has one row per trial: the fields and the score. The line of the best is what a field is worth when all
+    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots); a field in which
+    every trial has a value of its own has no such line. A trial so bad that the others could not be told apart, or
+    without a score, is a triangle at the edge. The best of all has a ring.
     """
-    score = score or task().metrics[1].name
-    names, metric = list(fields), find_metric(score)
-    scores, is_off = _without_far_off(metric.scale * trials[score], metric.better)
+    names, metric = list(fields), find_metric(score or task().metrics[1].name)
+    scores, is_off = _without_far_off(metric.scale * trials[metric.name], metric.better)
     near = scores.where(~is_off)
-    figure, all_axes = panels(len(names), 2.9, sharey=True)
+    pick = "min" if metric.better == "lower" else "max"
+    best = getattr(near, f"idx{pick}")() if near.count() else None
+    figure, all_axes = panels(len(names), 3.3, sharey=True)
     for axes, name in zip(all_axes, names, strict=True):
-        values = trials[name]
-        if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
-            places, best = values, near
-            _logarithmic(axes)
-        else:
-            levels = sorted(values.unique())
-            places = values.map(levels.index)
-            best = near.groupby(places).transform("min" if metric.better == "lower" else "max")
-            _name_levels(axes, levels)
-        axes.plot(places[~is_off], near[~is_off], "o", color=GREY, alpha=0.6, ms=4)
-        axes.plot(places[is_off], scores[is_off], "^" if metric.better == "lower" else "v", color=ORANGE, ms=6)
-        axes.plot(places, best, "D", color=BLUE, ms=6)
+        places = _place_trials(axes, trials[name])
+        axes.plot(places[~is_off], near[~is_off], "o", color=GREY, alpha=0.6, ms=4, label="one trial")
+        if is_off.any():
+            mark = "^" if metric.better == "lower" else "v"
+            axes.plot(places[is_off], scores[is_off], mark, color=ORANGE, ms=6, label="far off")
+        if not places.is_unique:
+            of_value = near.groupby(places).agg(pick).dropna()
+            axes.plot(of_value.index, of_value, "D", color=BLUE, ms=6, label="best trial of this value")
+        if best is not None:
+            axes.plot(places[best], near[best], "o", color=BLUE, mfc="none", ms=12, label="best trial of all")
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(axis_label(metric))
-    far_off = f", {is_off.sum()} far off: triangle" if is_off.any() else ""
-    title = f"Isolation plots of a search: every trial, and the best of each value (n = {len(trials)}{far_off})"
+    legend_below(figure)
+    far_off = f", {is_off.sum()} far off" if is_off.any() else ""
+    title = f"Isolation plots of a search (n = {len(trials)}{far_off})"
+    if best is not None:
+        at = ", ".join(f"{name}={trials.loc[best, name]}" for name in names)
+        title += f": best {short_label(metric)} {say_level(metric, near[best])} with {at}"
     return titled(figure, title, number)
+
+
+def _place_trials(axes: Axes, values: pd.Series) -> pd.Series:
+    """Return where the values of a field are on the horizontal axis."""
+    if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
+        _logarithmic(axes)
+        return values
+    levels = sorted(values.unique())
+    _name_levels(axes, levels)
+    return values.map(levels.index)
 
 
 def _without_far_off(scores: pd.Series, better: str) -> tuple[pd.Series, pd.Series]:
@@ -190,7 +328,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelrotation=45, labelsize=8)
     axes.margins(x=0.15)
 

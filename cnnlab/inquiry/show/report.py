@@ -17,6 +17,7 @@ from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import plot_calibration
 from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
+from cnnlab.inquiry.show.predictions import plot_records
 
 COUNTED = ("supported", "refuted", "practically equivalent", "inconclusive")
 
@@ -37,10 +38,11 @@ def report(store: Store | None = None) -> Path:
     words = _words(judged)
     folder = paths.experiment_log()
     name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
-    picture = folder / "figures" / f"{name}-calibration.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    plot_calibration(calibrate_records(judged)).savefig(picture, dpi=130)
-    text = _markdown(judged, words, my_head(store, owner()), f"figures/{picture.name}")
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    plot_records(judged).savefig(pictures / f"{name}-predictions.png", dpi=130)
+    plot_calibration(calibrate_records(judged)).savefig(pictures / f"{name}-calibration.png", dpi=130)
+    text = _markdown(judged, words, my_head(store, owner()), f"figures/{name}")
     page = folder / f"{name}.html"
     page.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
     page.write_text(render_html(text, f"Report of {owner()}", folder), encoding="utf-8", newline="\n")
@@ -79,7 +81,7 @@ def _words(judged: list[Record]) -> dict[str, Entry]:
     return words
 
 
-def _markdown(judged: list[Record], words: dict[str, Entry], head: str, picture: str) -> str:
+def _markdown(judged: list[Record], words: dict[str, Entry], head: str, pictures: str) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     rows = "\n".join(_row(record) for record in judged)
     told = "\n\n".join(_reflection(record, words[record.sha256]) for record in judged if record.sha256 in words)
@@ -87,7 +89,8 @@ def _markdown(judged: list[Record], words: dict[str, Entry], head: str, picture:
         f"# Experiments with CNNs: report of {owner()}\n\n"
         f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
         f"| study | predicted (confidence) | verdict | effect |\n|---|---|---|---|\n{rows}\n\n"
-        f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({picture})\n\n"
+        f"![Every prediction beside what came out]({pictures}-predictions.png)\n\n"
+        f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({pictures}-calibration.png)\n\n"
         f"## Why, and what next\n\n{told}\n"
     )
 

@@ -3,5 +3,7 @@
 # Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PINK, YELLOW, SKY = "#CC79A7", "#E69F00", "#56B4E9"
-ARM_STYLES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"), (SKY, "--")]
+LINES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"), (SKY, "--")]
+ARM_STYLES = [(colour, line, marker) for marker in (".", "x") for colour, line in LINES]
+OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
 WIDTH = 8.0  # inches; printed on A4 between margins it is scaled to 6.7, and 9 points to 7.5

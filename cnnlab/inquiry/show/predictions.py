@@ -1,0 +1,104 @@
+"""One figure of all predictions of an owner, each beside what came out, from what was recorded."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.effects import EFFECT, RANGE, SMALL, say_outcomes
+from cnnlab.inquiry.show.figures import legend_below, titled
+from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW
+from cnnlab.inquiry.task import find_metric
+
+SIGNS = {"higher": 1, "lower": -1, "none": 1}
+TICKS = [sign * size for sign in (-1, 1) for size in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+
+
+def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
+    """Return every prediction of an owner that has a verdict, beside what came out; see `plot_records`.
+
+    `of` is the owner; without it, this one.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    return plot_records(load_records(store, owner=of or owner()), number)
+
+
+def plot_records(records: Sequence[Record], number: str = "") -> Figure:
+    """Return one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
+    outcome in words.
+
+    All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
+    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record.
+    """
+    judged = [record for record in records if record.verdicts and not record.deleted]
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.29 * max(2, len(judged))), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-1, 1, color=GREY, alpha=0.2, lw=0)
+    axes.axvline(0, color=GREY, lw=1)
+    for row, record in enumerate(judged):
+        _draw_row(axes, row, record)
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.use_sticky_edges = False
+    low, high = axes.get_xlim()
+    axes.set(xlim=(min(low, -3), max(high, 3)), ylim=(max(len(judged), 1) - 0.4, -0.6))
+    ticks = sorted([0, *(tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1])])
+    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=8)
+    axes.set_yticks(range(len(judged)), [_label(record) for record in judged], fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
+    legend_below(figure, [RANGE, SMALL, EFFECT])
+    outcomes = [record.verdicts[-1].content.get("outcome", "?") for record in judged]
+    return titled(figure, f"What was predicted, and what came out: {say_outcomes(outcomes)}", number)
+
+
+def _draw_row(axes: Axes, row: int, record: Record) -> None:
+    content, last = record.content, record.verdicts[-1].content
+    colour = OUTCOME_COLOURS.get(last.get("outcome", ""), "black")
+    unit = _number(content, "sesoi") or find_metric(content["metric"]).sesoi
+    low, high = (_number(content, end) for end in ("low", "high"))
+    if content.get("direction") == "none":
+        low, high = -unit, unit
+    if low is not None and high is not None:
+        axes.barh(row, (high - low) / unit, left=low / unit, height=0.6, color=YELLOW, alpha=0.6)
+    sign = SIGNS.get(content.get("direction", ""), 1)
+    effect, *ends = (_number(last, name) for name in ("estimate", "low", "high"))
+    if effect is not None and None not in ends:
+        places = sorted(sign * end / unit for end in ends if end is not None)
+        axes.plot(places, [row, row], "|-", color=colour, lw=2, ms=7)
+        axes.plot(sign * effect / unit, row, "D", color=colour, ms=5)
+    said: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7, "weight": "bold"}
+    axes.text(1.01, row, _outcome(record), color=colour, linespacing=0.95, **said)
+
+
+def _outcome(record: Record) -> str:
+    """Return the outcome in words, with what else is to be known of it."""
+    last, outcome = record.verdicts[-1].content, record.verdicts[-1].content.get("outcome", "?")
+    missed = outcome == "supported" and last.get("in_size_range") == "False" and record.content["direction"] != "none"
+    notes = ["exploratory"] if last.get("label") == "exploratory" else []
+    notes += ["range missed"] if missed else []
+    return textwrap.fill(outcome, 14) + (f"\n({', '.join(notes)})" if notes else "")
+
+
+def _label(record: Record) -> str:
+    """Return on two lines which prediction a row is."""
+    content = record.content
+    about = f"{record.experiment}: {content.get('contrast', '?')}"
+    direction = {"none": "no difference"}.get(content.get("direction", ""), content.get("direction", "?"))
+    claim = f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"
+    return f"{textwrap.shorten(about, 66, placeholder=' ...')}\n{claim}"
+
+
+def _number(content: dict[str, str], name: str) -> float | None:
+    try:
+        return float(content[name])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,102 @@
+"""Axes of figures: what they are called, and on which scale the differences are visible."""
+
+import textwrap
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.scale import FuncScale
+from matplotlib.ticker import Locator, LogLocator, NullLocator
+
+from cnnlab.inquiry.metrics import Metric
+
+WIDE = 3  # a loss, or an error, of so many times the smallest would squeeze the others on a linear axis
+PERCENTS = (90, 99, 80, 95, 60, 20, 85, 92, 91, 93, 94, 97, 70, 40, 0, 10, 30, 50, 96, 98)  # the roundest first
+EFFECT_LABELS = {
+    "arm": "difference in {}",
+    "trend": "change in {} from the first to the last level",
+    "interaction": "{} beyond what the two effects add up to",
+}
+
+
+def is_gap(metric: Metric) -> bool:
+    """Return whether a metric is itself a difference."""
+    return metric.name.startswith("gap")
+
+
+def unit_of(metric: Metric) -> str:
+    """Return the unit of a metric's values; differences of a share are in pp."""
+    return "%" if metric.unit == "pp" and not is_gap(metric) else metric.unit
+
+
+def say_level(metric: Metric, value: float) -> str:
+    """Return a value in the metric's unit, such as "91.20 %"."""
+    return f"{value:.{metric.digits}f} {unit_of(metric)}".rstrip()
+
+
+def short_label(metric: Metric) -> str:
+    """Return a metric's label without its definition in brackets."""
+    return metric.label.partition(" (")[0]
+
+
+def axis_label(metric: Metric) -> str:
+    """Return how a vertical axis names a metric: by its definition where the label has one, on short lines."""
+    name, _, definition = metric.label.partition(" (")
+    text = definition.rstrip(")") or name
+    unit = f" ({unit_of(metric)})" if unit_of(metric) else ""
+    return textwrap.fill(text + unit, 36)
+
+
+def effect_label(metric: Metric, kind: str) -> str:
+    """Return how a horizontal axis names an effect on a metric; `kind` is that of the contrast."""
+    label = EFFECT_LABELS[kind].format(metric.label.replace(" (", " = ").replace(")", ""))
+    return f"{label} ({metric.unit})" if metric.unit else label
+
+
+def fit_scale(axes: Axes, metric: Metric, values: np.ndarray, which: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic in the loss, or in the error of a share, where the values spread too wide for a linear
+    one. A gap stays linear.
+    """
+    values = values[np.isfinite(values)]
+    if is_gap(metric) or not len(values):
+        return
+    if unit_of(metric) == "%":
+        if 100 - values.min() > WIDE * (100 - values.max()):
+            error_scale(axes, which)
+    elif metric.better == "lower" and 0 < WIDE * values.min() < values.max():
+        axes.set(**{f"{which}scale": "log"})
+        axis = getattr(axes, f"{which}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def error_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Make an axis in percent logarithmic in the error: equal steps divide 100 % - value by the same factor.
+
+    One value far below leaves room for the differences among the others.
+    """
+    axis = getattr(axes, f"{which}axis")
+    axes.set(**{f"{which}scale": FuncScale(axis, (_fewer_errors, lambda y: 100 - np.exp(-np.asarray(y))))})
+    axis.set_major_locator(_Percents())
+    axis.set_major_formatter("{x:g}")
+
+
+def _fewer_errors(percent: Any) -> Any:
+    return -np.log(np.maximum(100 - percent, 0.01))
+
+
+class _Percents(Locator):
+    """Ticks at round percents, as many as have room."""
+
+    def __call__(self) -> list[float]:
+        return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        places = {float(percent): _fewer_errors(percent) for percent in PERCENTS if vmin <= percent <= vmax}
+        room = 0.06 * (_fewer_errors(vmax) - _fewer_errors(vmin))
+        kept: list[float] = []
+        for percent, place in places.items():
+            if all(abs(place - places[other]) > room for other in kept):
+                kept.append(percent)
+        return sorted(kept)
