@@ -238,7 +238,7 @@ class Lab(Task):
     # What it leaves
 
     def keep(self, result: "Result", data: "Data", folder: Path) -> None:
-        """Write weights, the answers to the validation images and figures into a folder."""
+        """Write weights, answers to the validation images, their losses and figures into a folder."""
         from cnnlab.one_run import keep
 
         keep(result, data, folder)

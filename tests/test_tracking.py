@@ -115,6 +115,8 @@ def test_figures_and_files_are_artifacts(recorded: tuple[str, Result]) -> None:
     assert figures == {"learning_curves.png", "confusion_matrix.png", "confident_mistakes.png"}
     correct = np.load(client.download_artifacts(run_id, "valid_correct.npy"))
     assert correct.mean() == result.final["accuracy/valid"]
+    losses = np.load(client.download_artifacts(run_id, "valid_loss.npy"))
+    assert losses.mean() == pytest.approx(result.final["loss/valid"], rel=1e-5)
     weights = load_file(client.download_artifacts(run_id, "weights.safetensors"))
     model = build_model(result.config)
     model.load_state_dict(weights)
