@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
-from cnnlab.inquiry.judge.outcome import in_range
+from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.statistics import LEVEL, Effect
 from cnnlab.inquiry.judge.verdict import Verdict
@@ -86,9 +86,9 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     axes.set(ylim=(-1.05, 1), yticks=[])
     axes.set_xlabel(effect_label(p.metric, p.contrast.kind), fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)
-    found = f"{one.outcome}{', exploratory' if one.because else ''}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
-    missed = ", outside the predicted range" if one.outcome == "supported" and in_range(one.prediction, e) is False else ""
-    axes.set_title(textwrap.fill(f"{p.contrast.text}: {found}{missed}", 120), fontsize=8, loc="left", pad=3)
+    outcome = f"{outcome_in_words(p, one.outcome, e)}{', exploratory' if one.because else ''}"
+    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
+    axes.set_title(textwrap.fill(title, 120), fontsize=8, loc="left", pad=3)
 
 
 def _predicted_range(one: Verdict) -> tuple[float, float] | None:
