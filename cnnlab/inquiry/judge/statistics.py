@@ -78,8 +78,9 @@ def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
     """Return the mean of one number per seed, with its interval over the seeds and over samples of images, each (S, N).
 
     The variance is that of the mean over the seeds, which holds the residual, plus (MS_images - MS_rest) / (S N) of
-    each sample where that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2,
-    which are too many where few seeds say nearly all; so the interval is never narrower than that over the seeds alone.
+    each sample where that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2.
+    They are too many where few seeds say nearly all, so the interval is never narrower than that over the seeds alone;
+    and too few where the terms cancel, so they are never fewer than those of the seeds.
     benchmarks/results/crossed.md has its coverage.
     """
     alone = t_interval(by_seed)
@@ -96,7 +97,7 @@ def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
     variance = sum(part for part, _ in terms)
     if len(terms) == 1:  # the images show nothing of their own
         return alone
-    freedom = variance**2 / sum(part**2 / df for part, df in terms)
+    freedom = max(seeds - 1, variance**2 / sum(part**2 / df for part, df in terms))
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
     low, high = alone.estimate - half, alone.estimate + half
     return replace(alone, low=min(low, alone.low), high=max(high, alone.high))
