@@ -2,25 +2,31 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge import vault
+from cnnlab.inquiry.judge.statistics import optimism, t_interval
 from cnnlab.inquiry.judge.vault import Opening, open_vault
 from cnnlab.inquiry.paths import models_folder
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.vault_record import num_readings, read_test_set
+from cnnlab.inquiry.record.vault_record import load_vault, num_readings, read_test_set, record_test_result
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
 from cnnlab.scores import Score
+from cnnlab.task import LAB
 from tests.helpers import SMALL_DATA, free_port, load_weights
 
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
@@ -134,8 +140,8 @@ def test_the_results_are_those_of_the_kept_weights(
         assert first.arms.loc[name, "test"] == pytest.approx(by_arm.mean()[arm], abs=0.011)
         assert first.arms.loc[name, "test_sd"] == pytest.approx(by_arm.std()[arm], abs=0.02)
     table = runs.assign(test=accuracy).pivot(index="seed", columns="arm", values="test")
-    effect, _ = first.claims["batch norm"]
-    assert effect.by_seed == pytest.approx(tuple(table["norm=batch"] - table["norm=none"]), abs=0.021)
+    claim = first.claims["batch norm"]
+    assert claim.effect.by_seed == pytest.approx(tuple(table["norm=batch"] - table["norm=none"]), abs=0.021)
     assert "What differs: norm none -> batch." in str(first)
 
 
@@ -144,9 +150,77 @@ def test_arms_are_paired_by_seed_whatever_their_order_and_where_they_were_traine
 ) -> None:
     taken_over = LATER.results(store)
     assert (taken_over["reused_from"] != "").all()
-    (effect, crossed), (again, crossed_again) = openings[0].claims["batch norm"], openings[1].claims["all"]
-    assert again.by_seed == pytest.approx(effect.by_seed)
-    assert crossed_again == pytest.approx(crossed)
+    claim, again = openings[0].claims["batch norm"], openings[1].claims["all"]
+    assert again.effect.by_seed == pytest.approx(claim.effect.by_seed)
+    assert again.on_new_images == pytest.approx(claim.on_new_images)
+    assert claim.selection and again.selection
+    assert again.selection.by_seed == pytest.approx(claim.selection.by_seed)
+
+
+def test_selection_is_what_validation_shows_above_test_in_one_arm_and_not_in_the_first(
+    store: Store, openings: tuple[Opening, Opening]
+) -> None:
+    first = openings[0]
+    claim = first.claims["batch norm"]
+    by_arm = first.arms["valid - test"]
+    assert by_arm.tolist() == pytest.approx((first.arms["valid"] - first.arms["test"]).tolist())
+    assert claim.selection
+    assert claim.selection.estimate == pytest.approx(by_arm["batch norm"] - by_arm["plain"])
+    valid = {arm: np.stack([load_correct(store, run_id) for run_id in ids]) for arm, ids in run_ids(store).items()}
+    difference = 100 * (valid["norm=batch"].astype(float) - valid["norm=none"])
+    test = np.load(store.client.download_artifacts(vault_ids(store)[0], "test_correct.npz"))
+    by_hand = optimism(difference, 100 * (test["batch norm"].astype(float) - test["plain"]))
+    assert (claim.selection.low, claim.selection.high) == pytest.approx((by_hand.low, by_hand.high))
+    assert "(n = 2 seeds, 10,000 images)" in str(first)
+    assert "Selection optimism: validation - test of batch norm less that of plain is " in str(first)
+
+
+def run_ids(store: Store) -> dict[str, list[str]]:
+    runs = NORM.results(store).sort_values("seed")
+    return {str(arm): some["run_id"].tolist() for arm, some in runs.groupby("arm")}
+
+
+def load_correct(store: Store, run_id: str) -> np.ndarray:
+    return np.load(store.client.download_artifacts(run_id, "valid_correct.npy"))
+
+
+def vault_ids(store: Store) -> list[str]:
+    order = ["attributes.start_time ASC"]
+    runs = store.client.search_runs([store.experiment_id("test-set")], "tags.kind = 'vault'", order_by=order)
+    return [run.info.run_id for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.4, 0.2, "no sign of selection"),
+        (0.1, 0.9, "the validation images flatter winner"),
+        (-0.9, -0.1, "the validation images flatter baseline"),
+    ],
+)
+def test_a_selection_is_said_where_its_interval_excludes_zero(low: float, high: float, said: str) -> None:
+    middle, half = (low + high) / 2, (high - low) / 2 * np.sqrt(3) / stats.t.ppf(0.975, 2)
+    found = t_interval(np.array([-half, 0.0, half]) + middle)
+    line = vault._selection_in_words("winner", "baseline", found)
+    assert line.endswith(f"{middle:+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] over seeds and images: {said}.")
+
+
+def test_without_answers_image_by_image_nothing_is_said_of_selection(
+    store: Store, openings: tuple[Opening, Opening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LAB, "by_image", {})
+    third = open_vault(FIRST, "curious once more", store)
+    assert third.claims["batch norm"].selection is None
+    assert third.claims["batch norm"].on_new_images == openings[0].claims["batch norm"].on_new_images
+    assert "Selection" not in str(third)
+
+
+def test_an_opening_that_an_earlier_version_recorded_reads_as_one_of_today(home: Path) -> None:
+    store = connect()
+    earlier = pd.DataFrame({"n": [2.0], "test": [91.0], "valid": [91.5], "optimism": [0.5]}, index=["plain"])
+    record_test_result(store, "the final claim", 1, "said", earlier, {"plain": np.ones((2, 3), dtype=bool)})
+    (found,) = load_vault(store, owner())
+    assert found.arms.loc["plain"].to_dict() == {"n": 2, "test": 91, "valid": 91.5, "valid - test": 0.5}
 
 
 def test_a_studys_own_test_images_are_those_that_are_looked_at(real_data: Data) -> None:

@@ -25,6 +25,17 @@ def interval_on_new_images(
 
     None where a run didn't keep the metric image by image, or where what it kept isn't its result.
     """
+    values = contrast_by_image(metric, runs, weights, store)
+    return None if values is None else crossed_interval(values)
+
+
+def contrast_by_image(
+    metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float], store: Store
+) -> np.ndarray | None:
+    """Return a contrast for each seed, in their order, and each validation image: (S, N), in the metric's unit.
+
+    None where a run didn't keep the metric image by image, or where what it kept isn't its result.
+    """
     effects = []
     try:
         for _, one in runs.groupby("seed"):
@@ -32,7 +43,7 @@ def interval_on_new_images(
                 run["arm"]: _by_image(metric, run, store) for _, run in one.assign(trained=trained(one)).iterrows()
             }
             effects.append(metric.scale * sum(weight * values[arm] for arm, weight in weights.items()))
-        return crossed_interval(np.stack(effects))
+        return np.stack(effects)
     except (LabError, OSError, ValueError):
         return None
 

@@ -1,13 +1,15 @@
 """The test vault: the test images are looked at once, at the end, on the record.
 
 Two intervals belong to the final claim. Over seeds: what to expect when the networks are trained again and tested on
-the same images. Over seeds and images: what to expect on new images as well.
+the same images. Over seeds and images: what to expect on new images as well. A third interval is about selection: the
+validation images may have taken part in choosing an arm, the test images didn't.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,8 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import LabError, stopping
 from cnnlab.inquiry.identity import in_words
-from cnnlab.inquiry.judge.statistics import Effect, contrast_effect, crossed_interval
+from cnnlab.inquiry.judge.new_images import contrast_by_image
+from cnnlab.inquiry.judge.statistics import Effect, crossed_interval, optimism, t_interval
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.files import run_file
@@ -28,21 +31,34 @@ from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Kept, task
 
 
+class Claim(NamedTuple):
+    """The difference of an arm to the first one in test accuracy, in pp, positive where the arm is better.
+
+    effect: over the seeds in common. on_new_images: its interval over seeds and images. selection: validation - test
+    of the arm, less that of the first arm, over seeds and both sets of images; None where the runs didn't keep what
+    they got of each validation image. differs: what the arm has other than the first.
+    """
+
+    effect: Effect
+    on_new_images: tuple[float, float]
+    selection: Effect | None
+    differs: str
+
+
 @dataclass(frozen=True, repr=False)
 class Opening(Shown):
     """What came out of the vault. Printed, or shown in a notebook, it is a table with sentences.
 
     number: which opening of this owner it was; from the second on it is post-hoc. arms: one row each, `n`, and in
-    percent or percentage points `test, test_sd, valid, optimism` (valid - test). claims: for each arm but the first,
-    the difference of its test accuracy to the first, in pp, over seeds, and the interval over seeds and images.
-    differs: what each of them has other than the first.
+    percent or percentage points `test, test_sd, valid, valid - test`. images: how many test images there are. claims:
+    one for each arm but the first.
     """
 
     number: int
     reason: str
     arms: pd.DataFrame
-    claims: dict[str, tuple[Effect, tuple[float, float]]]
-    differs: dict[str, str]
+    images: int
+    claims: dict[str, Claim]
 
     @property
     def is_post_hoc(self) -> bool:
@@ -55,14 +71,15 @@ class Opening(Shown):
         said = [f"Opening {self.number} of the test vault: {self.reason}"]
         if self.is_post_hoc:
             said.append("POST-HOC: the test images had been looked at before, so these are no unseen images any more.")
-        for arm, (e, (low, high)) in self.claims.items():
+        for arm, claim in self.claims.items():
+            e, (low, high) = claim.effect, claim.on_new_images
             said.append(
-                f"{arm} - {control}: {e.estimate:+.2f} pp on the test images; 95 % interval "
-                f"[{e.low:+.2f}, {e.high:+.2f}] if trained again (n = {e.n} seeds), "
-                f"[{low:+.2f}, {high:+.2f}] if trained again and on new images. What differs: {self.differs[arm]}."
+                f"{arm} - {control}: {e.estimate:+.2f} pp on the test images; 95 % interval [{e.low:+.2f}, "
+                f"{e.high:+.2f}] over seeds (trained again, same images), [{low:+.2f}, {high:+.2f}] over seeds and "
+                f"images (n = {e.n} seeds, {self.images:,} images). What differs: {claim.differs}."
             )
-        worst = self.arms["optimism"].max()
-        said.append(f"Selection optimism: validation is at most {worst:+.2f} pp above test.")
+            if claim.selection:
+                said.append(_selection_in_words(arm, control, claim.selection))
         return said
 
     def parts(self) -> list[Part]:
@@ -100,7 +117,8 @@ def open_vault(
         images = read_test_set(store, reason, own)
         correct = {name: task().evaluate(runs[name]["config"], kept[name], data, images) for name in runs}
     table = _table(runs, correct)
-    opening = Opening(number, reason, table, _claims(runs, correct, pairs), _differences(runs))
+    claims = {name: _claim(runs, correct, name, seeds, store) for name, seeds in pairs.items()}
+    opening = Opening(number, reason, table, next(iter(correct.values())).shape[1], claims)
     record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct)
     return opening
 
@@ -157,7 +175,7 @@ def _table(runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray]) -> pd.
         test, valid = 100 * correct[name].mean(axis=1), 100 * some[task().metrics[0].name]
         rows[name] = {"n": len(some), "test": test.mean(), "test_sd": test.std(ddof=1), "valid": valid.mean()}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.assign(optimism=table["valid"] - table["test"])
+    return table.assign(**{"valid - test": table["valid"] - table["test"]})
 
 
 def _common_seeds(runs: dict[str, pd.DataFrame], name: str) -> list[int]:
@@ -169,19 +187,30 @@ def _common_seeds(runs: dict[str, pd.DataFrame], name: str) -> list[int]:
     return seeds
 
 
-def _differences(runs: dict[str, pd.DataFrame]) -> dict[str, str]:
-    control, *others = ((name, replace(some["config"].iloc[0], seed=0)) for name, some in runs.items())
-    return {name: in_words(control[1], config) or "the random numbers" for name, config in others}
+def _claim(
+    runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray], name: str, seeds: list[int], store: Store
+) -> Claim:
+    """Return the claim about an arm, from the seeds that it has in common with the first one."""
+    control = next(iter(runs))
+    both = {arm: runs[arm]["seed"].isin(seeds) for arm in (control, name)}
+    test = 100 * (correct[name][both[name]].astype(float) - correct[control][both[control]])
+    used = pd.concat([runs[arm][mine].assign(arm=arm) for arm, mine in both.items()], ignore_index=True)
+    valid = contrast_by_image(task().metrics[0], used, {control: -1.0, name: 1.0}, store)
+    first, config = (replace(runs[arm]["config"].iloc[0], seed=0) for arm in both)
+    return Claim(
+        effect=t_interval(test.mean(axis=1)),
+        on_new_images=crossed_interval(test),
+        selection=None if valid is None else optimism(valid, test),
+        differs=in_words(first, config) or "the random numbers",
+    )
 
 
-def _claims(
-    runs: dict[str, pd.DataFrame], correct: dict[str, np.ndarray], pairs: dict[str, list[int]]
-) -> dict[str, tuple[Effect, tuple[float, float]]]:
-    control, claims = next(iter(runs)), {}
-    for name, seeds in pairs.items():
-        pair = {arm: correct[arm][runs[arm]["seed"].isin(seeds)] for arm in (control, name)}
-        accuracy = pd.DataFrame({arm: 100 * values.mean(axis=1) for arm, values in pair.items()})
-        effect = contrast_effect(accuracy, {control: -1.0, name: 1.0})
-        differences = 100 * (pair[name].astype(float) - pair[control].astype(float))
-        claims[name] = effect, crossed_interval(differences)
-    return claims
+def _selection_in_words(arm: str, control: str, found: Effect) -> str:
+    """Say how much more the validation images flatter an arm than the first one, on which nothing was selected."""
+    said = "no sign of selection"
+    if found.low > 0 or found.high < 0:
+        said = f"the validation images flatter {arm if found.low > 0 else control}"
+    return (
+        f"Selection optimism: validation - test of {arm} less that of {control} is {found.estimate:+.2f} pp, 95 % "
+        f"interval [{found.low:+.2f}, {found.high:+.2f}] over seeds and images: {said}."
+    )

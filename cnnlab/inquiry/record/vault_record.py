@@ -17,6 +17,7 @@ from cnnlab.inquiry.record.store import Store, answering
 from cnnlab.inquiry.task import task
 
 EXPERIMENT = "test-set"
+EARLIER = {"optimism": "valid - test"}  # what columns were called
 TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
 
 
@@ -95,7 +96,7 @@ def load_vault(store: Store, owner: str) -> list[Recorded]:
                 column, _, arm = name.partition("/")
                 rows.setdefault(arm, {})[column] = value
             arms = [_plain(arm) for arm in run.data.params["arms"].split(", ")]
-            table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index")
+            table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index").rename(columns=EARLIER)
             found.append(Recorded(run.data.params["reason"], run.data.params["said"], table))
     return found
 
