@@ -202,18 +202,16 @@ def confirm(
     show(f"winner, fresh seeds (mean, n = {n})", *arms["winner"][["accuracy/valid", "loss/valid"]].mean())
     show(f"baseline, fresh seeds (n = {n})", *arms["baseline"][["accuracy/valid", "loss/valid"]].mean())
 
-    curse = 100 * (best["accuracy"] - arms["winner"]["accuracy/valid"].mean())
+    curse = best["loss"] - arms["winner"]["loss/valid"].mean()  # on the scale that the search selected by
     gain = 100 * (arms["winner"]["accuracy/valid"] - arms["baseline"]["accuracy/valid"])
     mean, low, high = mean_interval(gain)
-    less_or_more = "less" if curse > 0 else "more"
-    click.echo(
-        f"\nThe winner's curse: with fresh seeds its accuracy is {abs(curse):.2f} pp {less_or_more} than in the search."
-    )
+    change = f"{abs(curse):.3f} nats {'higher' if curse < 0 else 'lower'}"
+    click.echo(f"\nThe winner's curse: with fresh seeds its loss is {change} than in the search.")
     click.echo(f"Winner - baseline: {mean:+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] over {n} pairs of runs.")
     click.echo(f"\n{confront(study)}")
     with mlflow.start_run(run_id=parent_id):
         mlflow.log_metrics({"search/best_accuracy": best["accuracy"], "search/best_loss": best["loss"]})
-        mlflow.log_metrics({"confirmed/curse_pp": curse, "confirmed/gain_pp": mean})
+        mlflow.log_metrics({"confirmed/curse_nats": curse, "confirmed/gain_pp": mean})
         mlflow.log_metrics({"confirmed/gain_low_pp": low, "confirmed/gain_high_pp": high})
     return study
 

@@ -48,7 +48,7 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
     runs = store.client.search_runs([store.experiment_id(experiment)])
     (predicted,) = (run for run in runs if run.data.tags["kind"] == "prediction")
     assert predicted.data.params["verdict_1_label"] == "confirmatory"
-    assert "(confirmatory): loss/valid" in stdout or "withheld" in stdout
+    assert ", confirmatory: loss/valid" in stdout or "withheld" in stdout
     (parent,) = (run for run in runs if run.data.tags["kind"] == "search")
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.status for run in below} <= {"FINISHED", "KILLED"}
@@ -58,13 +58,21 @@ def check_the_record(stdout: str, experiment: str, trials: int) -> None:
         assert from_params(Config, trial.data.params).train_images == 640
         assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
         assert trial.data.tags["fact.images_seen"] == "1280"
-    best = min(below, key=lambda run: run.data.metrics["final/loss/valid"]).data.metrics
+    winner = min(below, key=lambda run: run.data.metrics["final/loss/valid"]).data
+    best = winner.metrics
     assert parent.data.metrics["search/best_loss"] == pytest.approx(best["final/loss/valid"])
     assert f"{100 * best['final/accuracy/valid']:.2f} %" in stdout
     confirmed = [run for run in runs if run.data.tags["kind"] == "run"]
     fresh = my_seeds(2, first=100)
     assert sorted(int(run.data.params["seed"]) for run in confirmed) == sorted(2 * fresh)
     assert {run.data.params["seed"] for run in below} == {str(my_seeds(1)[0])}
+    curse = re.search(r"with fresh seeds its loss is (\S+) nats (higher|lower) than in the search", stdout)
+    assert curse
+    again = [run.data for run in confirmed if run.data.params["lr"] == winner.params["lr"]]
+    assert len(again) == 2
+    expected = best["final/loss/valid"] - sum(run.metrics["final/loss/valid"] for run in again) / 2
+    assert parent.data.metrics["confirmed/curse_nats"] == pytest.approx(expected)
+    assert float(curse[1]) * (-1 if curse[2] == "higher" else 1) == pytest.approx(expected, abs=6e-4)
     gain = re.search(r"Winner - baseline: (\S+) pp, 95 % interval \[(\S+), (\S+)\] over 2 pairs", stdout)
     assert gain
     logged = [parent.data.metrics[f"confirmed/gain_{part}"] for part in ("pp", "low_pp", "high_pp")]
