@@ -34,6 +34,8 @@ def say_outcomes(outcomes: Iterable[str]) -> str:
     """Return how many predictions came out how, such as "2 of 3 predictions supported, 1 inconclusive"."""
     counts = Counter(outcomes)
     total, supported = counts.total(), counts.pop("supported", 0)
+    if not total:
+        return "no verdict yet"
     if total == 1:
         return f"prediction {next(iter(counts), 'supported')}"
     rest = "".join(f", {count} {outcome}" for outcome, count in counts.most_common())
@@ -160,10 +162,10 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
 
     The intervals of shares are those of Wilson 1927.
     """
-    figure, (left, right) = panels(2, 3.2)
+    figure, (left, right) = panels(2, 2.4)
     confidence, supported = found.decided["confidence"], found.decided["supported"].astype(bool)
     _draw_counts(left, confidence.to_numpy(float), supported.to_numpy(bool))
-    left.set_title(f"decided predictions (n = {len(confidence)} of {len(found.table)})", fontsize=9)
+    left.set_title(f"decided predictions (n = {len(confidence)} of {len(found.table)})", fontsize=8)
     true, n = int(supported.sum()), len(supported)
     held, of = found.coverage
     said = float(confidence.mean()) if n else float("nan")
@@ -198,7 +200,7 @@ def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> N
 
 def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text: str) -> None:
     """Draw the share of n that came true, with its interval, and beside it what was said."""
-    axes.text(0, y + 0.4, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
+    axes.text(0, y + 0.42, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
     if not n:
         return
     share, interval = 100 * count / n, binomtest(count, n).proportion_ci(LEVEL, method="wilson")
@@ -206,4 +208,4 @@ def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text:
     label = "came out, with 95 % interval"
     error = [[share - low], [high - share]]
     axes.errorbar(share, y, xerr=error, fmt="D", color=BLUE, capsize=4, ms=6, lw=2, label=label, clip_on=False)
-    axes.plot([expected] * 2, [y - 0.25, y + 0.25], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")
+    axes.plot([expected] * 2, [y - 0.2, y + 0.2], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")
