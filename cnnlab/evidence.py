@@ -17,20 +17,22 @@ from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry.record.runs import RawRun, images_of
 from cnnlab.inquiry.task import History, Kept
-from cnnlab.one_run import CORRECT, WEIGHTS, evaluate
+from cnnlab.one_run import CORRECT, LOSS, WEIGHTS, evaluate
 
 JUDGED = ("accuracy/valid", "loss/valid")
 CHECKED_IMAGES = 500  # of the validation images, drawn anew each time, that kept weights classify again
 ROUNDING = 2  # of them may come out otherwise on another processor
+SUMMED = 1e-5  # relative: the mean of the losses was added up in another order
 CLOCK = 0.95  # of the time that a training says it took has to lie between a run's start and its end
 
 
 def check_result(config: Config, run: RawRun, history: History, kept: Kept) -> Iterable[str]:
     """Yield what doesn't agree in what a run left behind."""
-    correct, weights = _load_correct(kept[CORRECT]), kept[WEIGHTS]
+    correct, losses, weights = _load(kept[CORRECT]), _load(kept[LOSS]), kept[WEIGHTS]
     yield from _check_finals(run, config, history)
     yield from _check_times(run)
     yield from _check_correct(run, correct)
+    yield from _check_losses(run, losses)
     data, fingerprint = _own_data()
     if data and weights and correct is not None and images_of(run.tags) == fingerprint:
         yield from _check_weights(weights, config, data, correct)
@@ -59,8 +61,8 @@ def _check_times(run: RawRun) -> Iterable[str]:
         yield f"it lasted {(run.ended - run.started) / 1000:.1f} s, and says that its training took {said:.1f} s"
 
 
-def _load_correct(file: Path | None) -> np.ndarray | None:
-    """Return whether each validation image was classified correctly: bool (N,); None where that can't be read."""
+def _load(file: Path | None) -> np.ndarray | None:
+    """Return what is known of each validation image: (N,); None where that can't be read."""
     try:
         return None if file is None else np.load(file)
     except (OSError, ValueError):
@@ -70,6 +72,12 @@ def _load_correct(file: Path | None) -> np.ndarray | None:
 def _check_correct(run: RawRun, correct: np.ndarray | None) -> Iterable[str]:
     if correct is not None and int(correct.sum()) / len(correct) != run.metrics.get("final/accuracy/valid"):
         yield f"its answers to the validation images make an accuracy of {correct.mean():.4f}"
+
+
+def _check_losses(run: RawRun, losses: np.ndarray | None) -> Iterable[str]:
+    said = run.metrics.get("final/loss/valid", math.nan)
+    if losses is not None and not np.isclose(losses.mean(), said, rtol=SUMMED, atol=0, equal_nan=True):
+        yield f"its losses on the validation images have a mean of {losses.mean():.4f}"
 
 
 def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray) -> Iterable[str]:

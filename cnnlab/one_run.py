@@ -25,6 +25,7 @@ from cnnlab.watcher import Watcher
 
 WEIGHTS = "weights.safetensors"
 CORRECT = "valid_correct.npy"  # whether each validation image was classified correctly: bool (N,)
+LOSS = "valid_loss.npy"  # the cross-entropy of each validation image in nats: float32 (N,)
 
 
 class Passing(Watcher):
@@ -57,10 +58,11 @@ def train(config: Config, data: Data, watcher: EngineWatcher, device: str, threa
 
 
 def keep(result: Result, data: Data, folder: Path) -> None:
-    """Write weights, the answers to the validation images and figures into a folder."""
+    """Write weights, answers to the validation images, their losses and figures into a folder."""
     weights = {name: value.cpu().contiguous() for name, value in result.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
     np.save(folder / CORRECT, result.valid.correct.numpy())
+    np.save(folder / LOSS, nn.functional.cross_entropy(result.valid.logits, result.valid.y, reduction="none").numpy())
     (folder / "figures").mkdir()
     for name, figure in run_figures(result, data).items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=100)

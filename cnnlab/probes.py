@@ -41,8 +41,10 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
     """Return what the layers make of some images, in eval mode; the network stays as it was.
 
     - `activation_mean/<layer>`, `activation_sd/<layer>`: over all values that an activation puts out.
-    - `dead_share/<layer>`: see `dead_share`; of ReLU only, since no other activation is exactly zero.
-    - `variance_ratio/<layer>`: see `variance_ratio`; `variance_ratio` is the mean over the layers.
+    - `dead_share/<layer>`: see `dead_share`; of ReLU only, since no other activation is exactly zero. `dead_share` is
+      the largest of all layers.
+    - `variance_ratio/<layer>`: the median of `variance_ratios`, with `variance_ratio_low/<layer>` and `_high/<layer>`,
+      the quartiles, over `live_channels/<layer>` channels; nan without any. `variance_ratio` is the mean over layers.
 
     Shapes: images float32 (N, C, H, W), normalised, on the device of the network.
     """
@@ -53,9 +55,10 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
             found.update({f"{probe}/{name}": value for probe, value in _read(layer, *inputs, output).items()})
 
     watch(model, images, note)
-    ratios = [value for name, value in found.items() if name.startswith("variance_ratio/")]
-    if ratios:
+    if ratios := [value for name, value in found.items() if name.startswith("variance_ratio/")]:
         found["variance_ratio"] = torch.stack(ratios).mean()
+    if shares := [value for name, value in found.items() if name.startswith("dead_share/")]:
+        found["dead_share"] = torch.stack(shares).amax()
     return _numbers(found)
 
 
@@ -78,25 +81,34 @@ def dead_share(output: Tensor) -> Tensor:
     return (sums == 0).float().mean()
 
 
-def variance_ratio(norm: BatchNorm, x: Tensor) -> Tensor:
-    """Return the variance of a BatchNorm's inputs in eval mode over its running variance: the median of its channels.
+def variance_ratios(norm: BatchNorm, x: Tensor) -> Tensor:
+    """Return the variance of a BatchNorm's inputs in eval mode over its running variance; nan for a dead channel.
 
     About 1 where training and evaluation see the same variance; below 1 where dropout before it adds variance in
     training only (Li et al. 2019, Understanding the disharmony between dropout and batch normalization by variance
-    shift, CVPR). Both have the layer's `eps` added, as in its own formula: a channel of nothing but zeros then has 1.
+    shift, CVPR). Both have the layer's `eps` added, as in its own formula. A channel whose variance is no more than
+    that is dead: the layer sees nothing in it, and its ratio would be 1 whatever happened.
 
-    Shapes: (N, C) or (N, C, H, W) -> ().
+    Shapes: (N, C) or (N, C, H, W) -> (C,).
     """
     assert norm.running_var is not None
     dims = _all_but_channels(x)
     n = x[:, 0].numel()
     now = _variance(x, dims) * n / max(n - 1, 1)  # unbiased, as the running variance is
-    return ((now + norm.eps) / (norm.running_var + norm.eps)).quantile(0.5)
+    return ((now + norm.eps) / (norm.running_var + norm.eps)).where(now > norm.eps, torch.nan)
 
 
 def _read(layer: nn.Module, x: Tensor, output: Tensor) -> dict[str, Tensor]:
     if isinstance(layer, BatchNorm):
-        return {"variance_ratio": variance_ratio(layer, x)}
+        ratios = variance_ratios(layer, x)
+        low, median, high = ratios.nanquantile(torch.tensor((0.25, 0.5, 0.75), device=x.device))
+        live = ratios.isfinite().sum().to(ratios.dtype)
+        return {
+            "variance_ratio": median,
+            "variance_ratio_low": low,
+            "variance_ratio_high": high,
+            "live_channels": live,
+        }
     found = {"activation_mean": output.mean(), "activation_sd": _variance(output, list(range(output.ndim))).sqrt()}
     if isinstance(layer, nn.ReLU):
         found["dead_share"] = dead_share(output)

@@ -19,6 +19,7 @@ from cnnlab.source import RELEASED, SOURCE_SHA256
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from cnnlab.data import Data, Split
     from cnnlab.inquiry.record.runs import RawRun
@@ -30,6 +31,7 @@ DATA_SHA256 = "2de91daca611e502e2e2846bbdaad04f227808991e53cbbba0c126c2fef64c6d"
 VALID_SHA256 = "325b07c633ba2f7c5be4db4c7e057f28185d7ccff4095330343bb5c8b8d60e5b"
 IMAGES = {"image_shape": "1 x 28 x 28", "num_classes": "10"}  # facts that runs didn't have when all were on such images
 MOST_CHANNELS = 4  # of an image whose first convolution may have as many
+DEAD = 0.1  # share of the channels of a layer from which a verdict mentions it
 SHIPPED = Path(__file__).parent / "course" / "shipped.txt"  # the seals of what comes with the lab, one per line
 
 TRAIN_MODE = (
@@ -57,9 +59,13 @@ class Lab(Task):
     modules = ("cnnlab.one_run", "cnnlab.fashion_mnist", "torch._dynamo")  # the first optimiser imports that last one
     metrics = METRICS
     scales = ("accuracy/valid", "loss/valid")
+    by_image: Mapping[str, str] = {"accuracy/valid": "valid_correct.npy", "loss/valid": "valid_loss.npy"}
     bounds: Mapping[str, float] = {"accuracy/valid": 0.01, "loss/valid": 0.02}  # a fraction, and nats
     compared = ("accuracy/valid", "loss/valid", "accuracy/train_eval", "loss/train_eval", "loss/train")
-    details = ("activation_mean/", "activation_sd/", "dead_share/", "variance_ratio/", "grad_norm/")
+    details = (
+        *("activation_mean/", "activation_sd/", "dead_share/", "grad_norm/"),
+        *("variance_ratio/", "variance_ratio_low/", "variance_ratio_high/", "live_channels/"),
+    )
     charts: Mapping[str, tuple[str, ...]] = {
         "Validation": ("loss/valid", "accuracy/valid"),
         "Training, and the gap to validation": ("loss/train", "loss/train_eval", "gap/loss"),
@@ -217,10 +223,22 @@ class Lab(Task):
         """Return whether a run diverged: its weights are no trained network."""
         return outcome.startswith("diverged")
 
+    def cautions(self, runs: "pd.DataFrame") -> list[str]:
+        """Return in which arms a good part of a layer is dead."""
+        if "dead_share" not in runs:
+            return []
+        shares = runs.groupby("arm", sort=False)["dead_share"].agg(["mean", "count"])
+        return [
+            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for every image; mean "
+            f"of {count(int(row['count']), 'run')})."
+            for arm, row in shares.iterrows()
+            if row["mean"] >= DEAD
+        ]
+
     # What it leaves
 
     def keep(self, result: "Result", data: "Data", folder: Path) -> None:
-        """Write weights, the answers to the validation images and figures into a folder."""
+        """Write weights, answers to the validation images, their losses and figures into a folder."""
         from cnnlab.one_run import keep
 
         keep(result, data, folder)

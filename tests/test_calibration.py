@@ -75,8 +75,13 @@ def test_the_brier_score_is_that_of_the_decided_confirmatory_ones(found: Calibra
     assert found.brier == pytest.approx(((0.8 - 1) ** 2 + (0.9 - 0) ** 2 + (0.6 - 0) ** 2) / 3)
 
 
+def test_inconclusive_ones_count_as_not_supported_in_the_score_beside_it(found: Calibration) -> None:
+    assert found.inconclusive == 1
+    assert found.brier_of_all == pytest.approx((0.2**2 + 0.9**2 + 0.6**2 + 0.95**2) / 4)
+
+
 def test_the_size_counts_where_it_was_predicted_and_measured(found: Calibration) -> None:
-    assert found.coverage == (2, 4)  # not that of the exploratory one, and of the withheld one there is none
+    assert found.coverage == (1, 1)  # a range is given for the case that the direction is right
 
 
 def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibration) -> None:
@@ -86,7 +91,8 @@ def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibra
 def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
     assert found.sentence() == (
         "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
-        "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). The size was predicted right in 2 of 4. "
+        "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). The 1 inconclusive left out of it, counted "
+        "as not supported, would make it 0.53 (n = 4). Sizes: 1 of 1 ranges hold the estimate; 80 % should. "
         "Surprises: 1."
     )
 

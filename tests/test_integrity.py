@@ -268,6 +268,17 @@ def test_7_with_the_answers_forged_alike_the_weights_tell(home: Path, real_data:
     assert "its weights give other answers than it recorded" in problems
 
 
+def test_7_with_other_losses_than_its_result_a_run_contradicts_itself(home: Path, finished: pd.DataFrame) -> None:
+    run_id = finished["run_id"].iloc[1]
+    (file,) = (home / "models").glob(f"*/{run_id}/artifacts/valid_loss.npy")
+    losses = np.load(file)
+    np.save(file, 0.99 * losses)
+    (problem,) = (problem for problem in reviewed(home).problems if run_id[:8] in problem)
+    assert f"its losses on the validation images have a mean of {0.99 * losses.mean():.4f}" in problem
+    file.unlink()  # as a run of an earlier version
+    assert not [problem for problem in reviewed(home).problems if run_id[:8] in problem]
+
+
 def test_8_a_run_sealed_again_after_its_verdict_is_named(home: Path, study: Study, finished: pd.DataFrame) -> None:
     judged(study)
     tamper(finished["run_id"].iloc[1], home, reseal=True)

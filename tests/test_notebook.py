@@ -40,10 +40,10 @@ def test_the_notebook_runs_top_to_bottom(
     client.execute()
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     assert "6 checks passed" in "".join(texts(outputs["sanity"]))
-    assert "Noise floor: equal runs differ" in "".join(texts(outputs["dropout-power"]))
+    assert "Noise floor: runs that differ only in their seed" in "".join(texts(outputs["dropout-power"]))
     for study in ("baseline", "dropout", "dropout-long", "lr", "norm", "tiny", "combined"):
         shown = "".join(texts(outputs[f"{study}-verdict"]))
-        assert "I am" in shown and "% confident of that" in shown
+        assert "I am" in shown and "% confident that" in shown
         assert "n = 2 seeds" in shown
         assert any("image/png" in output.get("data", {}) for output in outputs[f"{study}-verdict"])
     for cell, found in outputs.items():

@@ -55,7 +55,10 @@ def test_equal_runs_of_any_study_are_the_noise_floor(store: Store, runs: pd.Data
     assert (found.n, found.is_own) == (4, True)
     assert found.sd == pytest.approx(100 * runs["accuracy/valid"].std(ddof=1))
     assert f"SD {found.sd:.2f} pp (n = 4 runs of its control)" in str(found)
-    assert f"With 3 seeds, an effect of {found.detectable:.2f} pp is found 4 times in 5 in this study" in str(found)
+    assert (
+        f"With 3 seeds, an effect of {found.detectable:.2f} pp would be detected with 80 % power in this study"
+        in str(found)
+    )
 
 
 def test_the_stated_difference_is_found_four_times_in_five(store: Store, runs: pd.DataFrame) -> None:
@@ -99,6 +102,6 @@ def test_a_metric_that_no_run_has_is_unknown(store: Store, runs: pd.DataFrame) -
 def test_an_accuracy_never_differs_by_more_than_100_pp() -> None:
     """Two seeds with a spread of 30 pp "detect" 380 pp: no effect that exists."""
     accuracy, loss = find_metric("accuracy/valid"), find_metric("loss/valid")
-    assert accuracy.say_detectable(99.5) == "an effect of 99.50 pp is found 4 times in 5"
-    assert accuracy.say_detectable(380.0) == "not even an effect of 100 pp is found 4 times in 5"
-    assert loss.say_detectable(380.0) == "an effect of 380.000 nats is found 4 times in 5"
+    assert accuracy.say_detectable(99.5) == "an effect of 99.50 pp would be detected with 80 % power"
+    assert accuracy.say_detectable(380.0) == "not even an effect of 100 pp would be detected with 80 % power"
+    assert loss.say_detectable(380.0) == "an effect of 380.000 nats would be detected with 80 % power"

@@ -39,13 +39,17 @@ def grid(small: Config) -> Study:
 
 def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, grid: Study) -> None:
     assert predict(study, arm="dropout=0.5", **CLAIM).sentence() == (
-        "dropout=0.5 against dropout=0.0: the validation loss is higher, by 0.01 to 0.08 nats, over 2 seeds "
-        "(smallest effect of interest: 0.010 nats). I am 80 % confident of that."
+        "dropout=0.5 against dropout=0.0: I am 80 % confident that the validation loss is higher (2 seeds; smallest "
+        "effect of interest: 0.010 nats). If so, I am 80 % confident that it is by 0.01 to 0.08 nats."
     )
+    least = predict(study, arm="dropout=0.5", at_least_sesoi=True, **CLAIM).sentence()
+    assert "the validation loss is higher by at least 0.010 nats (2 seeds)." in least
+    direction_alone = predict(study, arm="dropout=0.5", **(CLAIM | {"size": None})).sentence()
+    assert direction_alone.endswith("is higher (2 seeds; smallest effect of interest: 0.010 nats).")
     trend = predict(study, trend="dropout", **CLAIM)
-    assert "trend over dropout, from 0 to 0.5: the validation loss is higher at the end than" in trend.sentence()
+    assert "confident that the validation loss is higher at the end than at the beginning (2 seeds" in trend.sentence()
     none = predict(study, arm="dropout=0.3", **(CLAIM | {"direction": "none", "size": None, "sesoi": 0.02}))
-    assert "differs by less than 0.020 nats, over 2 seeds" in none.sentence()
+    assert "differs by less than 0.020 nats (2 seeds)" in none.sentence()
     both = {"dropout": 0.5, "norm": "batch"}
     synergy = predict(grid, interaction=both, **(CLAIM | {"direction": "synergy"}))
     assert synergy.claim.direction == "lower"  # of a loss, less is better
@@ -69,6 +73,24 @@ def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -
     params = connect().client.get_run(record.run_id).data.params
     assert params == record.content
     assert params["because"] == CLAIM["because"]
+
+
+def test_the_record_says_how_sure_the_range_is_and_what_a_failed_run_counts_as(home: Path, study: Study) -> None:
+    content = predict(study, arm="dropout=0.5", **CLAIM).record.content
+    assert (content["low"], content["high"], content["range_level"]) == ("0.01", "0.08", "80")
+    assert content["failed_runs"] == "are counted, and not averaged"
+    alone = predict(study, arm="dropout=0.5", **(CLAIM | {"size": None}))
+    assert not {"low", "high", "range_level"} & set(alone.record.content)
+    assert Prediction.from_record(load_records(connect())[1]) == alone
+
+
+def test_an_older_record_says_no_more_than_its_author_did(home: Path, study: Study) -> None:
+    made = predict(study, arm="dropout=0.5", **CLAIM)
+    content = {name: text for name, text in made.record.content.items() if name not in ("range_level", "failed_runs")}
+    old = Prediction.from_record(dataclasses.replace(made.record, content=content))
+    assert old.claim == made.claim
+    assert old.sentence().endswith("If so, by 0.01 to 0.08 nats.")
+    assert made.counts_failures and not old.counts_failures
 
 
 def test_the_same_call_again_writes_nothing_and_a_change_of_mind_is_a_new_record(home: Path, study: Study) -> None:
@@ -163,7 +185,6 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"metric": "speed"}, "there are accuracy/valid, loss/valid"),
         ({"direction": "better"}, "choose higher, lower, none"),
         ({"direction": "synergy"}, "choose higher, lower, none"),
-        ({"size": None}, "size is missing"),
         ({"size": 3}, "size=3 is not possible: it should be two numbers"),
         ({"size": (-3, -1)}, "both positive"),
         ({"size": (3, 1)}, "smallest and largest"),

@@ -41,8 +41,8 @@ def outputs(model: nn.Sequential, x: Tensor) -> dict[str, tuple[np.ndarray, np.n
 
 
 def probes_of(metrics: dict[str, float]) -> dict[str, float]:
-    kinds = ("activation_mean", "activation_sd", "dead_share", "grad_norm", "variance_ratio")
-    return {name: value for name, value in metrics.items() if name.split("/")[0] in kinds}
+    kinds = ("activation_mean", "activation_sd", "dead_share", "grad_norm", "variance_ratio", "live_channels")
+    return {name: value for name, value in metrics.items() if name.split("/")[0].startswith(kinds)}
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -59,8 +59,16 @@ def test_activations_and_variances_are_those_of_a_forward_pass_by_hand(
         if "norm" in name:
             layer = result.model.get_submodule(name)
             now = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).var(axis=1, ddof=1)
-            ratios[name] = np.median((now + layer.eps) / (layer.running_var.numpy() + layer.eps))
-            assert result.epochs[-1][f"variance_ratio/{name}"] == pytest.approx(ratios[name], rel=1e-4)
+            live = ((now + layer.eps) / (layer.running_var.numpy() + layer.eps))[now > layer.eps]
+            ratios[name] = np.median(live)
+            expected = {
+                "variance_ratio": np.median(live),
+                "variance_ratio_low": np.quantile(live, 0.25),
+                "variance_ratio_high": np.quantile(live, 0.75),
+                "live_channels": len(live),
+            }
+            read = {probe: result.epochs[-1][f"{probe}/{name}"] for probe in expected}
+            assert read == pytest.approx(expected, rel=1e-4)
     assert list(ratios) == ["block1.norm1", "block2.norm1", "head.norm"]
     assert result.final["variance_ratio"] == pytest.approx(np.mean(list(ratios.values())), rel=1e-4)
 
@@ -77,6 +85,28 @@ def test_a_channel_is_dead_if_it_is_zero_for_all_images_and_positions() -> None:
     model.block1.conv1.weight.data[7].abs_()
     images[49, 0, 0, 0] = 1e6  # a single pixel wakes the last channel up
     assert read_probes(model, images)["dead_share/block1.activation1"] == 0.125
+
+
+def test_dead_channels_have_no_say_in_the_variance_ratio() -> None:
+    """With 6 of 10 channels dead, the median of all channels is 1 whatever the live ones do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(10), nn.ReLU())
+    alive = torch.tensor([1.0] * 4 + [0.0] * 6)
+    for _ in range(100):
+        model(torch.randn(256, 10) * alive)
+    read = read_probes(model, torch.randn(2_000, 10) * alive)
+    assert read["variance_ratio/1"] == read["variance_ratio"] == pytest.approx(0.5, rel=0.1)
+    assert read["variance_ratio_low/1"] <= read["variance_ratio/1"] <= read["variance_ratio_high/1"]
+    assert read["live_channels/1"] == 4
+    assert math.isnan(read_probes(model, torch.zeros(20, 10))["variance_ratio"])  # none is alive
+
+
+def test_the_dead_share_of_a_network_is_that_of_its_worst_layer() -> None:
+    model = build_model(replace(BASE, blocks=((1, 8), (1, 8))))
+    images = torch.randn(50, 1, 28, 28)
+    model.block1.conv1.bias.data[:2] = -100
+    read = read_probes(model, images)
+    assert read["dead_share"] == max(value for name, value in read.items() if name.startswith("dead_share/")) >= 0.25
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu", "silu"])
@@ -181,8 +211,10 @@ def test_the_final_probes_are_those_of_the_kept_weights(small: Config, small_dat
     kept = losses.index(min(losses)) if keep == "best" else 5
     assert (kept < 5) == (keep == "best"), "choose a seed whose best epoch isn't the last"
     images, _ = images_of(config, small_data, PROBE_IMAGES)
-    expected = pytest.approx(read_probes(result.model, images)["variance_ratio"], rel=1e-5)
-    assert probes_of(result.final) == {"variance_ratio": expected}
+    read = read_probes(result.model, images)
+    summaries = {name: value for name, value in read.items() if "/" not in name}
+    assert set(summaries) == {"variance_ratio", "dead_share"}
+    assert probes_of(result.final) == pytest.approx(summaries, rel=1e-5)
     if keep == "last":
         assert result.final["variance_ratio"] == result.epochs[-1]["variance_ratio"]
 

@@ -5,18 +5,25 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
 
+from cnnlab.inquiry.judge.outcome import decide
 from cnnlab.inquiry.judge.statistics import (
+    MOST_SEEDS,
     compare_with_control,
     contrast_effect,
+    crossed_interval,
     detectable,
-    improvement,
+    exact_interval,
+    optimism,
+    proportion_interval,
+    seeds_in_words,
     seeds_to_exclude,
     seeds_to_show,
     t_interval,
 )
-from cnnlab.inquiry.judge.verdict import decide
 
 ARM = {"control": -1.0, "arm": 1.0}
 INTERACTION = {"neither": 1.0, "a": -1.0, "b": -1.0, "both": 1.0}
@@ -62,34 +69,38 @@ def test_an_interaction_is_that_of_the_linear_model() -> None:
     assert contrast_effect(values, INTERACTION).estimate == pytest.approx(fit.params["a:b"])
 
 
-def test_the_share_of_wins_has_the_exact_binomial_interval() -> None:
-    wins = improvement(np.array([0.1, 0.2, -0.1, 0.0, 0.3]))
-    assert (wins.wins, wins.n) == (3, 5)
-    # Clopper & Pearson through quantiles of the beta distribution
-    assert wins.low == pytest.approx(stats.beta.ppf(0.025, 3, 3))
-    assert wins.high == pytest.approx(stats.beta.ppf(0.975, 4, 2))
-    assert improvement(np.array([1.0, 2.0])).high == 1.0
+@pytest.mark.parametrize(("count", "n"), [(0, 4), (1, 6), (5, 5), (7, 40)])
+def test_the_intervals_of_a_share_are_those_of_statsmodels(count: int, n: int) -> None:
+    assert exact_interval(count, n) == pytest.approx(proportion_confint(count, n, method="beta"))
+    assert proportion_interval(count, n) == pytest.approx(proportion_confint(count, n, method="wilson"), abs=1e-12)
 
 
-def test_several_arms_share_one_control_and_their_intervals_hold_together() -> None:
-    """Dunnett's intervals of two arms are wider than each alone, and narrower than Bonferroni's."""
-    values = draw(np.random.default_rng(4), 8, {"control": 1.0, "a": 1.0, "b": 1.0}, block=0.0)
+def test_several_arms_have_their_own_spread_and_simultaneous_intervals() -> None:
+    values = draw(np.random.default_rng(4), 8, {"control": 1.0, "a": 1.0, "b": 20.0})
     table = compare_with_control(values, "control")
     assert list(table.index) == ["a", "b"]
-    assert table["difference"].tolist() == pytest.approx([values[x].mean() - values["control"].mean() for x in "ab"])
-    pooled = np.sqrt(values.var().mean() * 2 / 8)
-    half = (table["high"] - table["low"]) / 2
-    assert (stats.t.ppf(0.975, 21) * pooled < half).all()
-    assert (half < stats.t.ppf(1 - 0.05 / 4, 21) * pooled).all()
-    assert compare_with_control(values, "control").equals(table)  # the integration is seeded
+    for arm in "ab":
+        peer = stats.ttest_rel(values[arm], values["control"])
+        interval = peer.confidence_interval(1 - 0.05 / 2)
+        assert table.loc[arm, ["low", "high"]].tolist() == pytest.approx([interval.low, interval.high])
+        assert table.loc[arm, "difference"] == pytest.approx(values[arm].mean() - values["control"].mean())
 
 
-def test_an_arm_without_spread_is_compared_without_a_warning() -> None:
-    """All runs of an arm that doesn't train end at chance; pytest turns a warning into an error."""
-    values = pd.DataFrame({"control": [82.1, 82.4, 82.9], "fine": [84.0, 84.3, 84.1], "failed": [10.0, 10.0, 10.0]})
+def test_simultaneous_intervals_hold_together_whatever_the_spreads() -> None:
+    sds = {"control": 0.22, "a": 0.29, "b": 0.67, "c": 3.74}
+    rng, together = np.random.default_rng(9), 0
+    for _ in range(1_000):
+        table = compare_with_control(draw(rng, 5, sds), "control")
+        together += bool(((table["low"] <= 0) & (table["high"] >= 0)).all())
+    assert 0.95 - 2 * np.sqrt(0.05 * 0.95 / 1_000) <= together / 1_000 <= 0.98
+
+
+def test_an_arm_whose_differences_are_all_the_same_has_no_interval() -> None:
+    values = pd.DataFrame({"control": [10.0, 10.0, 10.0], "fine": [84.0, 84.3, 84.1], "failed": [9.8, 9.8, 9.8]})
     table = compare_with_control(values, "control")
-    assert table.loc["failed", "difference"] == pytest.approx(-72.466667)
-    assert table.loc["failed", "high"] < -70
+    assert table.loc["failed", "difference"] == pytest.approx(-0.2)
+    assert table.loc["failed", ["low", "high"]].isna().all()
+    assert table.loc["fine", "low"] > 70
 
 
 def test_the_detectable_effect_is_found_four_times_in_five() -> None:
@@ -123,9 +134,11 @@ def test_the_power_grows_with_seeds_and_a_spread_of_zero_needs_two() -> None:
     assert seeds_to_show(0.3, 0.0) == seeds_to_exclude(0.3, 0.0) == 2
 
 
-def test_thousands_of_seeds_are_said_up_to_the_limit_and_two_do_not_suffice_where_the_power_is_not_known() -> None:
-    assert seeds_to_exclude(0.01, 0.28) == 8_240
-    assert seeds_to_exclude(0.01, 0.5) is None
+def test_some_hundred_seeds_are_the_most_and_two_do_not_suffice_where_the_power_is_not_known() -> None:
+    assert seeds_to_exclude(0.06, 0.28) == pytest.approx(231, abs=1)
+    assert seeds_to_exclude(0.05, 0.28) is seeds_to_show(0.01, 0.28) is None
+    assert seeds_in_words(26) == "about 26 seeds"
+    assert seeds_in_words(None) == f"more than {MOST_SEEDS} seeds: more seeds aren't the way"
     assert np.isnan(TTestPower().power(8.54708812559251, 2, 0.05))  # by SciPy's noncentral t
     assert seeds_to_show(8.54708812559251, 1.0) == 3
 
@@ -192,3 +205,77 @@ def test_the_outcome_follows_from_the_interval(
     effect = t_interval(rows)
     assert (effect.low, effect.high) == pytest.approx((low, high))
     assert decide(effect, sign, 0.3, at_least) == outcome
+
+
+# Intervals over seeds and images
+
+EXAMPLE = np.array([[1.0, 3.0, 2.0, 6.0], [2.0, 5.0, 2.0, 8.0], [1.0, 4.0, 5.0, 6.0]])  # 3 seeds, 4 images
+
+
+def mean_squares(values: np.ndarray) -> list[float]:
+    """MS of seeds, images and rest, by least squares."""
+    long = pd.DataFrame(values).reset_index(names="seed").melt("seed", var_name="image", value_name="y")
+    long["y"] = long["y"].astype(float)
+    table = anova_lm(smf.ols("y ~ C(seed) + C(image)", long).fit())
+    return (table["sum_sq"] / table["df"]).tolist()
+
+
+def test_the_crossed_interval_follows_from_the_mean_squares_of_the_analysis_of_variance() -> None:
+    """Means 3, 4.25, 4 of the seeds, 4/3, 4, 3, 20/3 of the images, 3.75 of all: by hand, SS 3.5, 44.92 and 7.83."""
+    seeds, images, rest = mean_squares(EXAMPLE)
+    assert (seeds, images, rest) == pytest.approx((3.5 / 2, 44.9166667 / 3, 7.8333333 / 6))
+    total = seeds + images - rest
+    freedom = total**2 / (seeds**2 / 2 + images**2 / 3 + rest**2 / 6)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(total / 12)
+    assert crossed_interval(EXAMPLE) == pytest.approx((3.75 - half, 3.75 + half))
+
+
+def test_where_images_show_nothing_of_their_own_the_crossed_interval_is_that_of_the_seeds() -> None:
+    alone = t_interval(np.array([0.0, 1.0, 2.0]))
+    assert crossed_interval(np.repeat([[0.0], [1.0], [2.0]], 500, axis=1)) == pytest.approx((alone.low, alone.high))
+    assert crossed_interval(np.full((3, 50), 2.0)) == (2.0, 2.0)
+    balanced = EXAMPLE - EXAMPLE.mean(axis=0)  # all images alike in the mean
+    alone = t_interval(balanced.mean(axis=1))
+    assert crossed_interval(balanced) == pytest.approx((alone.low, alone.high))
+
+
+def cross(rng: np.random.Generator, seeds: np.ndarray, n: int, of_images: float, of_rest: float) -> np.ndarray:
+    """Values (S, n) of seeds with these effects, on n images."""
+    shape = len(seeds), n
+    return seeds[:, None] + of_images * rng.standard_normal((1, n)) + of_rest * rng.standard_normal(shape)
+
+
+@pytest.mark.parametrize("n", [3, 10])
+@pytest.mark.parametrize(("of_seeds", "of_images", "of_rest"), [(2, 0, 1), (0, 2, 1), (0.2, 2, 2), (0, 0.1, 4)])
+def test_the_crossed_interval_covers_whatever_varies(n: int, of_seeds: float, of_images: float, of_rest: float) -> None:
+    rng, studies, covered = np.random.default_rng(n), 1_000, 0
+    for _ in range(studies):
+        low, high = crossed_interval(cross(rng, of_seeds * rng.standard_normal(n), 200, of_images, of_rest))
+        covered += low <= 0 <= high
+    assert covered / studies == pytest.approx(0.955, abs=0.0225)
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images", "of_rest"), [(1, 0, 1), (0, 2, 4), (0.1, 2, 2)])
+def test_the_interval_of_validation_above_test_covers(of_seeds: float, of_images: float, of_rest: float) -> None:
+    """What is common to both sets of a seed cancels out, and the images of both count."""
+    rng, studies, covered = np.random.default_rng(7), 1_000, 0
+    for _ in range(studies):
+        common, own = 5 * rng.standard_normal(5), of_seeds * rng.standard_normal(5)
+        valid = 0.5 + cross(rng, common + own, 150, of_images, of_rest)
+        found = optimism(valid, cross(rng, common, 300, of_images, of_rest))
+        covered += found.low <= 0.5 <= found.high
+    assert covered / studies == pytest.approx(0.955, abs=0.0225)
+
+
+def test_the_variance_of_validation_above_test_counts_seeds_and_rest_once_and_the_images_of_both() -> None:
+    valid, test = EXAMPLE, np.hstack([EXAMPLE[::-1], EXAMPLE + 0.5])[:, :7]
+    by_seed = valid.mean(axis=1) - test.mean(axis=1)
+    terms = [(by_seed.var(ddof=1) / 3, 2)]
+    for values in (valid, test):
+        (_, images, rest), (s, n) = mean_squares(values), values.shape
+        terms += [(images / (s * n), n - 1), (-rest / (s * n), (s - 1) * (n - 1))]
+    variance = sum(part for part, _ in terms)
+    half = stats.t.ppf(0.975, variance**2 / sum(part**2 / df for part, df in terms)) * np.sqrt(variance)
+    found = optimism(valid, test)
+    assert (found.estimate, found.high) == pytest.approx((by_seed.mean(), by_seed.mean() + half))
+    assert found.by_seed == pytest.approx(tuple(by_seed))

@@ -43,7 +43,9 @@ EPOCH_METRICS = {"loss/train", "loss/valid", "accuracy/valid", "loss/train_eval"
 EPOCH_METRICS |= {"gap/loss", "gap/accuracy", "lr", "time/epoch_s", "time/images_per_s"}
 ACTIVATIONS, NORMS = ("block1.activation1", "block2.activation1"), ("block1.norm1", "block2.norm1")  # of `small`
 PROBES = {f"{probe}/{name}" for probe in ("activation_mean", "activation_sd", "dead_share") for name in ACTIVATIONS}
-PROBES |= {"variance_ratio"} | {f"variance_ratio/{name}" for name in NORMS}
+SUMMARIES = {"variance_ratio", "dead_share"}
+RATIOS = ("variance_ratio", "variance_ratio_low", "variance_ratio_high", "live_channels")
+PROBES |= SUMMARIES | {f"{probe}/{name}" for probe in RATIOS for name in NORMS}
 GRAD_NORMS = {f"grad_norm/{name}" for name in ("block1.conv1", "block2.conv1", "head.linear", *NORMS)}
 
 
@@ -95,7 +97,7 @@ def test_metrics_are_logged_by_epoch_and_the_result_once(recorded: tuple[str, Re
     assert final.value == result.final["accuracy/valid"]
     finals = {name.removeprefix("final/") for name in run.data.metrics if name.startswith("final/")}
     assert finals == set(result.final) >= {"loss/train", "gap/train_mode", "variance_ratio"}
-    assert finals & (PROBES | GRAD_NORMS) == {"variance_ratio"}  # what is one layer's is no result of the run
+    assert finals & (PROBES | GRAD_NORMS) == SUMMARIES  # what is one layer's is no result of the run
 
 
 def test_facts_are_tags(recorded: tuple[str, Result]) -> None:
@@ -113,6 +115,8 @@ def test_figures_and_files_are_artifacts(recorded: tuple[str, Result]) -> None:
     assert figures == {"learning_curves.png", "confusion_matrix.png", "confident_mistakes.png"}
     correct = np.load(client.download_artifacts(run_id, "valid_correct.npy"))
     assert correct.mean() == result.final["accuracy/valid"]
+    losses = np.load(client.download_artifacts(run_id, "valid_loss.npy"))
+    assert losses.mean() == pytest.approx(result.final["loss/valid"], rel=1e-5)
     weights = load_file(client.download_artifacts(run_id, "weights.safetensors"))
     model = build_model(result.config)
     model.load_state_dict(weights)

@@ -11,8 +11,7 @@ from cnnlab.config import BASE, replace
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge import vault
-from cnnlab.inquiry.judge.statistics import t_interval
-from cnnlab.inquiry.judge.vault import Opening, crossed_interval, open_vault
+from cnnlab.inquiry.judge.vault import Opening, open_vault
 from cnnlab.inquiry.paths import models_folder
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.runs import load_runs
@@ -148,44 +147,6 @@ def test_arms_are_paired_by_seed_whatever_their_order_and_where_they_were_traine
     (effect, crossed), (again, crossed_again) = openings[0].claims["batch norm"], openings[1].claims["all"]
     assert again.by_seed == pytest.approx(effect.by_seed)
     assert crossed_again == pytest.approx(crossed)
-
-
-# The interval over seeds and images
-
-STUDIES, SEEDS, IMAGES = 300, 5, 400
-
-
-@pytest.mark.parametrize(("of_seeds", "of_images", "of_both"), [(0.5, 8.0, 40.0), (3.0, 8.0, 40.0), (0.0, 8.0, 0.5)])
-def test_the_interval_over_seeds_and_images_covers(
-    monkeypatch: pytest.MonkeyPatch, of_seeds: float, of_images: float, of_both: float
-) -> None:
-    """Simulated studies with a true difference of 1: seeds, images and their combination vary, each with an SD."""
-    monkeypatch.setattr(vault, "RESAMPLES", 300)
-    rng = np.random.default_rng(8)
-    covered, wider = 0, []
-    for _ in range(STUDIES):
-        values = 1 + of_seeds * rng.standard_normal((SEEDS, 1)) + of_images * rng.standard_normal((1, IMAGES))
-        values = values + of_both * rng.standard_normal((SEEDS, IMAGES))
-        low, high = crossed_interval(values, rng)
-        covered += low <= 1 <= high
-        alone = t_interval(values.mean(axis=1))
-        wider.append((high - low) / (alone.high - alone.low))
-    assert covered / STUDIES >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / STUDIES)
-    # an SD from 300 resamples is off by 4 %
-    assert min(wider) > 0.85
-    assert np.mean(np.array(wider) < 1) < 0.05
-
-
-def test_without_any_spread_the_interval_is_a_point() -> None:
-    assert crossed_interval(np.full((3, 50), 2.0), np.random.default_rng(0)) == (2.0, 2.0)
-
-
-def test_without_a_difference_between_images_the_crossed_interval_is_that_of_the_seeds() -> None:
-    """Three seeds say little about their spread; the bootstrap alone would take it for a fifth smaller."""
-    by_seed = np.array([0.0, 1.0, 2.0])
-    low, high = crossed_interval(np.repeat(by_seed[:, None], 500, axis=1), np.random.default_rng(0))
-    alone = t_interval(by_seed)
-    assert (low, high) == pytest.approx((alone.low, alone.high), rel=0.06)
 
 
 def test_a_studys_own_test_images_are_those_that_are_looked_at(real_data: Data) -> None:

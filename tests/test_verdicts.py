@@ -3,20 +3,26 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.new_images import interval_on_new_images
+from cnnlab.inquiry.judge.statistics import crossed_interval
 from cnnlab.inquiry.judge.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.files import run_file
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
+from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
 from tests.helpers import free_port, small_study
 
@@ -79,13 +85,11 @@ def test_a_verdict_is_the_interval_of_the_differences_seed_by_seed(
     assert (found.effect.low, found.effect.high) == pytest.approx((100 * peer.low, 100 * peer.high))
     assert (found.outcome, found.label) == ("supported", "confirmatory")
     assert found.headline() == (
-        f"supported (confirmatory): accuracy/valid -2.83 pp, 95 % interval [{100 * peer.low:+.2f} pp, "
-        f"{100 * peer.high:+.2f} pp], n = 3 seeds"
+        f"direction supported, size as predicted, confirmatory: accuracy/valid -2.83 pp, 95 % interval "
+        f"[{100 * peer.low:+.2f}, {100 * peer.high:+.2f}] pp, n = 3 seeds"
     )
-    assert found.in_size_range
-    assert "It is better in 0 of 3 seeds" in str(found)
-    # the arms that nothing was predicted about, with intervals that hold together
-    assert list(found.others.index) == [NORM, BOTH]
+    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is surely above a half
+    assert list(found.others.index) == [NORM, BOTH]  # the arms that nothing was predicted about
 
 
 def test_too_few_seeds_for_the_noise_are_inconclusive_and_say_how_many_it_takes(
@@ -94,7 +98,7 @@ def test_too_few_seeds_for_the_noise_are_inconclusive_and_say_how_many_it_takes(
     noisy = with_values(runs, "accuracy/valid", {CONTROL: [0.90, 0.91, 0.92], DROPOUT: [0.91, 0.89, 0.925]})
     found = judge(arm_prediction, GRID, noisy, [])
     assert found.outcome == "inconclusive"
-    assert "to show an effect of 0.30 pp takes about" in str(found)
+    assert "These runs can't tell whether there is a difference. With 3 seeds, an effect of" in str(found)
 
 
 def test_an_interaction_is_looked_at_on_both_scales(interaction: Prediction, runs: pd.DataFrame) -> None:
@@ -114,7 +118,7 @@ def test_missing_runs_wait_and_missing_numbers_withhold(arm_prediction: Predicti
     assert "2 of 6 runs are missing" in str(waiting)
     nan = judge(arm_prediction, GRID, with_values(runs, "accuracy/valid", {DROPOUT: [0.9, float("nan"), 0.9]}), [])
     assert nan.outcome == "withheld"
-    assert f"accuracy/valid is missing in 1 runs, such as {DROPOUT}, seed 1" in str(nan)
+    assert f"accuracy/valid is missing in 1 run, such as {DROPOUT}, seed 1" in str(nan)
     same = with_values(runs, "accuracy/valid", {CONTROL: [0.1, 0.1, 0.1], DROPOUT: [0.1, 0.1, 0.1]})
     assert "all seeds give exactly the same effect" in str(judge(arm_prediction, GRID, same, []))
 
@@ -183,6 +187,92 @@ def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs:
     assert found.outcome == "withheld"
     assert found.fairness.unknown == [f"{fact} was not measured in 3 of 6 runs."]
     assert len(task().facts.needed) == 8
+
+
+@pytest.fixture
+def one_failed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The same runs, of which one diverged; the accuracy of its ruins is a number all the same."""
+    runs = runs.copy()
+    failed = runs.index[(runs["arm"] == DROPOUT) & (runs["seed"] == 1)][0]
+    facts = {"steps": "7", "images_seen": "224", "outcome": "diverged at step 7"}
+    runs.loc[failed, [f"fact.{name}" for name in facts]] = list(facts.values())
+    runs.loc[failed, ["accuracy/valid", "loss/valid"]] = 0.1, float("nan")
+    return runs
+
+
+def test_failed_runs_are_counted_and_not_averaged_whatever_the_metric(
+    arm_prediction: Prediction, interaction: Prediction, one_failed: pd.DataFrame
+) -> None:
+    found = judge(arm_prediction, GRID, one_failed, [])
+    assert (found.outcome, found.effect) == ("withheld", None)
+    low, high = proportion_confint(1, 3, method="beta")
+    assert f"1 of 6 runs failed ({CONTROL}: 0 of 3, 95 % interval 0 to 71 %; {DROPOUT}: 1 of 3, " in str(found)
+    assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %). A mean over failed runs is no effect" in str(found)
+    loss = judge(interaction, GRID, one_failed, [])
+    assert loss.outcome == "withheld"
+    assert "1 of 12 runs failed" in str(loss)
+
+
+def test_a_prediction_from_before_that_rule_averages_them_and_says_so(
+    arm_prediction: Prediction, one_failed: pd.DataFrame
+) -> None:
+    content = {name: text for name, text in arm_prediction.record.content.items() if name != "failed_runs"}
+    record = dataclasses.replace(arm_prediction.record, content=content)
+    found = judge(dataclasses.replace(arm_prediction, record=record), GRID, one_failed, [])
+    assert found.effect is not None
+    assert "Noted: 1 of 6 runs failed" in str(found) and "recorded without a rule for them" in str(found)
+
+
+def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    found = judge(
+        arm_prediction, GRID, with_values(runs, "dead_share", {CONTROL: [0.05] * 3, DROPOUT: [0.3, 0.5, 0.4]}), []
+    )
+    dead = [note for note in found.notes if "dead" in note]
+    assert dead == [
+        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for every image; mean of 3 runs)."
+    ]
+
+
+def test_other_arms_are_those_without_failures(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+    runs = runs.copy()
+    runs.loc[runs["arm"] == BOTH, ["fact.outcome", "accuracy/valid"]] = "diverged at step 7", 0.1
+    assert list(judge(arm_prediction, GRID, runs, []).others.index) == [NORM]
+
+
+def test_no_arm_gets_two_intervals_in_one_output(
+    module_home: Path, arm_prediction: Prediction, interaction: Prediction, runs: pd.DataFrame
+) -> None:
+    found = [one for one in verdict(GRID, connect()) if one.effect]
+    intervals = [
+        (one.prediction.metric.name, one.prediction.contrast.control, arm)
+        for one in found
+        for arm in [*one.others.index, *(one.prediction.contrast.new if one.prediction.contrast.kind == "arm" else ())]
+    ]
+    assert len(set(intervals)) == len(intervals) >= 3
+
+
+def test_the_interval_on_new_images_is_from_what_every_run_got_of_each_image(
+    module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    store = connect()
+    mine = arm_prediction.record.run_id
+    (found,) = (one for one in verdict(GRID, store) if one.prediction.record.run_id == mine)
+    kept = {
+        arm: np.stack([correct_of(store, run_id) for run_id in runs.loc[runs["arm"] == arm, "run_id"]])
+        for arm in (CONTROL, DROPOUT)
+    }
+    by_hand = crossed_interval(100 * (kept[DROPOUT].astype(float) - kept[CONTROL]))
+    assert found.on_new_images == pytest.approx(by_hand)
+    assert "This interval is for new seeds on the same validation images. For new images as well, it is [" in str(found)
+    forged = runs.assign(**{"accuracy/valid": runs["accuracy/valid"] + 0.01})  # files of other results say nothing
+    weights = arm_prediction.contrast.weights
+    used = forged[forged["arm"].isin([CONTROL, DROPOUT])]
+    assert interval_on_new_images(arm_prediction.metric, used, weights, store) is None
+
+
+def correct_of(store: Store, run_id: str) -> np.ndarray:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return np.load(run_file(store, run_id, "valid_correct.npy", Path(folder)))
 
 
 def test_other_images_are_no_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:

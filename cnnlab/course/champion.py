@@ -95,8 +95,9 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
         return f"{own} It is the only run of its kind: how much of that is luck isn't known."
     e = t_interval(100 * seeds["accuracy/valid"].to_numpy())
     return (
-        f"{own} It was chosen among {e.n} runs that differ in their seed alone, so expect what all of them reach: "
-        f"{e.estimate:.2f} % (95 % interval of the mean [{e.low:.2f}, {e.high:.2f}], SD {e.sd:.2f} pp)."
+        f"{own} It was chosen among {e.n} runs that differ only in their seed, so expect what they reach on average: "
+        f"{e.estimate:.2f} % (95 % interval of the mean [{e.low:.2f}, {e.high:.2f}], SD {e.sd:.2f} pp). Where settings "
+        "were chosen on these images too, expect a little less on others."
     )
 
 

@@ -117,6 +117,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "metric": "accuracy/valid",
             "direction": "higher",
             "size": (0.5, 4),
+            "at_least_sesoi": True,
             "confidence": 85,
             "because": "normalised maps make the first steps larger where they need to be, and the training is short",
             "if_refuted": "this network is shallow enough to train as well without a normalisation",

@@ -16,6 +16,7 @@ INTERACTION_WORDS = ("synergy", "antagonism", "additive")
 FEWEST_WORDS = 3  # of a reason
 LARGEST = 100  # effect that can be claimed: in pp there is no larger one, and a loss that far off has diverged
 UNUSUAL_SESOI = 3  # times the metric's own: from there on a SESOI needs a reason
+RANGE_LEVEL = 80  # %: how sure one is of the range of the size, where the direction is right
 
 Pair = Annotated[tuple[float, float], BeforeValidator(lambda pair: tuple(pair) if isinstance(pair, list) else pair)]
 
@@ -41,9 +42,9 @@ class Claim(Params):
         description="'higher', 'lower' or 'none' (of an interaction also 'synergy', 'antagonism' or 'additive')"
     )
     size: Pair | None = Field(
-        None, description="two numbers, the smallest and the largest effect that you expect, such as (1, 3)"
+        None, description="two numbers, the range in which you expect the effect with 80 %, such as (1, 3), or none"
     )
-    confidence: float = Field(description="how sure you are, a number from 50 (a coin) to 99 (%)")
+    confidence: float = Field(description="how sure you are of the direction, a number from 50 (a coin) to 99 (%)")
     because: str = Field(description="a sentence about the mechanism that you have in mind")
     if_refuted: str = Field(description="a sentence about what you learn if it turns out otherwise")
     sesoi: float | None = Field(None, description="the smallest effect of interest, in the metric's unit")
@@ -100,14 +101,12 @@ class Claim(Params):
         unit = metric.unit or "its unit"
         if direction == "none" and self.size is not None:
             raise LabError("no difference has no size: leave size out, and choose sesoi instead.")
-        if direction != "none" and self.size is None:
-            raise LabError(f"size is missing: how large is the effect, from ... to ... {unit}? Such as size=(1, 3).")
         if max(sesoi, *(self.size or (0.0,))) > LARGEST:
             raise LabError(f"an effect of more than {LARGEST} {unit} is not possible: choose a smaller size and sesoi.")
-        if self.at_least_sesoi and (self.size is None or self.size[1] <= sesoi):
+        if self.at_least_sesoi and (direction == "none" or (self.size and self.size[1] <= sesoi)):
             raise LabError(
-                f"at_least_sesoi needs a direction, and a size that reaches beyond the smallest effect of interest, "
-                f"{sesoi:g} {unit}."
+                f"at_least_sesoi needs a direction, and a size, if you give one, that reaches beyond the smallest "
+                f"effect of interest, {sesoi:g} {unit}."
             )
 
 

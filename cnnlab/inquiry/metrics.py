@@ -25,6 +25,10 @@ class Metric:
         """Return a number in the metric's unit, such as "+0.31 pp"."""
         return f"{value:{'+' if sign else ''}.{self.digits}f} {self.unit}".rstrip()
 
+    def say_interval(self, low: float, high: float) -> str:
+        """Return an interval in the metric's unit, such as "[+0.25, +0.37] pp"."""
+        return f"[{low:+.{self.digits}f}, {high:+.{self.digits}f}] {self.unit}".rstrip()
+
     def say_level(self, value: float) -> str:
         """Return a value of the store in words, such as "accuracy/valid 91.20 %"."""
         unit = "%" if self.unit == "pp" else self.unit
@@ -33,5 +37,5 @@ class Metric:
     def say_detectable(self, value: float) -> str:
         """Return the smallest effect that is found in words; an accuracy can't differ by more than 100 pp."""
         if self.unit == "pp" and value > 100:
-            return "not even an effect of 100 pp is found 4 times in 5"
-        return f"an effect of {self.say(value, sign=False)} is found 4 times in 5"
+            return "not even an effect of 100 pp would be detected with 80 % power"
+        return f"an effect of {self.say(value, sign=False)} would be detected with 80 % power"

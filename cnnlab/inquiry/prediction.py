@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cnnlab.inquiry.checked import checked
-from cnnlab.inquiry.claim import Claim, Direction
+from cnnlab.inquiry.claim import RANGE_LEVEL, Claim, Direction
 from cnnlab.inquiry.contrast import Contrast, arm_contrast, interaction_contrast, trend_contrast
 from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import LabError
@@ -48,14 +48,9 @@ class Prediction(Shown):
         return self.metric.sesoi if self.claim.sesoi is None else self.claim.sesoi
 
     @property
-    def low(self) -> float:
-        """The smallest effect that is expected."""
-        return self.claim.size[0] if self.claim.size else 0.0
-
-    @property
-    def high(self) -> float:
-        """The largest effect that is expected."""
-        return self.claim.size[1] if self.claim.size else self.sesoi
+    def counts_failures(self) -> bool:
+        """Whether failed runs are counted, and not averaged: the rule of every prediction that names it."""
+        return "failed_runs" in self.record.content
 
     @property
     def n(self) -> int:
@@ -79,7 +74,7 @@ class Prediction(Shown):
             said = {name: _value(name, content[name]) for name in Claim.model_fields if name in content}
             if said.get("direction") not in get_args(Direction):
                 raise LabError(f"its direction is {content.get('direction')!r}")
-            if said["direction"] != "none":
+            if said["direction"] != "none" and "low" in content:
                 said["size"] = (float(content["low"]), float(content["high"]))
             return cls(content["study"], Contrast.from_json(content["design"]), Claim(**said), record)
         except (KeyError, ValueError, LabError) as error:
@@ -87,22 +82,29 @@ class Prediction(Shown):
             raise ConfigError(f"the record {record.run_id} is no prediction that can be read: {reason}") from None
 
     def sentence(self) -> str:
-        """Return what is predicted, in words."""
-        return f"{self._claim()} I am {self.claim.confidence:g} % confident of that."
-
-    def _claim(self) -> str:
-        metric, say = self.metric, self.metric.say
-        seeds = f"over {count(self.n, 'seed')}"
+        """Return what is predicted, in words: the direction, and if it is right, the size."""
+        claim, seeds, m = self.claim, count(self.n, "seed"), self.metric.say(self.sesoi, sign=False)
+        sure = f"{self.contrast.text}: I am {claim.confidence:g} % confident that the {self.metric.label}"
         if not self.sign:
-            return (
-                f"{self.contrast.text}: the {metric.label} differs by less than {say(self.sesoi, sign=False)}, {seeds}."
-            )
-        size = f"by {self.low:g} to {self.high:g} {metric.unit}".rstrip()
-        least = ", and at least by that" if self.claim.at_least_sesoi else ""
-        return (
-            f"{self.contrast.text}: the {metric.label} is {self.claim.direction}{self._in_other_words()}, {size}, "
-            f"{seeds} (smallest effect of interest: {say(self.sesoi, sign=False)}{least})."
-        )
+            return f"{sure} differs by less than {m} ({seeds})."
+        least = f" by at least {m}" if claim.at_least_sesoi else ""
+        about = seeds if least else f"{seeds}; smallest effect of interest: {m}"
+        return f"{sure} is {claim.direction}{least}{self._in_other_words()} ({about}).{self._size()}"
+
+    def _size(self) -> str:
+        """Say the range; how sure its author was of it is known where the record says so."""
+        if self.claim.size is None:
+            return ""
+        level = self.record.content.get("range_level", "")
+        sure = f"I am {level} % confident that it is " if level else ""
+        return f" If so, {sure}by {self.range_in_words()}."
+
+    def range_in_words(self) -> str:
+        """Return the predicted range, such as "0.03 to 0.15 nats"; "" where there is none."""
+        if self.claim.size is None:
+            return ""
+        low, high = self.claim.size
+        return f"{low:g} to {high:g} {self.metric.unit}".rstrip()
 
     def _in_other_words(self) -> str:
         if self.contrast.kind == "trend":
@@ -135,10 +137,13 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     a field, or an `interaction` of two changes, such as `{"dropout": 0.5, "norm": "batch"}`.
 
     What you expect: the `metric` gets `direction` "higher", "lower" or "none"; for an interaction also "synergy",
-    "antagonism" or "additive". `size` is the range in which you expect the effect, smallest and largest, as positive
-    numbers in the metric's unit (pp or nats). `sesoi` is the smallest effect of interest (default: the metric's; one of
-    more than three times that needs a reason, `sesoi_because`); with `at_least_sesoi` you claim an effect of at least
-    that. `confidence` is how sure you are, 50 to 99 (%).
+    "antagonism" or "additive". `confidence` is how sure you are of that, 50 to 99 (%). `sesoi` is the smallest effect
+    of interest (default: the metric's; one of more than three times that needs a reason, `sesoi_because`); with
+    `at_least_sesoi` you claim an effect of at least that. `size` is the range in which you expect the effect with 80 %,
+    if the direction is right: smallest and largest, as positive numbers in the metric's unit (pp or nats). Without a
+    range you claim the direction alone.
+
+    Runs that fail (diverge) are counted, whatever the metric is: a mean over them says nothing of an effect.
 
     Why: `because` names the mechanism, `if_refuted` what you conclude if it turns out otherwise, `builds_on` an
     earlier verdict, if there is one.
@@ -216,13 +221,15 @@ def load_predictions(
 
 def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
     """Return the params of the record of a prediction."""
-    low, high = claim.size or (0.0, claim.sesoi)
+    low, high = claim.size or ((None, None) if claim.direction != "none" else (0.0, claim.sesoi))
     content = {name: value for name, value in claim if name != "size"} | {
         "study": study.name,
         "contrast": contrast.text,
         "unit": find_metric(claim.metric).unit,
         "low": low,
         "high": high,
+        "range_level": str(RANGE_LEVEL) if claim.size else "",
+        "failed_runs": "are counted, and not averaged",
         "seeds": ", ".join(map(str, contrast.seeds)),
         "design": contrast.to_json(),
     }

@@ -16,6 +16,10 @@ class Quote(str):
     """What somebody said; set off in HTML."""
 
 
+class Folded(list[str]):
+    """Points of less weight: a line each in text, folded away in HTML under their number."""
+
+
 class Details(NamedTuple):
     """More than a text needs: only in HTML, under a summary; a long text is folded away."""
 
@@ -69,6 +73,9 @@ def _html(part: Part) -> str:
             is_long = isinstance(content, str)
             inner = f"<pre>{escape(str(content), quote=False)}</pre>" if is_long else _html(content)
             return f"<details{'' if is_long else ' open'}><summary>{_escaped(summary)}</summary>{inner}</details>"
+        case Folded():
+            points = _html(list(part))
+            return f"<details><summary>Notes ({len(part)})</summary>{points}</details>" if part else ""
         case list():
             return "<ul>" + "".join(f"<li>{_escaped(line)}</li>" for line in part) + "</ul>" if part else ""
         case Quote():

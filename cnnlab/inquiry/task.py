@@ -13,6 +13,7 @@ from cnnlab.inquiry.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 Facts = Mapping[str, str]  # what was measured of a run, by name
 History = Callable[[str], list[float]]  # the values of a metric after every epoch
@@ -82,6 +83,7 @@ class Task(Protocol):
     budget: tuple[str, ...] = ()  # fields that say how much is trained
     negligible: Mapping[str, Any] = {}  # fields that change next to nothing, with the value that stands for all
     scales: tuple[str, ...] = ()  # metrics on which an interaction is looked at
+    by_image: Mapping[str, str] = {}  # metrics with a file that has them image by image: float or bool (N,), as NumPy
     details: tuple[str, ...] = ()  # how the names of metrics begin that are no results, such as what one layer did
     charts: Mapping[str, tuple[str, ...]] = {}  # the curves in the MLflow UI, by the titles of their sections
     bounds: Mapping[str, float] = {}  # metrics by which a run that is trained again is judged: how far off each may be
@@ -140,6 +142,10 @@ class Task(Protocol):
     def failed(self, outcome: str) -> bool:
         """Return whether a run that ended so has no result: what it measured at its end is of no trained model."""
         return False
+
+    def cautions(self, runs: "pd.DataFrame") -> list[str]:
+        """Return what a reader of a verdict on these runs (`results`) should know of them, a sentence each."""
+        return []
 
     def keep(self, result: Any, data: Any, folder: Path) -> None:
         """Write the files that a run leaves, such as its weights and figures, into a folder."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cnnlab.inquiry.judge.verdict import DECIDED
+from cnnlab.inquiry.claim import RANGE_LEVEL
+from cnnlab.inquiry.judge.outcome import DECIDED
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
@@ -16,10 +17,15 @@ COLUMNS = ["study", "prediction", "confidence", "label", "outcome", "in_size_ran
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Shown):
-    """All predictions with their verdicts, and what they say about the predictor.
+    """All predictions with their verdicts, and what they say about the predictor, of directions and of sizes.
 
-    table: one row a prediction, `study, prediction, confidence, label, outcome, in_size_range`. Only confirmatory
-    verdicts count.
+    table: one row per prediction, `study, prediction, confidence, label, outcome, in_size_range` (None where no range
+    was given). Only confirmatory verdicts count.
+
+    Directions have the Brier score. It leaves out inconclusive verdicts, which say nothing of the prediction; that
+    flatters who predicts what can't be decided, so the score with them as failures stands beside it. Sizes have the
+    coverage of their ranges (Gneiting & Raftery 2007, section 6.2): a range is given for the case that the direction is
+    right, so only supported predictions count, and 80 % of their ranges should hold the estimate.
     """
 
     table: pd.DataFrame
@@ -36,14 +42,29 @@ class Calibration(Shown):
 
     @property
     def brier(self) -> float:
-        """The Brier score (Brier 1950): mean of (confidence - what came out)^2; 0 is perfect, 0.25 is always "50 %"."""
-        return float(((self.decided["confidence"] / 100 - self.decided["supported"]) ** 2).mean())
+        """The mean of (confidence - what came out)^2: 0 is perfect, and always saying 50 % gets 0.25.
+
+        Brier 1950 adds up both outcomes of an event, which is twice as much.
+        """
+        return _brier(self.decided["confidence"], self.decided["supported"])
+
+    @property
+    def inconclusive(self) -> int:
+        """How many confirmatory verdicts settle nothing."""
+        return int((self._confirmatory["outcome"] == "inconclusive").sum())
+
+    @property
+    def brier_of_all(self) -> float:
+        """The Brier score if inconclusive verdicts counted as not supported."""
+        counts = self._confirmatory[self._confirmatory["outcome"].isin([*DECIDED, "inconclusive"])]
+        return _brier(counts["confidence"], counts["outcome"] == "supported")
 
     @property
     def coverage(self) -> tuple[int, int]:
-        """How many estimates fell into the predicted size range, of how many confirmatory ones there are."""
-        with_estimate = self._confirmatory["in_size_range"].dropna()
-        return int(with_estimate.astype(bool).sum()), len(with_estimate)
+        """How many predicted ranges hold the estimate, of how many supported predictions with a range."""
+        supported = self._confirmatory[self._confirmatory["outcome"] == "supported"]
+        ranges = supported["in_size_range"].dropna()
+        return int(ranges.astype(bool).sum()), len(ranges)
 
     @property
     def surprises(self) -> pd.DataFrame:
@@ -55,18 +76,29 @@ class Calibration(Shown):
         """Return the summary in words, with every n."""
         if self.decided.empty:
             return f"{len(self.table)} predictions, none of them decided by a confirmatory verdict yet."
-        n, held = len(self.decided), int(self.decided["supported"].sum())
+        n, held, left_out = len(self.decided), int(self.decided["supported"].sum()), self.inconclusive
         inside, of = self.coverage
-        return (
+        said = (
             f"{len(self.table)} predictions; {n} decided by a confirmatory verdict: {held} supported, at a mean "
             f"confidence of {self.decided['confidence'].mean():.0f} %. Brier score {self.brier:.2f} (n = {n}; 0 is "
-            f"perfect, 0.25 is what always saying 50 % gets). The size was predicted right in {inside} of {of}. "
-            f"Surprises: {len(self.surprises)}."
+            "perfect, 0.25 is what always saying 50 % gets)."
         )
+        if left_out:
+            said += (
+                f" The {left_out} inconclusive left out of it, counted as not supported, would make it "
+                f"{self.brier_of_all:.2f} (n = {n + left_out})."
+            )
+        if of:
+            said += f" Sizes: {inside} of {of} ranges hold the estimate; {RANGE_LEVEL} % should."
+        return f"{said} Surprises: {len(self.surprises)}."
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
         return [self.table, self.sentence()] if len(self.table) else [self.sentence()]
+
+
+def _brier(confidence: pd.Series, supported: pd.Series) -> float:
+    return float(((confidence / 100 - supported) ** 2).mean())
 
 
 def calibrate_records(records: Iterable[Record]) -> Calibration:
@@ -83,10 +115,17 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
                 "confidence": float(content["confidence"]),
                 "label": last["label"],
                 "outcome": last["outcome"],
-                "in_size_range": {"True": True, "False": False}.get(last.get("in_size_range", "")),
+                "in_size_range": _in_size_range(content, last),
             }
         )
     return Calibration(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _in_size_range(content: dict[str, str], verdict: dict[str, str]) -> bool | None:
+    """Return whether the predicted range holds the estimate, as recorded; older records say so of no difference too."""
+    if content["direction"] == "none":
+        return None
+    return {"True": True, "False": False}.get(verdict.get("in_size_range", ""))
 
 
 def my_calibration(store: Store) -> Calibration:

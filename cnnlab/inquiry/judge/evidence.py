@@ -25,7 +25,7 @@ def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> tuple[
         except ConfigError:
             continue  # counted elsewhere
         leaves = task().leaves(ships=run.seal in task().shipped)
-        kept = {name: files(run, name) for name in task().leaves(ships=False)}
+        kept = {name: files(run, name) for name in {*task().leaves(ships=False), *task().by_image.values()}}
         said = task().check_result(config, run, partial(history, run), kept)
         wrong += [f"{run.label}: {line}." for line in said]
         if lacks := [name for name in leaves if kept[name] is None]:

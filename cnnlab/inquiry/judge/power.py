@@ -35,7 +35,7 @@ class Power(Shown):
 
     @property
     def detectable(self) -> float:
-        """The smallest difference between two arms that the study finds 4 times in 5.
+        """The smallest difference between two arms that the study detects with 80 % power.
 
         Two arms of the same spread, whose seeds don't correlate: the difference of a seed has SD sqrt(2) x sd.
         """
@@ -46,15 +46,16 @@ class Power(Shown):
         m, seeds = self.metric, len(self.study.seeds)
         if self.n < 2:
             return (
-                f"Noise floor unknown: run the A/A test first (two equal arms with different seeds). Until then nobody "
-                f"knows which difference of the {m.label} {seeds} seeds can show."
+                "Noise floor unknown: run the A/A test first (two equal arms with different seeds). Until then nobody "
+                f"knows which difference in {m.label} {seeds} seeds can show."
             )
         whose = "its control" if self.is_own else "an arm that is trained otherwise, taken for a guess"
         needed = seeds_to_show(m.sesoi, math.sqrt(2) * self.sd)
         return (
-            f"Noise floor: equal runs differ in {m.label}, SD {m.say(self.sd, sign=False)} (n = {self.n} runs "
-            f"of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
-            f"for {m.say(m.sesoi, sign=False)} it takes {seeds_in_words(needed)}."
+            f"Noise floor: runs that differ only in their seed have a {m.label} with SD {m.say(self.sd, sign=False)} "
+            f"(n = {self.n} runs of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
+            f"{m.say(m.sesoi, sign=False)} takes {seeds_in_words(needed)}. Arms that share their seeds may vary "
+            "together, and smaller effects show then."
         )
 
     def parts(self) -> list[Part]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,8 @@ from cnnlab.inquiry.identity import differences, in_words
 from cnnlab.inquiry.judge.before import asked_at_once, by_chance, seen_before, what_was_known
 from cnnlab.inquiry.judge.evidence import check_drawn, check_evidence
 from cnnlab.inquiry.judge.foreign import describe_foreign
+from cnnlab.inquiry.judge.outcome import outcome_in_words
+from cnnlab.inquiry.judge.statistics import Effect
 from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.entries import entries
@@ -292,7 +295,7 @@ def _note_second_try(found: Review, prediction: Prediction, earlier: list[Predic
             said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
             found.notes.append(
                 f"{name_of(prediction.record)}: it asks again what {before.record.sha256[:12]} asked "
-                f"({_outcome(before.record)}), when results of that were known (runs: {len(known)}); now with {said}."
+                f"({outcome_of(before.record)}), when results of that were known (runs: {len(known)}); now with {said}."
             )
             return
 
@@ -359,7 +362,7 @@ def _predictions(records: list[Record]) -> pd.DataFrame:
             "prediction": claim_of(record),
             "confidence": record.content.get("confidence", ""),
             "label": record.verdicts[-1].content.get("label", "") if record.verdicts else "",
-            "verdict": _outcome(record),
+            "verdict": outcome_of(record),
             "effect": effect_of(record),
             "seal": record.sha256[:12],
         }
@@ -373,27 +376,40 @@ def claim_of(record: Record) -> str:
     get = record.content.get
     if not record.sha256:
         return "(cut short)"
-    size = f"{get('direction')} by {get('low')} to {get('high')}"
-    size = f"differs by less than {get('sesoi')}" if get("direction") == "none" else size
-    return f"{get('contrast')}: {get('metric')} {size} {get('unit', '')}".rstrip()
+    about, unit = f"{get('contrast')}: {get('metric')}", get("unit", "")
+    if get("direction") == "none":
+        return f"{about} differs by less than {get('sesoi')} {unit}".rstrip()
+    size = f" by {get('low')} to {get('high')} {unit}".rstrip() if "low" in record.content else ""
+    return f"{about} {get('direction')}{size}"
 
 
-def _outcome(record: Record) -> str:
-    return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else "no verdict yet"
+def outcome_of(record: Record) -> str:
+    """Return the outcome of the last verdict in words, direction and size apart, as recorded."""
+    if not record.verdicts:
+        return "no verdict yet"
+    outcome = record.verdicts[-1].content.get("outcome", "?")
+    try:
+        return outcome_in_words(Prediction.from_record(record), outcome, _recorded_effect(record))
+    except LabError:  # it was changed, or another version wrote it
+        return outcome
 
 
 def effect_of(record: Record) -> str:
     """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
+    effect, metric = _recorded_effect(record), metrics().get(record.content.get("metric", ""))
+    if effect is None or metric is None:
+        return ""
+    interval = metric.say_interval(effect.low, effect.high)
+    return f"{metric.say(effect.estimate)}, 95 % interval {interval}, n = {effect.n} seeds"
+
+
+def _recorded_effect(record: Record) -> Effect | None:
     content = record.verdicts[-1].content if record.verdicts else {}
-    metric = metrics().get(record.content.get("metric", ""))
     try:
         estimate, low, high = (float(content[name]) for name in ("estimate", "low", "high"))
+        return Effect(estimate, low, high, nan, int(content["n"]), ())
     except (KeyError, ValueError):
-        return ""
-    if metric is None:
-        return ""
-    interval = f"[{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
-    return f"{metric.say(estimate)}, 95 % interval {interval}, n = {content.get('n')} seeds"
+        return None
 
 
 def name_of(record: Record) -> str:

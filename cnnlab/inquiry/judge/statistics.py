@@ -9,10 +9,9 @@ arms differ; benchmarks/results/estimators.md has both.
 """
 
 import math
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,8 @@ from statsmodels.stats.power import TTestPower
 
 LEVEL = 0.95  # of all intervals
 POWER = 0.80  # the probability with which an effect shall be found
-MOST_SEEDS = 10_000
+MOST_SEEDS = 300  # an effect that needs more is beyond what seeds are good for
+SAME = 1e-9  # an SD that is no more than rounding
 
 
 @dataclass(frozen=True)
@@ -46,48 +46,87 @@ def contrast_effect(values: pd.DataFrame, weights: Mapping[str, float]) -> Effec
     return t_interval(by_seed)
 
 
-def t_interval(by_seed: np.ndarray) -> Effect:
+def t_interval(by_seed: np.ndarray, level: float = LEVEL) -> Effect:
     """Return mean and t-interval of n >= 2 independent numbers."""
     n = len(by_seed)
     mean, sd = float(np.mean(by_seed)), float(np.std(by_seed, ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
     return Effect(mean, mean - half, mean + half, sd, n, tuple(by_seed.tolist()))
 
 
-@dataclass(frozen=True)
-class Improvement:
-    """In how many of n seeds an arm beat another (ties count for neither), with the exact interval of that share."""
+def crossed_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
 
-    wins: int
-    n: int
-    low: float
-    high: float
-
-
-def improvement(differences: np.ndarray) -> Improvement:
-    """Return P(improvement) from the differences to the control, positive where the arm is better.
-
-    The interval is that of Clopper & Pearson 1934; the quantity is that of Bouthillier et al. 2021, section 4.
+    S >= 2 seeds, N >= 2 images, every seed with every image; float, in the unit of the values. With the mean squares
+    (MS) of a two-way analysis of variance, the variance of the mean is (MS_seeds + MS_images - MS_rest) / (S N)
+    (Searle, Casella & McCulloch 1992, Variance Components, chapter 4); see `_over_images` for what follows from it.
     """
-    wins, n = int((differences > 0).sum()), len(differences)
-    interval = stats.binomtest(wins, n).proportion_ci(LEVEL, method="exact")
-    return Improvement(wins, n, float(interval.low), float(interval.high))
+    effect = _over_images(values.mean(axis=1), values)
+    return effect.low, effect.high
+
+
+def optimism(valid: np.ndarray, test: np.ndarray) -> Effect:
+    """Return how far a mean over seeds and validation images (S, N) is above that over test images (S, M).
+
+    Both come from the same S >= 2 seeds, in the same order. The interval, in the unit of the values, is over seeds and
+    both samples of images; see `_over_images`.
+    """
+    return _over_images(valid.mean(axis=1) - test.mean(axis=1), valid, test)
+
+
+def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
+    """Return the mean of one number per seed, with its interval over the seeds and over samples of images, each (S, N).
+
+    The variance is that of the mean over the seeds, which holds the residual, plus (MS_images - MS_rest) / (S N) of
+    each sample where that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2.
+    They are too many where few seeds say nearly all, so the interval is never narrower than that over the seeds alone;
+    and too few where the terms cancel, so they are never fewer than those of the seeds.
+    benchmarks/results/crossed.md has its coverage.
+    """
+    alone = t_interval(by_seed)
+    seeds = alone.n
+    terms = [(alone.sd**2 / seeds, seeds - 1)]  # parts of the variance, with their degrees of freedom
+    for values in samples:
+        images, cells = values.shape[1], values.size
+        columns = values.mean(axis=0)
+        rest = values - columns - values.mean(axis=1, keepdims=True) + values.mean()
+        of_images = float(columns.var(ddof=1)) / images
+        of_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1) * cells)
+        if of_images > of_rest:
+            terms += [(of_images, images - 1), (-of_rest, (seeds - 1) * (images - 1))]
+    variance = sum(part for part, _ in terms)
+    if len(terms) == 1:  # the images show nothing of their own
+        return alone
+    freedom = max(seeds - 1, variance**2 / sum(part**2 / df for part, df in terms))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    low, high = alone.estimate - half, alone.estimate + half
+    return replace(alone, low=min(low, alone.low), high=max(high, alone.high))
+
+
+def exact_interval(count: int, n: int) -> tuple[float, float]:
+    """Return the interval of a share, count of n >= 1, that covers in at least 95 % (Clopper & Pearson 1934)."""
+    low, high = stats.binomtest(count, n).proportion_ci(LEVEL, method="exact")
+    return float(low), float(high)
+
+
+def proportion_interval(count: int, n: int) -> tuple[float, float]:
+    """Return the interval of a share, count of n >= 1, that covers in about 95 % (Wilson 1927): for figures."""
+    low, high = stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    return float(low), float(high)
 
 
 def compare_with_control(values: pd.DataFrame, control: str) -> pd.DataFrame:
-    """Return the difference of every arm to the control, with intervals that hold for all of them together.
+    """Return the difference of every arm to the control, with simultaneous 95 % intervals.
 
-    Dunnett 1955 (`scipy.stats.dunnett`), which assumes equal variances in all arms: for exploring, not for a verdict.
-    Columns: `difference, low, high`, in the unit of `values` (one row for each seed, one column for each arm).
+    Each of k arms has its own t-interval over the seeds, at the level 1 - 0.05 / k (Bonferroni; Dunn 1961): their SDs
+    differ too much for one that is pooled. Columns: `difference, low, high`, in the unit of `values` (one row for each
+    seed, one column for each arm). An arm that differs from the control by the same in all seeds has an interval of
+    NaN: nothing says how far other seeds would fall.
     """
     arms = [arm for arm in values if arm != control]
-    samples = [values[arm].to_numpy() for arm in arms]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an arm whose runs all ended at chance has no spread
-        found = stats.dunnett(*samples, control=values[control].to_numpy(), rng=np.random.default_rng(0))
-    interval = found.confidence_interval(LEVEL)
-    means = [float(values[arm].mean() - values[control].mean()) for arm in arms]
-    return pd.DataFrame({"difference": means, "low": interval.low, "high": interval.high}, index=pd.Index(arms))
+    found = [t_interval((values[arm] - values[control]).to_numpy(), 1 - (1 - LEVEL) / len(arms)) for arm in arms]
+    rows = [(e.estimate, e.low, e.high) if e.sd > SAME else (e.estimate, math.nan, math.nan) for e in found]
+    return pd.DataFrame(rows, index=pd.Index(arms), columns=["difference", "low", "high"])
 
 
 def detectable(sd: float, n: int) -> float:
@@ -108,7 +147,7 @@ def seeds_to_show(effect: float, sd: float) -> int | None:
 
 def seeds_in_words(needed: int | None) -> str:
     """Return how many seeds are needed, in words."""
-    return f"about {needed:,} seeds" if needed else f"more than {MOST_SEEDS:,} seeds"
+    return f"about {needed} seeds" if needed else f"more than {MOST_SEEDS} seeds: more seeds aren't the way"
 
 
 def seeds_to_exclude(margin: float, sd: float) -> int | None:

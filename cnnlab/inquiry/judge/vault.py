@@ -4,7 +4,6 @@ Two intervals belong to the final claim. Over seeds: what to expect when the net
 the same images. Over seeds and images: what to expect on new images as well.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import LabError, stopping
 from cnnlab.inquiry.identity import in_words
-from cnnlab.inquiry.judge.statistics import LEVEL, Effect, contrast_effect
+from cnnlab.inquiry.judge.statistics import Effect, contrast_effect, crossed_interval
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.files import run_file
@@ -28,9 +26,6 @@ from cnnlab.inquiry.record.vault_record import num_readings, read_test_set, reco
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Kept, task
-
-RESAMPLES = 2_000
-CHUNK = 100  # resamples at a time: (100, 10,000) numbers fit into a cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,23 +183,5 @@ def _claims(
         accuracy = pd.DataFrame({arm: 100 * values.mean(axis=1) for arm, values in pair.items()})
         effect = contrast_effect(accuracy, {control: -1.0, name: 1.0})
         differences = 100 * (pair[name].astype(float) - pair[control].astype(float))
-        claims[name] = effect, crossed_interval(differences, np.random.default_rng(0))
+        claims[name] = effect, crossed_interval(differences)
     return claims
-
-
-def crossed_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
-
-    The standard error comes from the pigeonhole bootstrap, which draws rows and columns anew, with replacement (Owen
-    2007, Annals of Applied Statistics 1(2)), and is conservative. A handful of seeds says little about their spread, so
-    the interval is mean +- t(S - 1) x SE x sqrt(S / (S - 1)), as it would be for the seeds alone.
-    """
-    seeds, images = values.shape
-    means: list[float] = []
-    for _ in range(RESAMPLES // CHUNK):
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), CHUNK)
-        columns = rng.multinomial(images, np.full(images, 1 / images), CHUNK)
-        means += ((rows @ values) * columns).sum(axis=1).tolist()
-    error = np.std(np.array(means) / (seeds * images), ddof=1) * math.sqrt(seeds / (seeds - 1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * error)
-    return float(values.mean()) - half, float(values.mean()) + half

@@ -2,18 +2,10 @@
 
     records ─► which runs, and did they exist before? ─► fair? ─► effect with interval ─► outcome
 
-The outcome follows from the 95 % interval [low, high] of the effect, turned so that the predicted direction is
-positive, and the smallest effect of interest m (Lakens 2017, Equivalence Tests, for the third line):
-
-    withheld                  the comparison is unfair, or numbers are missing
-    waiting                   some runs aren't there yet
-    practically equivalent    -m < low and high < m, where a difference was predicted
-    supported                 low > 0; for "at least m": low > m; for "no difference": -m < low and high < m
-    refuted                   high < 0; for "at least m": high < m; for "no difference": low > m or high < -m
-    inconclusive              else: this many seeds can't tell
+It is withheld where the comparison is unfair, numbers are missing or runs failed, and waits for missing runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
@@ -23,21 +15,14 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.inquiry.checked import checked
-from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.before import asked_at_once, by_chance, seen_before, standing, what_was_known
+from cnnlab.inquiry.judge.failures import failed_runs, failures_in_words
 from cnnlab.inquiry.judge.fairness import Fairness, check_fairness
-from cnnlab.inquiry.judge.statistics import (
-    Effect,
-    Improvement,
-    compare_with_control,
-    contrast_effect,
-    detectable,
-    improvement,
-    seeds_in_words,
-    seeds_to_exclude,
-    seeds_to_show,
-)
+from cnnlab.inquiry.judge.new_images import interval_on_new_images
+from cnnlab.inquiry.judge.outcome import Outcome, decide, in_range, meaning, outcome_in_words
+from cnnlab.inquiry.judge.statistics import Effect, compare_with_control, contrast_effect, exact_interval
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.prediction import Prediction, load_predictions
 from cnnlab.inquiry.record.connection import default_store
@@ -46,15 +31,15 @@ from cnnlab.inquiry.record.ledger import VerdictRecord, record_verdict
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
-from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
+from cnnlab.inquiry.shown import Details, Folded, Head, Part, Quote, Shown
 from cnnlab.inquiry.task import find_metric, task
 
-Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
 NAN = float("nan")
 SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add up to zero only nearly
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
+MEAN_OF_FAILED = "A mean over failed runs is no effect: compare how often they fail."
+NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."
 Label = Literal["confirmatory", "exploratory"]
-DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that settle a question
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,8 +48,10 @@ class Verdict(Shown):
 
     label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record isn't what
     was sealed, or the seeds aren't the predicted ones. effect: in the metric's unit, positive where the metric is
-    higher. others: arms that the prediction isn't about, compared with its control (exploratory). other_scales: an
-    interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used, one row each.
+    higher; its interval is about new seeds on the same images, `on_new_images` about both (None where the metric isn't
+    known image by image). others: arms that no prediction is about, compared with its control (exploratory).
+    other_scales: an interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used,
+    one row each.
     """
 
     prediction: Prediction
@@ -75,8 +62,7 @@ class Verdict(Shown):
     reasons: tuple[str, ...] = ()  # why it is withheld or waits
     fairness: Fairness = field(default_factory=Fairness)
     effect: Effect | None = None
-    on_new_images: tuple[float, float] | None = None  # the interval over seeds and images, where images are known
-    wins: Improvement | None = None
+    on_new_images: tuple[float, float] | None = None
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
     recorded: VerdictRecord | None = None  # what stands in MLflow
@@ -86,86 +72,69 @@ class Verdict(Shown):
         """Whether it tests a prediction, or explores."""
         return "exploratory" if self.because else "confirmatory"
 
-    @property
-    def in_size_range(self) -> bool | None:
-        """Whether the estimate fell into the predicted size range; None without an estimate."""
-        if self.effect is None:
-            return None
-        p, estimate = self.prediction, self.effect.estimate
-        return p.low <= p.sign * estimate <= p.high if p.sign else abs(estimate) <= p.high
-
     def headline(self) -> str:
         """Return the outcome with its label and the effect, or with the reasons why there is none, in one line."""
         if self.effect is None:
             return f"{self.outcome}: {' '.join(self.reasons)}"
-        return f"{self.outcome} ({self.label}): {effect_in_words(self.prediction.metric, self.effect)}"
+        p = self.prediction
+        outcome = outcome_in_words(p, self.outcome, self.effect)
+        return f"{outcome}, {self.label}: {effect_in_words(p.metric, self.effect)}"
 
     def lines(self) -> list[str]:
         """Return all there is to say, a sentence a line."""
-        said = [self.headline(), self.prediction.contrast.difference(), self.prediction.metric.caution]
+        return [self.headline(), *self._said(), *self._noted()]
+
+    def _said(self) -> list[str]:
+        """Return what follows the headline, a sentence a line."""
+        p = self.prediction
+        said = [p.contrast.difference(), p.metric.caution]
         said += [f"Exploratory, because {reason}." for reason in self.because]
         if self.effect:
-            said += [self._meaning(), self._size(), self._power(self.effect), self._wins()]
+            said += [*meaning(p, self.outcome, self.effect), self._images(), _signs(p, self.effect)]
         said += [
             f"On another scale (exploratory): {effect_in_words(find_metric(name), effect)}."
             for name, effect in self.other_scales.items()
         ]
-        said += [f"Noted: {note}" for note in (*self.fairness.notes, *self.notes)]
+        said += [f"Noted: {note}" for note in self.notes]
         return [line for line in said if line]
 
-    def _meaning(self) -> str:
-        """Return the outcome in words."""
-        p, m = self.prediction, self.prediction.metric.say(self.prediction.sesoi, sign=False)
-        if self.outcome == "supported":
-            return "The runs agree with the prediction." if p.sign else f"Any difference is smaller than {m}."
-        if self.outcome == "refuted":
-            if p.claim.at_least_sesoi:
-                return f"The effect is smaller than the claimed {m}, or goes the other way."
-            return "The effect goes the other way." if p.sign else f"There is a difference of more than {m}."
-        if self.outcome == "practically equivalent":
-            return f"Whatever the effect is, it is smaller than what matters ({m})."
-        return "So few runs can't tell: some effects in the interval agree with the prediction, and some don't."
+    def _noted(self) -> list[str]:
+        return [f"Noted: {note}" for note in self.fairness.notes]
 
-    def _size(self) -> str:
-        p, inside = self.prediction, "inside" if self.in_size_range else "outside"
-        size = f"{p.low:g} to {p.high:g} {p.metric.unit}".rstrip()
-        return f"The estimate is {inside} the predicted size, {size}." if p.sign else ""
-
-    def _power(self, effect: Effect) -> str:
-        """Return what an inconclusive verdict would have taken."""
-        if self.outcome != "inconclusive":
-            return ""
-        p, n, sesoi = self.prediction, effect.n, self.prediction.metric.say(self.prediction.sesoi, sign=False)
-        if p.sign:
-            needed, aim = seeds_to_show(p.sesoi, effect.sd), f"to show an effect of {sesoi}"
-        else:
-            needed, aim = seeds_to_exclude(p.sesoi, effect.sd), f"to show that there is less than {sesoi}"
-        return (
-            f"With {n} seeds, {p.metric.say_detectable(detectable(effect.sd, n))}; {aim} takes "
-            f"{seeds_in_words(needed)} (both guess the spread from these {n})."
-        )
-
-    def _wins(self) -> str:
-        if (w := self.wins) is None:
-            return ""
-        better = "better" if self.prediction.metric.better else "higher"
-        return f"It is {better} in {w.wins} of {w.n} seeds (95 % interval of the share: {w.low:.2f} to {w.high:.2f})."
+    def _images(self) -> str:
+        """Say which images the interval is about."""
+        said = "This interval is for new seeds on the same validation images."
+        if self.on_new_images is None:
+            return said
+        return f"{said} For new images as well, it is {self.prediction.metric.say_interval(*self.on_new_images)}."
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        p, (head, *rest) = self.prediction, self.lines()
-        shown: list[Part] = [Quote(f"Predicted: {p.sentence()}"), Head(head), rest, *self.fairness.details()]
+        p = self.prediction
+        shown: list[Part] = [Quote(f"Predicted: {p.sentence()}"), Head(self.headline()), self._said()]
+        shown += [Folded(self._noted()), *self.fairness.details()]
         if not self.others.empty:
             unit = f" in {p.metric.unit}" if p.metric.unit else ""
-            about = f"difference to {p.contrast.control}{unit}, with intervals that hold together"
+            about = f"difference to {p.contrast.control}{unit}, simultaneous 95 % intervals (Bonferroni)"
             shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(3)))
         return shown
 
 
 def effect_in_words(metric: Metric, effect: Effect) -> str:
     """Return an effect with its interval and n, such as "accuracy/valid +0.31 pp, 95 % interval [...], n = 5 seeds"."""
-    interval = f"95 % interval [{metric.say(effect.low)}, {metric.say(effect.high)}]"
+    interval = f"95 % interval {metric.say_interval(effect.low, effect.high)}"
     return f"{metric.name} {metric.say(effect.estimate)}, {interval}, n = {effect.n} seeds"
+
+
+def _signs(p: Prediction, effect: Effect) -> str:
+    """Say in how many seeds the effect has the predicted sign; below six, no share is surely more than a half."""
+    positive = sum((p.sign or 1) * one > 0 for one in effect.by_seed)
+    share = f"{positive} of {effect.n} seeds"
+    said = f"{share} have the predicted sign" if p.sign else f"The effect is positive in {share}"
+    if effect.n < 6:
+        return f"{said}."
+    low, high = exact_interval(positive, effect.n)
+    return f"{said} (95 % interval of the share: {low:.2f} to {high:.2f})."
 
 
 class Verdicts(Shown, tuple[Verdict, ...]):
@@ -213,31 +182,38 @@ def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]
             f"nothing that was predicted about {study.name} stands: it was never predicted, or the same was predicted "
             "anew later, maybe in another study. There is nothing to confront the runs with."
         )
-    return [
-        judge(
-            one,
-            study,
-            runs,
-            seen_before(one, everything),
-            [*what_was_known(one, everything), *by_chance(asked_at_once(one, claims))],
-        )
-        for one in about
-    ]
+    compared = [one for one in about if one.contrast.kind == "arm"]
+    own = {(one.metric.name, one.contrast.control, arm) for one in compared for arm in one.contrast.new}
+    found = []
+    for one in about:
+        notes = [*what_was_known(one, everything), *by_chance(asked_at_once(one, claims))]
+        judged = judge(one, study, runs, seen_before(one, everything), notes, own)
+        own |= {(one.metric.name, one.contrast.control, arm) for arm in judged.others.index}
+        if judged.effect:
+            images = interval_on_new_images(one.metric, judged.runs, one.contrast.weights, store)
+            judged = replace_fields(judged, on_new_images=images)
+        found.append(judged)
+    return found
 
 
 def judge(
-    prediction: Prediction, study: Design, runs: pd.DataFrame, known: list[str], notes: Sequence[str] = ()
+    prediction: Prediction,
+    study: Design,
+    runs: pd.DataFrame,
+    known: list[str],
+    notes: Sequence[str] = (),
+    shown: Collection[tuple[str, str, str]] = (),
 ) -> Verdict:
     """Return the verdict on a prediction from the finished runs of its study.
 
     `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction; `notes` say
-    what else was known or tried.
+    what else was known or tried; `shown` are metric, control and arm of differences that have an interval elsewhere.
     """
     contrast = prediction.contrast
     seeds = sorted({*contrast.seeds, *study.seeds}) if _adds_seeds(prediction, study) else list(contrast.seeds)
     used = runs[runs["arm"].isin(list(contrast.arms)) & runs["seed"].isin(seeds)].reset_index(drop=True)
     because = _why_exploratory(prediction, study, known, used)
-    withheld = Verdict(prediction, "withheld", because, used, tuple(notes))
+    withheld = Verdict(prediction, "withheld", because, used, (*notes, *task().cautions(used)))
     wanted = len(seeds) * len(contrast.arms)
     if missing := wanted - len(used):
         return replace_fields(withheld, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
@@ -247,6 +223,10 @@ def judge(
     withheld = replace_fields(withheld, fairness=fairness)
     if not fairness.is_fair:
         return replace_fields(withheld, reasons=(*fairness.unfair, *fairness.unknown))
+    if counted := failures_in_words(used):
+        if prediction.counts_failures:
+            return replace_fields(withheld, reasons=(counted, MEAN_OF_FAILED))
+        withheld = replace_fields(withheld, notes=(*withheld.notes, f"{counted} {NO_RULE}"))
     if problem := _no_numbers(used, prediction.metric.name):
         return replace_fields(withheld, reasons=(problem,))
     effect = _effect(prediction.metric, used, contrast.weights)
@@ -257,28 +237,14 @@ def judge(
         withheld,
         outcome=decide(effect, prediction.sign, prediction.sesoi, prediction.claim.at_least_sesoi),
         effect=effect,
-        wins=_wins(prediction, effect),
         other_scales=_other_scales(prediction, used),
-        others=_others(prediction, study, runs, seeds),
+        others=_others(prediction, study, runs[runs["seed"].isin(seeds)], shown),
     )
 
 
 def _effect(metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
     """Return the effect on a metric, in its unit; every run has a number of it."""
     return contrast_effect(metric.scale * runs.pivot(index="seed", columns="arm", values=metric.name), weights)
-
-
-def decide(effect: Effect, sign: int, sesoi: float, at_least_sesoi: bool = False) -> Outcome:
-    """Return the outcome for an effect; `sign` is the predicted direction, 0 for "no difference"."""
-    inside = -sesoi < effect.low and effect.high < sesoi
-    if sign == 0:
-        outside = effect.low > sesoi or effect.high < -sesoi
-        return "supported" if inside else "refuted" if outside else "inconclusive"
-    if inside:
-        return "practically equivalent"
-    low, high = (effect.low, effect.high) if sign > 0 else (-effect.high, -effect.low)
-    claimed = sesoi if at_least_sesoi else 0.0
-    return "supported" if low > claimed else "refuted" if high < claimed else "inconclusive"
 
 
 def _adds_seeds(prediction: Prediction, study: Design) -> bool:
@@ -323,14 +289,7 @@ def _no_numbers(used: pd.DataFrame, column: str) -> str:
     if without.empty:
         return ""
     first = without.iloc[0]
-    return f"{column} is missing in {len(without)} runs, such as {first['arm']}, seed {first['seed']}."
-
-
-def _wins(prediction: Prediction, effect: Effect) -> Improvement | None:
-    if prediction.contrast.kind != "arm":
-        return None
-    better = -1 if prediction.metric.better == "lower" else 1
-    return improvement(better * np.array(effect.by_seed))
+    return f"{column} is missing in {count(len(without), 'run')}, such as {first['arm']}, seed {first['seed']}."
 
 
 def _other_scales(prediction: Prediction, used: pd.DataFrame) -> dict[str, Effect]:
@@ -341,15 +300,18 @@ def _other_scales(prediction: Prediction, used: pd.DataFrame) -> dict[str, Effec
     return {name: _effect(find_metric(name), used, contrast.weights) for name in others}
 
 
-def _others(prediction: Prediction, study: Design, runs: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
-    """Return the other arms of the study beside the control of the prediction, with simultaneous intervals."""
-    weights, metric = prediction.contrast.weights, prediction.metric
-    values = runs[runs["seed"].isin(seeds)].pivot(index="seed", columns="arm", values=metric.name)
-    complete = metric.scale * values.reindex(columns=list(study.arms)).dropna(axis="columns")
-    if set(complete) <= set(weights) or (complete.std() == 0).all():
+def _others(
+    prediction: Prediction, study: Design, runs: pd.DataFrame, shown: Collection[tuple[str, str, str]]
+) -> pd.DataFrame:
+    """Return the arms that have no interval yet beside the control, with simultaneous intervals; none with failures."""
+    metric, control = prediction.metric, prediction.contrast.control
+    values = runs[~failed_runs(runs)].pivot(index="seed", columns="arm", values=metric.name)
+    arms = [arm for arm in study.arms if arm == control or (metric.name, control, arm) not in shown]
+    arms = [arm for arm in arms if arm == control or arm not in prediction.contrast.weights]
+    complete = metric.scale * values.reindex(columns=arms).dropna(axis="columns")
+    if control not in complete or len(complete.columns) < 2:
         return pd.DataFrame()
-    table = compare_with_control(complete, prediction.contrast.control)
-    return table[~table.index.isin(list(weights))]
+    return compare_with_control(complete, control)
 
 
 def to_content(one: Verdict) -> dict[str, str]:
@@ -358,7 +320,8 @@ def to_content(one: Verdict) -> dict[str, str]:
     if one.effect:
         e = one.effect
         content |= {"estimate": repr(e.estimate), "low": repr(e.low), "high": repr(e.high), "n": str(e.n)}
-        content["in_size_range"] = str(one.in_size_range)
+        inside = in_range(one.prediction, e)
+        content |= {"in_size_range": str(inside)} if inside is not None else {}
     column = one.prediction.metric.name
     rows = one.runs.sort_values(["arm", "seed"]).to_dict("records")
     used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column, NAN)!r}" for run in rows]

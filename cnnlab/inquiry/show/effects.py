@@ -13,9 +13,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
+from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
+from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.statistics import LEVEL, Effect
 from cnnlab.inquiry.judge.verdict import Verdict
@@ -24,7 +26,6 @@ from cnnlab.inquiry.show.scales import axis_label, effect_label
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
 
-RANGE_LEVEL = 80  # %: of the predicted ranges, as many should hold the estimate
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
 SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
 EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="effect with 95 % interval")
@@ -87,9 +88,9 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     axes.set(ylim=(-1.05, 1), yticks=[])
     axes.set_xlabel(effect_label(p.metric, p.contrast.kind), fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)
-    found = f"{one.outcome}{', exploratory' if one.because else ''}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
-    missed = ", outside the predicted range" if one.outcome == "supported" and one.in_size_range is False else ""
-    axes.set_title(textwrap.fill(f"{p.contrast.text}: {found}{missed}", 120), fontsize=8, loc="left", pad=3)
+    outcome = f"{outcome_in_words(p, one.outcome, e)}{', exploratory' if one.because else ''}"
+    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
+    axes.set_title(textwrap.fill(title, 120), fontsize=8, loc="left", pad=3)
 
 
 def _predicted_range(one: Verdict) -> tuple[float, float] | None:

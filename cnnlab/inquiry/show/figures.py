@@ -170,14 +170,8 @@ def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 
     for arm, (colour, line, marker) in zip(study.arms, cycle(ARM_STYLES), strict=False):
         one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
         if one.ngroups:
-            axes.plot(
-                one.mean(),
-                line,
-                color=colour,
-                marker=marker,
-                ms=5,
-                label=f"{arm} (n = {one.size().max()})",
-            )
+            label = f"{arm} (n = {one.size().max()})"
+            axes.plot(one.mean(), line, color=colour, marker=marker, ms=5, label=label)
             axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnlab.inquiry.judge.review import outcome_of
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
@@ -17,6 +18,7 @@ from cnnlab.inquiry.task import find_metric
 
 SIGNS = {"higher": 1, "lower": -1, "none": 1}
 TICKS = (1, 3, 10, 30, 100, 300)
+WORDS: dict[str, Any] = {"fontsize": 7, "weight": "bold", "linespacing": 1.1}
 FAR_TICKS = (1, 100, 10_000, 1_000_000)  # where effects are larger than that
 
 
@@ -47,9 +49,9 @@ def plot_records(records: Sequence[Record], number: str = "", is_short: bool = F
     axes.axvline(0, color=GREY, lw=1)
     for row, record in enumerate(judged):
         _draw_row(axes, row, record)
-        outcome, note = _outcome(record)
-        said = f"{outcome}{' ' if is_short else chr(10)}{note}".rstrip()
-        axes.text(1.01, row, said, transform=axes.get_yaxis_transform(), va="center", **_style(outcome))
+        words = _outcome(record) if is_short else _outcome(record).replace(", ", ",\n", 1)
+        colour = OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black")
+        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=colour, **WORDS)
     _scale(axes)
     axes.set_ylim(max(len(judged), 1) - 0.4, -0.6)
     labels = [f"{row}  {one.experiment}" if is_short else _label(one) for row, one in enumerate(judged, start=1)]
@@ -91,18 +93,10 @@ def _scale(axes: Axes) -> None:
     axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
 
 
-def _style(outcome: str) -> dict[str, Any]:
-    colour = OUTCOME_COLOURS.get(outcome, "black")
-    return {"color": colour, "fontsize": 7, "weight": "bold", "linespacing": 1.1}
-
-
-def _outcome(record: Record) -> tuple[str, str]:
-    """Return the outcome, and in brackets what else is to be known of it."""
-    last, outcome = record.verdicts[-1].content, record.verdicts[-1].content.get("outcome", "?")
-    missed = outcome == "supported" and last.get("in_size_range") == "False" and record.content["direction"] != "none"
-    notes = ["exploratory"] if last.get("label") == "exploratory" else []
-    notes += ["range missed"] if missed else []
-    return outcome, f"({', '.join(notes)})" if notes else ""
+def _outcome(record: Record) -> str:
+    """Return the outcome in few words, such as "supported, size missed, exploratory"."""
+    words = outcome_of(record).removeprefix("direction ").partition(" (")[0]
+    return words + (", exploratory" if record.verdicts[-1].content.get("label") == "exploratory" else "")
 
 
 def _label(record: Record) -> str:

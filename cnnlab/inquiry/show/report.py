@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
-from cnnlab.inquiry.judge.review import effect_of
+from cnnlab.inquiry.judge.review import effect_of, outcome_of
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import Entry, entries
@@ -102,9 +102,9 @@ def _markdown(judged: list[Record], words: dict[str, Entry], head: str, pictures
 def _row(number: int, record: Record) -> str:
     content, last = record.content, record.verdicts[-1].content
     claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
-    label = "" if last["label"] == "confirmatory" else f" ({last['label']})"
+    label = "" if last["label"] == "confirmatory" else f", {last['label']}"
     effect = effect_of(record).replace(", 95 % interval", "").removesuffix(" seeds")
-    return f"| {number} | {record.experiment} | {claim} | {last['outcome']}{label} | {effect} |"
+    return f"| {number} | {record.experiment} | {claim} | {outcome_of(record)}{label} | {effect} |"
 
 
 def _reflection(number: int, record: Record, entry: Entry) -> str:

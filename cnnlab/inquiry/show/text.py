@@ -54,7 +54,7 @@ def _prediction_lines(found: Review, hide: str | None) -> list[Line]:
     for number, row in enumerate(found.predictions.to_dict("records"), start=1):
         if row["owner"] == hide:
             continue
-        verdict = f"{row['verdict']} ({row['label']})" if row["label"] else row["verdict"]
+        verdict = f"{row['verdict']}, {row['label']}" if row["label"] else row["verdict"]
         where = f"{row['time']}, {row['owner'] or 'nobody'}, {row['study']} (seal {row['seal'] or 'missing'})"
         lines += [
             Line(f"  {number}. ", where),

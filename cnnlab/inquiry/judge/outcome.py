@@ -1,0 +1,126 @@
+"""What an interval says to a prediction: the outcome, and the words for it.
+
+The outcome follows from the 95 % interval [low, high] of the effect, turned so that the predicted direction is
+positive, and the smallest effect of interest m. The first line that fits counts:
+
+    practically equivalent    -m < low and high < m, where a difference was predicted
+    supported                 low > 0; for "at least m": low > m; for "no difference": -m < low and high < m
+    refuted                   high < 0; for "at least m": high < m; for "no difference": low > m or high < -m
+    inconclusive              else
+
+The interval has 95 % everywhere. Two one-sided tests at 5 % (Lakens 2017, Equivalence Tests) would ask that a 90 %
+interval lies between -m and m. The stricter rule is a choice: one interval serves all outcomes, and a false "supported"
+and a false "equivalent" each come up in at most 2.5 % of studies.
+
+Direction and size are two claims. The outcome is about the direction; the predicted range is judged beside it.
+"""
+
+from typing import Literal
+
+from cnnlab.inquiry.judge.statistics import Effect, detectable, seeds_in_words, seeds_to_exclude, seeds_to_show
+from cnnlab.inquiry.prediction import Prediction
+
+Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
+DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that settle a question
+
+
+def decide(effect: Effect, sign: int, sesoi: float, at_least_sesoi: bool = False) -> Outcome:
+    """Return the outcome for an effect; `sign` is the predicted direction, 0 for "no difference"."""
+    inside = -sesoi < effect.low and effect.high < sesoi
+    if sign == 0:
+        outside = effect.low > sesoi or effect.high < -sesoi
+        return "supported" if inside else "refuted" if outside else "inconclusive"
+    if inside:
+        return "practically equivalent"
+    low, high = (effect.low, effect.high) if sign > 0 else (-effect.high, -effect.low)
+    claimed = sesoi if at_least_sesoi else 0.0
+    return "supported" if low > claimed else "refuted" if high < claimed else "inconclusive"
+
+
+def in_range(p: Prediction, effect: Effect) -> bool | None:
+    """Return whether the estimate lies in the predicted range; None where none was given."""
+    if p.claim.size is None:
+        return None
+    low, high = p.claim.size
+    return low <= p.sign * effect.estimate <= high
+
+
+def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
+    """Return an outcome in a few words, direction and size apart: "direction supported, size missed (too large)"."""
+    if effect is None or outcome != "supported" or not p.sign:
+        return outcome
+    direction = "supported" if p.claim.at_least_sesoi else "direction supported"
+    inside = in_range(p, effect)
+    if inside is False:
+        return f"{direction}, size missed ({_how_far(p, p.sign * effect.estimate)})"
+    if _nearest(p, effect) < p.sesoi:
+        return f"{direction}, size unclear"
+    return f"{direction}, size as predicted" if inside else direction
+
+
+def meaning(p: Prediction, outcome: Outcome, effect: Effect) -> list[str]:
+    """Return what an outcome means, a sentence or two a line."""
+    m = p.metric.say(p.sesoi, sign=False)
+    if outcome == "inconclusive":
+        lines = [_undecided(p, effect, m)]
+    elif outcome == "practically equivalent":
+        lines = [f"Whatever the effect is, it is smaller than what matters ({m})."]
+    elif outcome == "refuted" and p.claim.at_least_sesoi:
+        lines = [f"The effect is smaller than the claimed {m}, or goes the other way."]
+    elif outcome == "refuted":
+        lines = ["The effect goes the other way." if p.sign else f"There is a difference of more than {m}."]
+    elif not p.sign:
+        lines = [f"Any difference is smaller than {m}."]
+    elif p.claim.at_least_sesoi:
+        lines = [f"The effect is in the predicted direction, and more than the claimed {m}."]
+    else:
+        lines = ["The effect is in the predicted direction."]
+        if _nearest(p, effect) < p.sesoi:
+            lines.append(f"Whether it is more than {m}, the smallest effect of interest, is unclear.")
+    return [*lines, _size(p, effect)] if outcome == "supported" and p.claim.size else lines
+
+
+def _size(p: Prediction, effect: Effect) -> str:
+    assert p.claim.size is not None
+    if in_range(p, effect):
+        return f"The estimate lies in the predicted range, {p.range_in_words()}."
+    low, high = sorted((p.sign * effect.low, p.sign * effect.high))
+    overlap = low <= p.claim.size[1] and high >= p.claim.size[0]
+    rest = "though the interval reaches into it" if overlap else "and so does the whole interval"
+    return f"The estimate lies outside the predicted range, {p.range_in_words()}, {rest}."
+
+
+def _how_far(p: Prediction, found: float) -> str:
+    """Return how far an effect in the predicted direction is outside the predicted range."""
+    assert p.claim.size is not None
+    low, high = p.claim.size
+    factor, word = (low / found, "small") if found < low else (found / high, "large")
+    if factor < 1.5:
+        return f"a little too {word}"
+    return f"{factor:.0f} times too {word}" if factor >= 10 else f"{factor:.1f} times too {word}"
+
+
+def _nearest(p: Prediction, effect: Effect) -> float:
+    """Return the end of the interval that is nearest to no effect, or beyond it, in the predicted direction."""
+    return effect.low if p.sign > 0 else -effect.high
+
+
+def _undecided(p: Prediction, effect: Effect, m: str) -> str:
+    """Return what the runs can't tell, and how many seeds might.
+
+    Where the interval excludes zero, the number assumes that the effect is what was estimated, else that there is none.
+    """
+    guess = f"(a guess from the spread of these {effect.n})"
+    if effect.low > 0 or effect.high < 0:
+        needed = seeds_to_show(abs(abs(effect.estimate) - p.sesoi), effect.sd)
+        return (
+            f"There is a difference: the interval excludes 0. Whether it is more than {m} can't be told with "
+            f"{effect.n} seeds; if it is what was estimated, that takes {seeds_in_words(needed)} {guess}."
+        )
+    needed = seeds_to_exclude(p.sesoi, effect.sd)
+    found = p.metric.say_detectable(detectable(effect.sd, effect.n))
+    if needed and needed <= effect.n:
+        aim = f"If there were none, {effect.n} seeds would probably have shown that it is smaller than {m}"
+    else:
+        aim = f"If there is none, it takes {seeds_in_words(needed)} to show that it is smaller than {m}"
+    return f"These runs can't tell whether there is a difference. With {effect.n} seeds, {found}. {aim} {guess}."

@@ -1,0 +1,117 @@
+"""What an interval says: direction and size apart, two kinds of inconclusive, and how many seeds would tell."""
+
+import re
+
+import numpy as np
+import pytest
+from statsmodels.stats.power import TTestPower
+
+from cnnlab.config import BASE
+from cnnlab.inquiry.claim import Claim
+from cnnlab.inquiry.contrast import arm_contrast
+from cnnlab.inquiry.judge.outcome import decide, in_range, meaning, outcome_in_words
+from cnnlab.inquiry.judge.statistics import MOST_SEEDS, Effect, t_interval
+from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.record.ledger import Record
+from cnnlab.inquiry.study import Study
+
+STUDY = Study("x", "?", BASE, range(5), {"dropout": (0.0, 0.5)})
+
+
+def claimed(direction: str = "higher", metric: str = "accuracy/valid", **claim: object) -> Prediction:
+    said = Claim(
+        **{"arm": "dropout=0.5", "metric": metric, "direction": direction, "confidence": 80, **claim},
+        because="this is a mechanism",
+        if_refuted="it is not so",
+    )
+    return Prediction("x", arm_contrast(STUDY, "dropout=0.5"), said.filled("arm"), Record("", "x", {}, 0, False))
+
+
+def effect(mean: float, sd: float, n: int = 5) -> Effect:
+    """An effect with exactly this mean and SD over n seeds."""
+    pattern = np.random.default_rng(n).normal(size=n)
+    return t_interval(mean + sd * (pattern - pattern.mean()) / pattern.std(ddof=1))
+
+
+def judged(p: Prediction, e: Effect) -> tuple[str, str]:
+    outcome = decide(e, p.sign, p.sesoi, p.claim.at_least_sesoi)
+    return outcome_in_words(p, outcome, e), " ".join(meaning(p, outcome, e))
+
+
+SIZES = [  # direction, size, estimate (nats) -> in words
+    ("higher", (0.5, 1), 0.033, "direction supported, size missed (15 times too small)"),
+    ("higher", (0.01, 0.02), 0.033, "direction supported, size missed (1.7 times too large)"),
+    ("higher", (0.04, 0.1), 0.033, "direction supported, size missed (a little too small)"),
+    ("lower", (0.03, 0.15), -0.033, "direction supported, size as predicted"),
+    ("lower", (0.03, 0.15), 0.033, "refuted"),
+    ("lower", None, -0.033, "direction supported"),
+]
+
+
+@pytest.mark.parametrize(("direction", "size", "estimate", "words"), SIZES)
+def test_direction_and_size_are_two_claims(direction: str, size: tuple | None, estimate: float, words: str) -> None:
+    p = claimed(direction, "loss/valid", size=size)
+    assert judged(p, effect(estimate, 0.006))[0] == words
+    assert in_range(p, effect(estimate, 0.006)) == (None if size is None else "as predicted" in words)
+
+
+def test_a_missed_size_says_whether_the_interval_reaches_into_the_range() -> None:
+    near, far = (judged(claimed("higher", "loss/valid", size=(low, 1)), effect(0.033, 0.006))[1] for low in (0.04, 0.5))
+    assert "outside the predicted range, 0.04 to 1 nats, though the interval reaches into it." in near
+    assert "outside the predicted range, 0.5 to 1 nats, and so does the whole interval." in far
+
+
+def test_supported_below_what_matters_leaves_the_size_unclear() -> None:
+    """An effect of 0.25 pp, where 0.3 pp is the smallest of interest, is found by 20 seeds, and is not large."""
+    words, said = judged(claimed(size=(0.1, 1)), effect(0.25, 0.2, n=20))
+    assert words == "direction supported, size unclear"
+    assert "Whether it is more than 0.30 pp, the smallest effect of interest, is unclear." in said
+    assert "unclear" not in " ".join(judged(claimed(size=(0.1, 1)), effect(0.5, 0.2, n=20)))
+
+
+def test_at_least_what_matters_is_a_claim_about_the_size() -> None:
+    p = claimed(size=(0.1, 1), at_least_sesoi=True)
+    assert judged(p, effect(0.5, 0.2, n=20)) == (
+        "supported, size as predicted",
+        "The effect is in the predicted direction, and more than the claimed 0.30 pp. The estimate lies in the "
+        "predicted range, 0.1 to 1 pp.",
+    )
+    other_way = judged(p, effect(-0.5, 0.2, n=20))
+    assert other_way == ("refuted", "The effect is smaller than the claimed 0.30 pp, or goes the other way.")
+    assert judged(p, effect(0.1, 0.2, n=20))[0] == "practically equivalent"
+    assert judged(p, effect(0.3, 0.2, n=20))[0] == "inconclusive"
+
+
+def test_a_difference_whose_size_cannot_be_told_is_a_difference() -> None:
+    """-0.64 [-0.93, -0.35] pp of 5 seeds, against 0.5 pp: about 26 seeds would tell, if it is what was estimated."""
+    found = effect(-0.64, 0.2336)
+    assert (found.low, found.high) == pytest.approx((-0.93, -0.35), abs=0.005)
+    words, said = judged(claimed("none", sesoi=0.5), found)
+    assert words == "inconclusive"
+    assert said.startswith("There is a difference: the interval excludes 0. Whether it is more than 0.50 pp can't be")
+    needed = int(re.search(r"about (\d+) seeds", said)[1])
+    power = [TTestPower().power(0.14 / found.sd, n, 0.05) for n in (needed - 1, needed)]
+    assert power[0] < 0.8 <= power[1]
+    assert 24 <= needed <= 26
+
+
+def test_runs_that_show_nothing_are_not_called_a_difference() -> None:
+    said = judged(claimed(size=(1, 2)), effect(0.3, 1.0))[1]
+    assert said.startswith("These runs can't tell whether there is a difference.")
+    assert re.search(r"If there is none, it takes about \d+ seeds to show that it is smaller than 0.30 pp", said)
+
+
+def test_a_number_of_seeds_is_never_one_that_was_run_and_never_absurd() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        n = int(rng.integers(2, 40))
+        p = claimed("none") if rng.random() < 0.5 else claimed("lower", at_least_sesoi=bool(rng.random() < 0.5))
+        words, said = judged(p, effect(rng.normal(0, 0.5), rng.exponential(0.5) + 0.01, n))
+        if words == "inconclusive":
+            numbers = [int(text) for text in re.findall(r"about (\d+) seeds", said)]
+            assert all(n < number <= MOST_SEEDS for number in numbers)
+            assert numbers or "more seeds aren't the way" in said or "would probably have shown" in said
+
+
+def test_seeds_are_not_the_way_where_hundreds_would_not_do() -> None:
+    assert f"more than {MOST_SEEDS} seeds: more seeds aren't the way" in judged(claimed(), effect(1.0, 20.0))[1]
