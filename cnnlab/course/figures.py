@@ -6,11 +6,20 @@ from matplotlib.figure import Figure
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.record.runs import load_curves, trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show.figures import BAND, by_arm, dots_and_mean, draw_curves, legend_below, name_arms, titled
+from cnnlab.inquiry.show.figures import (
+    BAND,
+    by_arm,
+    dots_and_mean,
+    draw_curves,
+    legend_below,
+    name_arms,
+    say_means,
+    titled,
+)
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH
-from cnnlab.inquiry.task import find_metric
+from cnnlab.task import METRICS
 
-GAPS = {"gap/loss": ("mean, both in eval mode", BLUE), "gap/train_mode": ("mean, training loss in train mode", ORANGE)}
+GAPS = {"gap/loss": ("both in eval mode", BLUE), "gap/train_mode": ("training loss in train mode", ORANGE)}
 PROBES = {  # what the axis is called
     "variance_ratio": "variance in eval mode /\nrunning variance of BatchNorm",
     "dead_share": "share of channels that are\n0 for all images",
@@ -24,21 +33,19 @@ def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
     """Return, for each arm, the gap between validation and training loss, measured in eval mode and in train mode."""
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
-    gaps = {name: by_arm(study, runs, find_metric(name)) for name in GAPS}
+    metrics = {metric.name: metric for metric in METRICS}
+    gaps = {name: by_arm(study, runs, metrics[name]) for name in GAPS}
     for place, (name, (label, colour)) in zip((-0.2, 0.15), GAPS.items(), strict=True):
         for x, values in enumerate(gaps[name].values()):
-            dots_and_mean(axes, x + place, values, colour, width=0.04, label=f"{label}, with 95 % interval")
+            dots_and_mean(axes, x + place, values, colour, width=0.04)
+        axes.plot([], [], lw=6, color=colour, label=label)
     axes.axhline(0, color=GREY, lw=1)
     name_arms(axes, gaps["gap/loss"], WIDTH)
     axes.set(ylabel="validation - training loss (nats)")
     axes.grid(axis="y", alpha=0.3)
     legend_below(figure)
-    arms = list(gaps["gap/loss"])
-    in_eval, in_train = (
-        find_metric(name).say(values[arms[-1]].mean() - values[arms[0]].mean()) for name, values in gaps.items()
-    )
-    change = f"from {arms[0]} to {arms[-1]}, the mean gap changes by {in_eval} in eval mode, {in_train} in train mode"
-    return titled(figure, f"{study.name}: {change if len(arms) > 1 else 'the gap in two modes'}", number)
+    in_eval, in_train = (say_means(metrics[name], values) for name, values in gaps.items())
+    return titled(figure, f"{study.name}, eval mode: {in_eval}; train mode: {in_train}", number)
 
 
 def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, number: str = "") -> Figure:

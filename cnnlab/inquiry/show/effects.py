@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
+from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
@@ -25,7 +26,6 @@ from cnnlab.inquiry.show.scales import axis_label, effect_label
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
 
-RANGE_LEVEL = 80  # %: of the predicted ranges, as many should hold the estimate
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
 SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
 EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="effect with 95 % interval")
@@ -35,6 +35,8 @@ def say_outcomes(outcomes: Iterable[str]) -> str:
     """Return how many predictions came out how, such as "2 of 3 predictions supported, 1 inconclusive"."""
     counts = Counter(outcomes)
     total, supported = counts.total(), counts.pop("supported", 0)
+    if not total:
+        return "no verdict yet"
     if total == 1:
         return f"prediction {next(iter(counts), 'supported')}"
     rest = "".join(f", {count} {outcome}" for outcome, count in counts.most_common())
@@ -161,10 +163,10 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
 
     The intervals of shares are those of Wilson 1927.
     """
-    figure, (left, right) = panels(2, 3.2)
+    figure, (left, right) = panels(2, 2.4)
     confidence, supported = found.decided["confidence"], found.decided["supported"].astype(bool)
     _draw_counts(left, confidence.to_numpy(float), supported.to_numpy(bool))
-    left.set_title(f"decided predictions (n = {len(confidence)} of {len(found.table)})", fontsize=9)
+    left.set_title(f"decided predictions (n = {len(confidence)} of {len(found.table)})", fontsize=8)
     true, n = int(supported.sum()), len(supported)
     held, of = found.coverage
     said = float(confidence.mean()) if n else float("nan")
@@ -199,7 +201,7 @@ def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> N
 
 def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text: str) -> None:
     """Draw the share of n that came true, with its interval, and beside it what was said."""
-    axes.text(0, y + 0.4, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
+    axes.text(0, y + 0.42, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
     if not n:
         return
     share, interval = 100 * count / n, binomtest(count, n).proportion_ci(LEVEL, method="wilson")
@@ -207,4 +209,4 @@ def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text:
     label = "came out, with 95 % interval"
     error = [[share - low], [high - share]]
     axes.errorbar(share, y, xerr=error, fmt="D", color=BLUE, capsize=4, ms=6, lw=2, label=label, clip_on=False)
-    axes.plot([expected] * 2, [y - 0.25, y + 0.25], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")
+    axes.plot([expected] * 2, [y - 0.2, y + 0.2], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")

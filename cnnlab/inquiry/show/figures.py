@@ -23,7 +23,7 @@ from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.runs import load_curves
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show.scales import WIDE, axis_label, fit_scale, is_gap, say_level, short_label
+from cnnlab.inquiry.show.scales import WIDE, axis_label, fit_scale, is_gap, say_level, short_label, shortened
 from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH
 from cnnlab.inquiry.task import find_metric, task
 
@@ -56,6 +56,8 @@ def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
         is_short = sum(len(label) + 7 for label in labels) <= room
         columns = len(labels) if is_short else max(1, room // (max(map(len, labels)) + 7))
         options: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8}
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
         figure.legend([entries[label] for label in labels], labels, ncols=columns, **options)
 
 
@@ -83,7 +85,9 @@ def say_means(metric: Metric, values: Mapping[str, pd.Series]) -> str:
         return f"no run has a {short_label(metric)}"
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     first = f"mean {short_label(metric)} {'from ' if low != high else ''}{say_level(metric, means[low])}"
-    return first if low == high else f"{first} ({low}) to {say_level(metric, means[high])} ({high})"
+    if low == high:
+        return first
+    return f"{first} ({shortened(low, 40)}) to {say_level(metric, means[high])} ({shortened(high, 40)})"
 
 
 def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), number: str = "") -> Figure:
@@ -112,9 +116,13 @@ def name_arms(axes: Axes, values: Mapping[str, pd.Series], width: float) -> None
     labels = [f"{wrapped(arm, letters)}\n{say_n(some)}" for arm, some in values.items()]
     slanted: dict[str, Any] = {"fontsize": 8}
     if any(len(line) > letters for label in labels for line in label.split("\n")):
-        labels = [f"{textwrap.fill(arm, 28)}, {say_n(some)}" for arm, some in values.items()]
+        labels = [f"{shortened(arm, 40)}, {say_n(some)}" for arm, some in values.items()]
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(max(figure.get_figheight(), 3.2 + 0.045 * max(map(len, labels))))  # they hang far down
         slanted = {"fontsize": 7, "rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(values)), labels, **slanted)
+    axes.set_xlim(-0.5, max(len(values), 1) - 0.5)
 
 
 def dots_and_mean(
@@ -124,7 +132,8 @@ def dots_and_mean(
     values = values.dropna()
     mean, low, high = mean_interval(values)
     spread = np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(len(values))
-    axes.plot(x + spread, values, "o", color=GREY, alpha=0.7, ms=4, label="one run")
+    if len(values):
+        axes.plot(x + spread, values, "o", color=colour, alpha=0.4, ms=4, label="one run")
     if len(values) > 1:
         error = [[mean - low], [high - mean]]
         axes.errorbar(x + 2 * width, mean, error, fmt="D", color=colour, capsize=4, ms=5, label=label)
@@ -161,7 +170,8 @@ def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 
     for arm, (colour, line, marker) in zip(study.arms, cycle(ARM_STYLES), strict=False):
         one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
         if one.ngroups:
-            axes.plot(one.mean(), line, color=colour, marker=marker, ms=5, label=f"{arm} (n = {one.size().max()})")
+            label = f"{arm} (n = {one.size().max()})"
+            axes.plot(one.mean(), line, color=colour, marker=marker, ms=5, label=label)
             axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -223,10 +233,11 @@ def _draw_line(
         values = metric.scale * one[metric.name].astype(float)
         failed = values.isna() | one["fact.outcome"].astype(str).map(task().failed)
         well = values[~failed]
-        axes.plot([level] * len(well), well, "o", color=colour, alpha=0.4, ms=4, label="one run")
         if len(well):
+            axes.plot([level] * len(well), well, "o", color=colour, alpha=0.4, ms=4, label="one run")
+            means[arm] = float(well.mean())
+        if len(well) > 1:
             mean, low, high = mean_interval(well)
-            means[arm] = mean
             error = [[mean - low], [high - mean]]
             axes.errorbar(level, mean, error, fmt="D", color=colour, capsize=4, ms=4, label=MEAN)
         _draw_failed(axes, level, values[failed], metric, colour)

@@ -1,22 +1,25 @@
 """One figure of all predictions of an owner, each beside what came out, from what was recorded."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnlab.inquiry.judge.review import outcome_of
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import EFFECT, RANGE, SMALL, say_outcomes
 from cnnlab.inquiry.show.figures import legend_below, titled
+from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric
 
 SIGNS = {"higher": 1, "lower": -1, "none": 1}
-TICKS = [sign * size for sign in (-1, 1) for size in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+TICKS = (1, 3, 10, 30, 100, 300)
+WORDS: dict[str, Any] = {"fontsize": 7, "weight": "bold", "linespacing": 1.1}
+FAR_TICKS = (1, 100, 10_000, 1_000_000)  # where effects are larger than that
 
 
 def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
@@ -30,31 +33,32 @@ def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
     return plot_records(load_records(store, owner=of or owner()), number)
 
 
-def plot_records(records: Sequence[Record], number: str = "") -> Figure:
+def plot_records(records: Sequence[Record], number: str = "", is_short: bool = False) -> Figure:
     """Return one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
     outcome in words.
 
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
-    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record.
+    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. With
+    `is_short` a row is named by its number and study only, for a place beside a table.
     """
     judged = [record for record in records if record.verdicts and not record.deleted]
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.29 * max(2, len(judged))), layout="constrained")
+    height = 0.17 if is_short else 0.29
+    figure = Figure(figsize=(WIDTH, 1.1 + height * max(2, len(judged))), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-1, 1, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)
     for row, record in enumerate(judged):
         _draw_row(axes, row, record)
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.use_sticky_edges = False
-    low, high = axes.get_xlim()
-    axes.set(xlim=(min(low, -3), max(high, 3)), ylim=(max(len(judged), 1) - 0.4, -0.6))
-    ticks = sorted([0, *(tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1])])
-    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=8)
-    axes.set_yticks(range(len(judged)), [_label(record) for record in judged], fontsize=7)
+        words = _outcome(record) if is_short else _outcome(record).replace(", ", ",\n", 1)
+        colour = OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black")
+        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=colour, **WORDS)
+    _scale(axes)
+    axes.set_ylim(max(len(judged), 1) - 0.4, -0.6)
+    labels = [f"{row}  {one.experiment}" if is_short else _label(one) for row, one in enumerate(judged, start=1)]
+    axes.set_yticks(range(len(judged)), labels, fontsize=7)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
     legend_below(figure, [RANGE, SMALL, EFFECT])
     outcomes = [record.verdicts[-1].content.get("outcome", "?") for record in judged]
     return titled(figure, f"What was predicted, and what came out: {say_outcomes(outcomes)}", number)
@@ -75,17 +79,24 @@ def _draw_row(axes: Axes, row: int, record: Record) -> None:
         places = sorted(sign * end / unit for end in ends if end is not None)
         axes.plot(places, [row, row], "|-", color=colour, lw=2, ms=7)
         axes.plot(sign * effect / unit, row, "D", color=colour, ms=5)
-    said: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7, "weight": "bold"}
-    axes.text(1.01, row, _outcome(record), color=colour, linespacing=0.95, **said)
+
+
+def _scale(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic on both sides of the band from -1 to 1, which is always in view."""
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.use_sticky_edges = False
+    low, high = min(axes.get_xlim()[0], -3), max(axes.get_xlim()[1], 3)
+    sizes = TICKS if max(-low, high) < 1000 else FAR_TICKS
+    ticks = [tick for tick in (*(-size for size in reversed(sizes)), 0, *sizes) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+    axes.set_xlim(low, high)
+    axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
 
 
 def _outcome(record: Record) -> str:
-    """Return the outcome in words, with what else is to be known of it."""
-    last, outcome = record.verdicts[-1].content, record.verdicts[-1].content.get("outcome", "?")
-    missed = outcome == "supported" and last.get("in_size_range") == "False" and record.content["direction"] != "none"
-    notes = ["exploratory"] if last.get("label") == "exploratory" else []
-    notes += ["range missed"] if missed else []
-    return textwrap.fill(outcome, 14) + (f"\n({', '.join(notes)})" if notes else "")
+    """Return the outcome in few words, such as "supported, size missed, exploratory"."""
+    words = outcome_of(record).removeprefix("direction ").partition(" (")[0]
+    return words + (", exploratory" if record.verdicts[-1].content.get("label") == "exploratory" else "")
 
 
 def _label(record: Record) -> str:
@@ -94,7 +105,7 @@ def _label(record: Record) -> str:
     about = f"{record.experiment}: {content.get('contrast', '?')}"
     direction = {"none": "no difference"}.get(content.get("direction", ""), content.get("direction", "?"))
     claim = f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"
-    return f"{textwrap.shorten(about, 66, placeholder=' ...')}\n{claim}"
+    return f"{shortened(about, 70)}\n{claim}"
 
 
 def _number(content: dict[str, str], name: str) -> float | None:

@@ -40,7 +40,7 @@ def report(store: Store | None = None) -> Path:
     name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    plot_records(judged).savefig(pictures / f"{name}-predictions.png", dpi=130)
+    plot_records(judged, is_short=True).savefig(pictures / f"{name}-predictions.png", dpi=130)
     plot_calibration(calibrate_records(judged)).savefig(pictures / f"{name}-calibration.png", dpi=130)
     text = _markdown(judged, words, my_head(store, owner()), f"figures/{name}")
     page = folder / f"{name}.html"
@@ -83,24 +83,30 @@ def _words(judged: list[Record]) -> dict[str, Entry]:
 
 def _markdown(judged: list[Record], words: dict[str, Entry], head: str, pictures: str) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    rows = "\n".join(_row(record) for record in judged)
-    told = "\n\n".join(_reflection(record, words[record.sha256]) for record in judged if record.sha256 in words)
+    rows = "\n".join(_row(number, record) for number, record in enumerate(judged, start=1))
+    told = "\n\n".join(
+        _reflection(number, record, words[record.sha256])
+        for number, record in enumerate(judged, start=1)
+        if record.sha256 in words
+    )
     return (
         f"# Experiments with CNNs: report of {owner()}\n\n"
         f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
-        f"| study | predicted (confidence) | verdict | effect |\n|---|---|---|---|\n{rows}\n\n"
+        f"| | study | predicted (confidence) | verdict | effect, 95 % interval |\n|---|---|---|---|---|\n{rows}\n\n"
         f"![Every prediction beside what came out]({pictures}-predictions.png)\n\n"
         f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({pictures}-calibration.png)\n\n"
         f"## Why, and what next\n\n{told}\n"
     )
 
 
-def _row(record: Record) -> str:
+def _row(number: int, record: Record) -> str:
     content, last = record.content, record.verdicts[-1].content
     claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
-    return f"| {record.experiment} | {claim} | {outcome_of(record)}, {last['label']} | {effect_of(record)} |"
+    label = "" if last["label"] == "confirmatory" else f", {last['label']}"
+    effect = effect_of(record).replace(", 95 % interval", "").removesuffix(" seeds")
+    return f"| {number} | {record.experiment} | {claim} | {outcome_of(record)}{label} | {effect} |"
 
 
-def _reflection(record: Record, entry: Entry) -> str:
+def _reflection(number: int, record: Record, entry: Entry) -> str:
     more = f" **Next:** {' '.join(entry.next.split())}" if entry.next else ""
-    return f"**{record.experiment}, {record.content['contrast']}.** {' '.join(entry.why.split())}{more}"
+    return f"**{number}, {record.experiment}.** {' '.join(entry.why.split())}{more}"

@@ -39,6 +39,12 @@ def short_label(metric: Metric) -> str:
     return metric.label.partition(" (")[0]
 
 
+def shortened(name: str, letters: int) -> str:
+    """Return a name with its middle left out, where it has more than this many letters."""
+    half = (letters - 5) // 2
+    return name if len(name) <= letters else f"{name[:half].rstrip()} ... {name[-half:].lstrip()}"
+
+
 def axis_label(metric: Metric) -> str:
     """Return how a vertical axis names a metric: by its definition where the label has one, on short lines."""
     name, _, definition = metric.label.partition(" (")
@@ -63,6 +69,9 @@ def fit_scale(axes: Axes, metric: Metric, values: np.ndarray, which: Literal["x"
     if unit_of(metric) == "%":
         if 100 - values.min() > WIDE * (100 - values.max()):
             error_scale(axes, which)
+            axes.autoscale_view()
+            low, high = getattr(axes, f"get_{which}lim")()  # an interval may reach beyond what a share can be
+            axes.set(**{f"{which}lim": (max(low, -5), min(high, 100 - (100 - values.max()) / WIDE))})
     elif metric.better == "lower" and 0 < WIDE * values.min() < values.max():
         axes.set(**{f"{which}scale": "log"})
         axis = getattr(axes, f"{which}axis")
