@@ -310,6 +310,6 @@ def test_a_record_that_cannot_be_read_is_left_out_and_said(
 
 def test_numbers_of_numpy_are_numbers(home: Path, study: Study) -> None:
     one = predict(study, **(CLAIM | {"size": [np.float64(0.01), 1], "confidence": np.float64(70)}))
-    assert (one.low, one.high, one.claim.confidence) == (0.01, 1.0, 70.0)
+    assert (one.claim.size, one.claim.confidence) == ((0.01, 1.0), 70.0)
     assert dataclasses.replace(study, seeds=[0, 1]).seeds == (0, 1)
     assert replace(study.base, lr=np.float64(0.02)).lr == 0.02

@@ -106,7 +106,7 @@ def test_before_the_runs_nothing_is_written(story: Story) -> None:
 def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> None:
     assert story.fresh.startswith(f"# {STUDY.name}\n\n{STUDY.question}\n")
     assert story.fresh.count("\n## ") == 4
-    assert "> interaction of dropout=0.5 and norm=batch: the validation loss differs by less than" in story.fresh
+    assert "> interaction of dropout=0.5 and norm=batch: I am " in story.fresh
     assert "> Because: a mechanism,\n> in two lines\n" in story.fresh
     assert "| much | dropout: 0.0 -> 0.5 | seeds [0](http://127.0.0.1:" in story.fresh
     for one in story.first:
