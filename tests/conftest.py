@@ -76,6 +76,16 @@ def small() -> Config:
     return replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 
 
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process draw no figures and export no model: for tests that look at neither.
+
+    Both take longer than the training of a small network.
+    """
+    monkeypatch.setattr("cnnlab.one_run.run_figures", lambda *_: {})
+    monkeypatch.setattr("cnnlab.task.Lab.export", lambda *_: False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: the processes share them, and none shall wait for the other at the end."""
     longest = [

@@ -23,6 +23,8 @@ from cnnlab.task import DATA_SHA256, LAB, VALID_SHA256, described
 from cnnlab.training import Result, fit
 from tests.helpers import SMALL_DATA, predicted, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01, precision="float32")
 TREE = {"module_tree", "module_tree_sha256"}
 COUNTED = TREE | {"num_parameters"}

@@ -33,6 +33,8 @@ from cnnlab.inquiry.study import Study
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, predicted, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 CLAIM = {
     "arm": "dropout=0.5",
     "metric": "loss/valid",

@@ -41,6 +41,8 @@ from cnnlab.task import LAB
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 CLAIM = {
     "metric": "accuracy/valid",

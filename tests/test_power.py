@@ -18,6 +18,8 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.task import find_metric
 from tests.helpers import SMALL_DATA, free_port, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 A_A = small_study("a-a", "?", SMALL, (0, 1), arms={"baseline": SMALL, "baseline again": replace(SMALL, seed=1000)})
 DROPOUT = small_study("dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})

@@ -17,6 +17,8 @@ from cnnlab.inquiry.record.ledger import START, load_records
 from cnnlab.inquiry.study import Study
 from tests.helpers import small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 CLAIM = {
     "metric": "loss/valid",
     "direction": "higher",

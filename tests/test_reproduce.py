@@ -20,6 +20,8 @@ from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from tests.helpers import free_port, predicted, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 TINY = replace(BASE, blocks=((1, 8),), train_images=64, epochs=1, batch_size=32)
 CLOSE, FAR = (0.500, 0.501, 0.502, 0.503), (0.5, 0.6, 0.7, 0.8)  # validation losses of four seeds, nats
 

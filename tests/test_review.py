@@ -34,6 +34,8 @@ from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.text import review_text
 from tests.helpers import free_port, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=3, batch_size=32, lr=0.01)
 SMALL = replace(SMALL, precision="float32")  # the same effects on every processor
 DROPOUT = small_study("02-dropout", "?", SMALL, (0, 1), {"dropout": (0.0, 0.5)})

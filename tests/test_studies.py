@@ -23,6 +23,8 @@ from cnnlab.inquiry.study import Study
 from cnnlab.tables import arms_table, summary
 from tests.helpers import predicted, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 @pytest.fixture
 def study(small: Config) -> Study:

@@ -30,6 +30,8 @@ from cnnlab.one_run import Passing
 from cnnlab.training import fit
 from tests.helpers import free_port, load_weights, small_study
 
+pytestmark = pytest.mark.usefixtures("light")
+
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 OTHER = replace(SMALL, lr=0.02)
 NORM = replace(SMALL, norm="batch")

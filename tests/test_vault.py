@@ -29,6 +29,8 @@ from cnnlab.scores import Score
 from cnnlab.task import LAB
 from tests.helpers import SMALL_DATA, free_port, load_weights
 
+pytestmark = pytest.mark.usefixtures("light")
+
 TINY = replace(BASE, blocks=((1, 8), (1, 8)), train_images=640, epochs=2, batch_size=32, lr=0.01)
 NORM = Study("norm", "?", TINY, (0, 1), {"norm": ("none", "batch")})
 # The same runs in another order, taken over from the first study.

@@ -3,6 +3,7 @@
 Nothing of MLflow is imported before it is needed.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def upgrade_tables(engine: "Engine") -> None:
     _upgrade_db(engine)
 
 
+@cache
 def known_revisions() -> list[str]:
     """Return the revisions of all tables that the installed MLflow knows, newest first."""
     from alembic.script import ScriptDirectory
