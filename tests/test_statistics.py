@@ -116,16 +116,23 @@ def test_the_seeds_needed_are_the_fewest_that_suffice() -> None:
     assert n
     assert detectable(0.28, n) <= 0.3 < detectable(0.28, n - 1)
     assert seeds_to_show(1e-6, 1.0) is None
-    rng = np.random.default_rng(6)
-    n = seeds_to_exclude(0.3, 0.28)
+
+
+@pytest.mark.parametrize("sd", [0.2, 0.35, 0.5, 1.0, 2.0, 4.0])
+def test_the_seeds_that_show_equivalence_have_the_exact_power(sd: float) -> None:
+    """The formula of the lab is an approximation, and at most a seed too many."""
+    n = seeds_to_exclude(1.0, sd)
     assert n
-    power = [np.mean([inside(t_interval(row), 0.3) for row in rng.normal(0, 0.28, (6_000, k))]) for k in (n - 1, n)]
-    assert power[1] == pytest.approx(0.80, abs=0.06)
-    assert power[0] < power[1]
+    assert power_of_equivalence(n, sd) >= 0.80 > power_of_equivalence(n - 2, sd)
 
 
-def inside(effect, margin: float) -> bool:
-    return -margin < effect.low and effect.high < margin
+def power_of_equivalence(n: int, sd: float) -> float:
+    """P(the interval lies within -1 and 1) without an effect, over the distribution of the estimated SD."""
+    if n < 2:
+        return 0.0
+    estimated = sd * np.sqrt(stats.chi2.ppf((np.arange(5_000) + 0.5) / 5_000, n - 1) / (n - 1))
+    room = (1 - stats.t.ppf(0.975, n - 1) * estimated / np.sqrt(n)) * np.sqrt(n) / sd
+    return float(np.mean(np.where(room > 0, 2 * stats.norm.cdf(room) - 1, 0)))
 
 
 def test_the_power_grows_with_seeds_and_a_spread_of_zero_needs_two() -> None:
@@ -237,6 +244,17 @@ def test_where_images_show_nothing_of_their_own_the_crossed_interval_is_that_of_
     balanced = EXAMPLE - EXAMPLE.mean(axis=0)  # all images alike in the mean
     alone = t_interval(balanced.mean(axis=1))
     assert crossed_interval(balanced) == pytest.approx((alone.low, alone.high))
+
+
+def test_where_the_terms_cancel_the_degrees_of_freedom_are_those_of_the_seeds() -> None:
+    """Satterthwaite's would be 0.05 here, and the interval would have no end."""
+    rest = np.random.default_rng(1).standard_normal((3, 200))
+    rest = rest - rest.mean(axis=0) - rest.mean(axis=1, keepdims=True) + rest.mean()
+    images = np.random.default_rng(2).standard_normal(200)
+    of_rest = (rest**2).sum() / (2 * 199)
+    images = (images - images.mean()) / images.std(ddof=1) * np.sqrt(1.02 * of_rest / 3)  # MS_images = 1.02 MS_rest
+    half = stats.t.ppf(0.975, 2) * np.sqrt(0.02 * of_rest / 600)
+    assert crossed_interval(rest + images) == pytest.approx((-half, half))
 
 
 def cross(rng: np.random.Generator, seeds: np.ndarray, n: int, of_images: float, of_rest: float) -> np.ndarray:

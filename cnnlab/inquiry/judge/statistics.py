@@ -81,7 +81,7 @@ def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
     each sample where that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2.
     They are too many where few seeds say nearly all, so the interval is never narrower than that over the seeds alone;
     and too few where the terms cancel, so they are never fewer than those of the seeds.
-    benchmarks/results/crossed.md has its coverage.
+    benchmarks/results/estimators.md has its coverage.
     """
     alone = t_interval(by_seed)
     seeds = alone.n
