@@ -21,7 +21,7 @@ from statsmodels.stats.power import TTestPower
 LEVEL = 0.95  # of all intervals
 POWER = 0.80  # the probability with which an effect shall be found
 MOST_SEEDS = 300  # an effect that needs more is beyond what seeds are good for
-SAME = 1e-9  # an SD that is no more than rounding
+SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add up to zero only nearly
 
 
 @dataclass(frozen=True)

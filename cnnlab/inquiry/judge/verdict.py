@@ -22,7 +22,7 @@ from cnnlab.inquiry.judge.failures import failed_runs, failures_in_words
 from cnnlab.inquiry.judge.fairness import Fairness, check_fairness
 from cnnlab.inquiry.judge.new_images import interval_on_new_images
 from cnnlab.inquiry.judge.outcome import Outcome, decide, in_range, meaning, outcome_in_words
-from cnnlab.inquiry.judge.statistics import Effect, compare_with_control, contrast_effect, exact_interval
+from cnnlab.inquiry.judge.statistics import SAME, Effect, compare_with_control, contrast_effect, exact_interval
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.prediction import Prediction, load_predictions
 from cnnlab.inquiry.record.connection import default_store
@@ -35,7 +35,6 @@ from cnnlab.inquiry.shown import Details, Folded, Head, Part, Quote, Shown
 from cnnlab.inquiry.task import find_metric, task
 
 NAN = float("nan")
-SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add up to zero only nearly
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
 MEAN_OF_FAILED = "A mean over failed runs is no effect: compare how often they fail."
 NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."

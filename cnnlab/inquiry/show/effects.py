@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import binomtest
 
 from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.contrast import Contrast
@@ -19,7 +18,7 @@ from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
 from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.reference import Reference
-from cnnlab.inquiry.judge.statistics import LEVEL, Effect
+from cnnlab.inquiry.judge.statistics import Effect, proportion_interval
 from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_n, titled
 from cnnlab.inquiry.show.scales import axis_label, effect_label
@@ -204,9 +203,8 @@ def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text:
     axes.text(0, y + 0.42, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
     if not n:
         return
-    share, interval = 100 * count / n, binomtest(count, n).proportion_ci(LEVEL, method="wilson")
-    low, high = min(100 * interval.low, share), max(100 * interval.high, share)
+    share, low, high = (100 * value for value in (count / n, *proportion_interval(count, n)))
     label = "came out, with 95 % interval"
-    error = [[share - low], [high - share]]
+    error = [[max(share - low, 0)], [max(high - share, 0)]]  # rounding
     axes.errorbar(share, y, xerr=error, fmt="D", color=BLUE, capsize=4, ms=6, lw=2, label=label, clip_on=False)
     axes.plot([expected] * 2, [y - 0.2, y + 0.2], color="black", lw=2, ls=(0, (2, 1)), label="said or expected")

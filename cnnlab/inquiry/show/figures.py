@@ -112,7 +112,7 @@ def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), 
 
 def name_arms(axes: Axes, values: Mapping[str, pd.Series], width: float) -> None:
     """Write below the axis which arms they are, with their n; slanted where there is no room in `width` inches."""
-    letters = int(100 * width / (8 * max(len(values), 1)))  # below a tick, of 8 points
+    letters = int(85 * width / (8 * max(len(values), 1)))  # below a tick, of 8 points
     labels = [f"{wrapped(arm, letters)}\n{say_n(some)}" for arm, some in values.items()]
     slanted: dict[str, Any] = {"fontsize": 8}
     if any(len(line) > letters for label in labels for line in label.split("\n")):
