@@ -47,6 +47,8 @@ def in_range(p: Prediction, effect: Effect) -> bool | None:
 
 def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
     """Return an outcome in a few words, direction and size apart: "direction supported, size missed (too large)"."""
+    if outcome == "inconclusive" and effect and _excludes_zero(effect):
+        return "inconclusive (a difference of unclear size)"
     if effect is None or outcome != "supported" or not p.sign:
         return outcome
     direction = "supported" if p.claim.at_least_sesoi else "direction supported"
@@ -105,13 +107,17 @@ def _nearest(p: Prediction, effect: Effect) -> float:
     return effect.low if p.sign > 0 else -effect.high
 
 
+def _excludes_zero(effect: Effect) -> bool:
+    return effect.low > 0 or effect.high < 0
+
+
 def _undecided(p: Prediction, effect: Effect, m: str) -> str:
     """Return what the runs can't tell, and how many seeds might.
 
     Where the interval excludes zero, the number assumes that the effect is what was estimated, else that there is none.
     """
     guess = f"(a guess from the spread of these {effect.n})"
-    if effect.low > 0 or effect.high < 0:
+    if _excludes_zero(effect):
         needed = seeds_to_show(abs(abs(effect.estimate) - p.sesoi), effect.sd)
         return (
             f"There is a difference: the interval excludes 0. Whether it is more than {m} can't be told with "
