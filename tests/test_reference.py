@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.statistics import contrast_effect
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import record_test_result
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import logbook_file
@@ -97,6 +99,10 @@ def test_another_question_gets_no_reference(shipped: Store, small_data: Data, sm
 
 def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(shipped: Store, real_data: Data) -> None:
     runs = results(reference.reference_studies()["02-dropout"], shipped, reference.OWNER)
+    tested = pd.DataFrame({"n": [5.0], "test": [91.2]}, index=["mine"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNLAB_OWNER", reference.OWNER)
+        record_test_result(shipped, "why not", 2, "said", tested, {}, {"mine": list(runs["run_id"])})
     for place in (0, 5):  # another one later takes the name over
         run = runs.iloc[place]
         card = register_champion(run["run_id"], shipped, real_data)
@@ -110,6 +116,7 @@ def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(sh
         arm = runs[runs["arm"] == run["arm"]]
         assert f"{100 * arm['accuracy/valid'].mean():.2f} % (95 % interval" in card
         assert f"`{run['run_id']}`" in card
+        assert "On the official test images, 5 such runs reached 91.20 % on average." in card
     version = shipped.client.get_model_version_by_alias("fashion-cnn", "champion")
     assert version.description == card and str(version.version) == "2"
     with pytest.raises(LabError, match="no finished run"):

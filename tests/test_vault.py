@@ -111,6 +111,9 @@ def test_an_opening_is_on_record_with_time_owner_reason_and_result(
     kept = np.load(store.client.download_artifacts(runs[1].info.run_id, "test_correct.npz"))
     assert kept["batch norm"].shape == (2, 10_000)
     assert 100 * kept["batch norm"].mean() == pytest.approx(openings[0].arms.loc["batch norm", "test"])
+    first, _ = load_vault(store, "a student")
+    trained_ones = NORM.results(store)
+    assert first.runs["batch norm"] == list(trained_ones.loc[trained_ones["arm"] == "norm=batch", "run_id"])
 
 
 def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Opening, Opening]) -> None:
@@ -220,7 +223,7 @@ def test_without_answers_image_by_image_nothing_is_said_of_selection(
 def test_an_opening_that_an_earlier_version_recorded_reads_as_one_of_today(home: Path) -> None:
     store = connect()
     earlier = pd.DataFrame({"n": [2.0], "test": [91.0], "valid": [91.5], "optimism": [0.5]}, index=["plain"])
-    record_test_result(store, "the final claim", 1, "said", earlier, {"plain": np.ones((2, 3), dtype=bool)})
+    record_test_result(store, "the final claim", 1, "said", earlier, {"plain": np.ones((2, 3), dtype=bool)}, {})
     (found,) = load_vault(store, owner())
     assert found.arms.loc["plain"].to_dict() == {"n": 2, "test": 91, "valid": 91.5, "valid - test": 0.5}
 

@@ -20,6 +20,7 @@ from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.files import export_model, run_file
 from cnnlab.inquiry.record.runs import find_run, load_runs, same_arm
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.one_run import CORRECT
 
 MODEL, ALIAS = "fashion-cnn", "champion"
@@ -80,7 +81,8 @@ logits (B, 10) in the order {", ".join(CLASSES)}.
     model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
     logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
 
-**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_classes(run, store, data)}
+**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_tested(run, store)}\
+{_classes(run, store, data)}
 
 **For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
 It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
@@ -99,6 +101,16 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
         f"{e.estimate:.2f} % (95 % interval of the mean [{e.low:.2f}, {e.high:.2f}], SD {e.sd:.2f} pp). Where settings "
         "were chosen on these images too, expect a little less on others."
     )
+
+
+def _tested(run: pd.Series, store: Store) -> str:
+    """Return what the vault says of the run's arm, where it was opened for it."""
+    for opening in load_vault(store, run["owner"]):
+        for arm, ids in opening.runs.items():
+            if run["run_id"] in ids:
+                row = opening.arms.loc[arm]
+                return f"On the official test images, {row.n:.0f} such runs reached {row.test:.2f} % on average. "
+    return ""
 
 
 def _classes(run: pd.Series, store: Store, data: Data) -> str:

@@ -119,7 +119,8 @@ def open_vault(
     table = _table(runs, correct)
     claims = {name: _claim(runs, correct, name, seeds, store) for name, seeds in pairs.items()}
     opening = Opening(number, reason, table, next(iter(correct.values())).shape[1], claims)
-    record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct)
+    ids = {name: list(some["run_id"]) for name, some in runs.items()}
+    record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct, ids)
     return opening
 
 

@@ -53,16 +53,24 @@ def _which(own: Any) -> dict[str, str]:
 
 
 def record_test_result(
-    store: Store, reason: str, opening: int, said: str, arms: pd.DataFrame, correct: Mapping[str, np.ndarray]
+    store: Store,
+    reason: str,
+    opening: int,
+    said: str,
+    arms: pd.DataFrame,
+    correct: Mapping[str, np.ndarray],
+    runs: Mapping[str, list[str]],
 ) -> str:
     """Record what a reading gave, as a run of kind "vault"; return its id.
 
     `arms` has one row for each arm; its columns become metrics. `correct`: for each arm, whether each image was
-    classified correctly, bool (seeds, images), kept as a file.
+    classified correctly, bool (seeds, images), kept as a file. `runs`: the ids of the runs of each arm, in that order.
     """
     stamp = {"stamp": "post-hoc" if opening > 1 else "first opening"}
     run_id = _create(store, "vault", f"test vault, opening {opening}", stamp)
-    for name, value in {"reason": reason, "opening": str(opening), "arms": ", ".join(arms.index), "said": said}.items():
+    content = {"reason": reason, "opening": str(opening), "arms": ", ".join(arms.index), "said": said}
+    content |= {f"runs/{_plain(arm)}": ", ".join(ids) for arm, ids in runs.items()}
+    for name, value in content.items():
         store.client.log_param(run_id, name, value[:LONGEST])
     for arm, row in arms.iterrows():
         for column, value in row.items():
@@ -84,6 +92,7 @@ class Recorded:
     reason: str
     said: str
     arms: pd.DataFrame
+    runs: dict[str, list[str]]  # the ids of each arm's runs; older records don't say
 
 
 def load_vault(store: Store, owner: str) -> list[Recorded]:
@@ -97,7 +106,8 @@ def load_vault(store: Store, owner: str) -> list[Recorded]:
                 rows.setdefault(arm, {})[column] = value
             arms = [_plain(arm) for arm in run.data.params["arms"].split(", ")]
             table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index").rename(columns=EARLIER)
-            found.append(Recorded(run.data.params["reason"], run.data.params["said"], table))
+            runs = {arm: run.data.params.get(f"runs/{arm}", "").split(", ") for arm in arms}
+            found.append(Recorded(run.data.params["reason"], run.data.params["said"], table, runs))
     return found
 
 
