@@ -82,7 +82,7 @@ def test_an_effect_has_its_axis_in_words_one_legend_and_a_title_with_the_finding
     assert axes.get_title(loc="left").endswith("supported, size as predicted, +0.050 nats (n = 2 seeds)")
     assert figure.get_suptitle() == "Figure 3. own-doses: prediction supported"
     assert legend(figure) == [
-        *("predicted range", "too small to matter", "effect with 95 % interval", "effect of one seed"),
+        *("predicted range", "too small to matter", "mean effect with its 95 % interval", "effect of one seed"),
         "interval on new images as well",
     ]
     exploratory = plot_effects([dataclasses.replace(one, because=("it was known",), on_new_images=None)])
@@ -353,7 +353,7 @@ def test_gaps_explain_their_colours_and_name_the_axis() -> None:
     runs = runs_of(DOSES, [[0.9, 0.91]] * 3, [[0.3, 0.31], [0.5, 0.6], [0.4, 0.41]])
     figure = course.plot_gaps(DOSES, runs, "4")
     marks = {"one run", "mean with its 95 % interval"}
-    assert set(legend(figure)) == {*marks, "both in eval mode", "training loss in train mode"}
+    assert set(legend(figure)) == {*marks, "left: both in eval mode", "right: training loss in train mode"}
     assert figure.axes[0].get_ylabel() == "validation - training loss (nats)"
 
 

@@ -19,7 +19,10 @@ from cnnlab.inquiry.show.figures import (
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH
 from cnnlab.task import METRICS
 
-GAPS = {"gap/loss": ("both in eval mode", BLUE), "gap/train_mode": ("training loss in train mode", ORANGE)}
+GAPS = {  # the colours look alike in grey, so the legend names the places as well
+    "gap/loss": ("left: both in eval mode", BLUE),
+    "gap/train_mode": ("right: training loss in train mode", ORANGE),
+}
 PROBES = {  # what the axis is called
     "variance_ratio": "variance in eval mode /\nrunning variance of BatchNorm",
     "dead_share": "share of channels that are\n0 for all images",

@@ -27,7 +27,7 @@ from cnnlab.inquiry.task import find_metric, task
 
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
 SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
-EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="effect with 95 % interval")
+EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="mean effect with its 95 % interval")
 
 
 def say_outcomes(outcomes: Iterable[str]) -> str:

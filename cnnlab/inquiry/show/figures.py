@@ -52,7 +52,7 @@ def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
     entries = {label: one for one, label in reversed([*drawn, *((one, str(one.get_label())) for one in more)])}
     labels = list(reversed(entries))
     if labels:
-        room = int(15 * figure.get_figwidth())  # in letters
+        room = int(16 * figure.get_figwidth())  # in letters
         is_short = sum(len(label) + 7 for label in labels) <= room
         columns = len(labels) if is_short else max(1, room // (max(map(len, labels)) + 7))
         options: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8}
