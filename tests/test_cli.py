@@ -51,7 +51,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> 
     assert "MLflow: my lab/mlflow.db" in done.stdout
     said = done.stdout.index('as the owner "example"')
     assert said < done.stdout.index("tiny-02-dropout: 4 arms x 2 seeds, each 2 epochs of 640 images.")
-    assert done.stdout.count("I am 60 % confident of that.") >= 2  # said when recorded, and above the verdict
+    assert done.stdout.count("I am 60 % confident that") >= 2  # said when recorded, and above the verdict
     assert done.stdout.count("95 % interval [") == 4
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
     assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
@@ -105,7 +105,7 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     done = here("run", "baseline", *size)
     assert done.returncode == 0
     assert "Head of all that a student has on record, to note or to hand in: " in done.stdout
-    assert "inconclusive (confirmatory): accuracy/valid" in here("verdict", *size).stdout
+    assert "inconclusive, confirmatory: accuracy/valid" in here("verdict", *size).stdout
     reviewed = here("review")
     assert reviewed.returncode == 0
     assert "1 prediction" in reviewed.stdout

@@ -101,7 +101,7 @@ def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
         ]
     )
     said = run(clone, script)
-    assert "(confirmatory): loss/valid" in said and said.endswith("True")
+    assert ", confirmatory: loss/valid" in said and said.endswith("True")
 
 
 @pytest.mark.parametrize("colour", [False, True])
