@@ -99,7 +99,7 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     assert "a student has predicted nothing about the lab's studies at this size" in nothing.stderr
     predicted = here("predict", "baseline", "--arm", "baseline again", *options, *words)
     assert predicted.returncode == 0, predicted.stderr
-    assert "differs by less than 0.30 pp, over 2 seeds" in predicted.stdout
+    assert "differs by less than 0.30 pp (2 seeds)" in predicted.stdout
     assert "by a student, sealed" in predicted.stdout
     assert "4 of 4 runs are missing" in here("verdict", *size).stdout
     done = here("run", "baseline", *size)
