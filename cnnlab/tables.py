@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cnnlab.facts import num_parameters
 from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.probes import watch
 
 
@@ -30,12 +31,13 @@ def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and SD over the seeds for each arm, in the order of the study.
 
     Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
-    `gap_loss` in nats; `epoch_s`, the time of one epoch, in seconds. The SD of a single run is unknown (nan),
-    and so is the mean where one of the runs has no number (it diverged).
+    `gap_loss` in nats; `epoch_s`, the mean time per epoch in seconds, whatever else the machine was doing. The SD of a
+    single run is unknown (nan), and so is every mean of an arm in which a run failed: it diverged.
     """
     if runs.empty:
         return pd.DataFrame()
-    groups = runs.assign(accuracy=100 * runs["accuracy/valid"]).groupby("arm")
+    accuracy = (100 * runs["accuracy/valid"]).mask(failed_runs(runs))  # that of ruins is a number all the same
+    groups = runs.assign(accuracy=accuracy).groupby("arm")
     table = pd.DataFrame(
         {
             "n": groups.size(),

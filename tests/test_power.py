@@ -63,6 +63,15 @@ def test_equal_runs_of_any_study_are_the_noise_floor(store: Store, runs: pd.Data
     )
 
 
+def test_a_run_that_failed_is_no_noise(store: Store, runs: pd.DataFrame) -> None:
+    run_id, outcome = runs["run_id"].iloc[0], runs["fact.outcome"].iloc[0]
+    store.client.set_tag(run_id, "fact.outcome", "diverged at step 3")
+    try:
+        assert power(DROPOUT, store=store).n == 3
+    finally:
+        store.client.set_tag(run_id, "fact.outcome", outcome)
+
+
 def test_the_stated_difference_is_found_four_times_in_five(store: Store, runs: pd.DataFrame) -> None:
     found = power(DROPOUT, store=store)
     rng = np.random.default_rng(9)

@@ -9,6 +9,7 @@ import numpy as np
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.identity import Identity
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.statistics import detectable, seeds_in_words, seeds_to_show
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.connection import default_store
@@ -75,7 +76,8 @@ def power(study: Design, metric: str = "accuracy/valid", store: Store | None = N
     """
     measured = find_metric(metric)
     runs = load_runs(store or default_store())
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())].drop_duplicates("identity")
+    mine = (runs["status"] == "FINISHED") & (runs["owner"] == owner()) & ~failed_runs(runs)
+    runs = runs[mine].drop_duplicates("identity")
     runs = runs[[identity.images == study.images for identity in runs["identity"]]]
     values: dict[Any, list[float]] = {}
     for identity, value in zip(runs["identity"], runs[metric], strict=True) if metric in runs else ():

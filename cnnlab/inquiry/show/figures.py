@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.statistics import t_interval
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.runs import load_curves
@@ -68,8 +69,9 @@ def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, lis
 
 
 def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Series]:
-    """Return the values of a metric for each arm that has runs, in the metric's unit; nan where a run has none."""
-    values = {arm: metric.scale * runs.loc[runs["arm"] == arm, metric.name].astype(float) for arm in study.arms}
+    """Return a metric for each arm that has runs, in the metric's unit; nan where a run has none, or failed."""
+    known = metric.scale * runs[metric.name].astype(float).mask(failed_runs(runs))
+    values = {arm: known[runs["arm"] == arm] for arm in study.arms}
     return {arm: some for arm, some in values.items() if len(some)}
 
 
@@ -231,7 +233,7 @@ def _draw_line(
     for arm, level in levels.items():
         one = runs[runs["arm"] == arm]
         values = metric.scale * one[metric.name].astype(float)
-        failed = values.isna() | one["fact.outcome"].astype(str).map(task().failed)
+        failed = values.isna() | failed_runs(one)
         well = values[~failed]
         if len(well):
             axes.plot([level] * len(well), well, "o", color=colour, alpha=0.4, ms=4, label="one run")
