@@ -91,8 +91,8 @@ def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibra
 def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
     assert found.sentence() == (
         "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
-        "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). The 1 inconclusive left out of it, counted "
-        "as not supported, would make it 0.53 (n = 4). Sizes: 1 of 1 ranges hold the estimate; 80 % should. "
+        "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). With 1 inconclusive verdict "
+        "counted as not supported, it is 0.53 (n = 4). Sizes: 1 of 1 ranges hold the estimate; 80 % should. "
         "Surprises: 1."
     )
 

@@ -98,7 +98,7 @@ def test_a_difference_whose_size_cannot_be_told_is_a_difference() -> None:
 def test_runs_that_show_nothing_are_not_called_a_difference() -> None:
     said = judged(claimed(size=(1, 2)), effect(0.3, 1.0))[1]
     assert said.startswith("These runs can't tell whether there is a difference.")
-    assert re.search(r"If there is none, it takes about \d+ seeds to show that it is smaller than 0.30 pp", said)
+    assert re.search(r"If there is none, .* showing that it is smaller than 0.30 pp takes about \d+ seeds.", said)
 
 
 def test_a_number_of_seeds_is_never_one_that_was_run_and_never_absurd() -> None:
@@ -114,4 +114,4 @@ def test_a_number_of_seeds_is_never_one_that_was_run_and_never_absurd() -> None:
 
 
 def test_seeds_are_not_the_way_where_hundreds_would_not_do() -> None:
-    assert f"more than {MOST_SEEDS} seeds: more seeds aren't the way" in judged(claimed(), effect(1.0, 20.0))[1]
+    assert f"more than {MOST_SEEDS} seeds, so more seeds aren't the way." in judged(claimed(), effect(1.0, 20.0))[1]

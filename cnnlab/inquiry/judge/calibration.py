@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cnnlab.inquiry.claim import RANGE_LEVEL
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.outcome import DECIDED
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
@@ -85,7 +86,7 @@ class Calibration(Shown):
         )
         if left_out:
             said += (
-                f" The {left_out} inconclusive left out of it, counted as not supported, would make it "
+                f" With {count(left_out, 'inconclusive verdict')} counted as not supported, it is "
                 f"{self.brier_of_all:.2f} (n = {n + left_out})."
             )
         if of:

@@ -116,17 +116,17 @@ def _undecided(p: Prediction, effect: Effect, m: str) -> str:
 
     Where the interval excludes zero, the number assumes that the effect is what was estimated, else that there is none.
     """
-    guess = f"(a guess from the spread of these {effect.n})"
+    guess = f"judging by the spread of these {effect.n}"
     if _excludes_zero(effect):
         needed = seeds_to_show(abs(abs(effect.estimate) - p.sesoi), effect.sd)
         return (
             f"There is a difference: the interval excludes 0. Whether it is more than {m} can't be told with "
-            f"{effect.n} seeds; if it is what was estimated, that takes {seeds_in_words(needed)} {guess}."
+            f"{effect.n} seeds. If it is what was estimated, then {guess}, that takes {seeds_in_words(needed)}."
         )
     needed = seeds_to_exclude(p.sesoi, effect.sd)
     found = p.metric.say_detectable(detectable(effect.sd, effect.n))
     if needed and needed <= effect.n:
-        aim = f"If there were none, {effect.n} seeds would probably have shown that it is smaller than {m}"
+        aim = f"If there were none, then {guess}, they would probably have shown that it is smaller than {m}"
     else:
-        aim = f"If there is none, it takes {seeds_in_words(needed)} to show that it is smaller than {m}"
-    return f"These runs can't tell whether there is a difference. With {effect.n} seeds, {found}. {aim} {guess}."
+        aim = f"If there is none, then {guess}, showing that it is smaller than {m} takes {seeds_in_words(needed)}"
+    return f"These runs can't tell whether there is a difference. With {effect.n} seeds, {found}. {aim}."

@@ -56,7 +56,7 @@ class Power(Shown):
             f"Noise floor: runs that differ only in their seed have a {m.label} with SD {m.say(self.sd, sign=False)} "
             f"(n = {self.n} runs of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
             f"{m.say(m.sesoi, sign=False)} takes {seeds_in_words(needed)}. Arms that share their seeds may vary "
-            "together, and smaller effects show then."
+            "together, and then smaller effects show."
         )
 
     def parts(self) -> list[Part]:

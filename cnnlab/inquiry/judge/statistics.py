@@ -147,7 +147,7 @@ def seeds_to_show(effect: float, sd: float) -> int | None:
 
 def seeds_in_words(needed: int | None) -> str:
     """Return how many seeds are needed, in words."""
-    return f"about {needed} seeds" if needed else f"more than {MOST_SEEDS} seeds: more seeds aren't the way"
+    return f"about {needed} seeds" if needed else f"more than {MOST_SEEDS} seeds, so more seeds aren't the way"
 
 
 def seeds_to_exclude(margin: float, sd: float) -> int | None:
