@@ -36,8 +36,8 @@ def _sized(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how much is trained."""
     profiles = "How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
     seeds, epochs = click.IntRange(1, 1000), click.IntRange(1)
-    command = click.option("--seeds", type=seeds, help="Seeds an arm, other than the profile's.")(command)
-    command = click.option("--epochs", type=epochs, help="Epochs a run, other than the profile's.")(command)
+    command = click.option("--seeds", type=seeds, help="Seeds per arm, other than the profile's.")(command)
+    command = click.option("--epochs", type=epochs, help="Epochs per run, other than the profile's.")(command)
     return click.option("--profile", help=profiles)(command)
 
 
@@ -75,9 +75,6 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
     for name, field in Claim.model_fields.items():
         if name not in claim and field.is_required():
             claim[name] = click.prompt(f"{name}: {field.description}", type=float if field.annotation is float else str)
-        if name == "size" and name not in claim and claim["direction"] not in ("none", "additive"):
-            ends = ("smallest", "largest")
-            claim[name] = tuple(click.prompt(f"size of the effect: {end}", type=float) for end in ends)
     say(f"\n{record(chosen, store=connect(), **claim)}")
 
 

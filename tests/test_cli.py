@@ -113,12 +113,12 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
 
 
 def test_what_a_prediction_lacks_is_asked_for(home: Path) -> None:
-    answers = ["baseline again", "1", "3", ""]
+    answers = ["baseline again", "60", ""]  # no range: it may be left out
     command = [sys.executable, "-m", "cnnlab", "predict", "baseline", "--profile", "tiny", "--metric", "loss/valid"]
-    command += ["--direction", "higher", "--confidence", "60", "--because", "a b c", "--if-refuted", "d e f"]
+    command += ["--direction", "higher", "--because", "a b c", "--if-refuted", "d e f"]
     done = subprocess.run(command, input="\n".join(answers), cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
-    assert "by 1 to 3 nats" in done.stdout
+    assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
