@@ -1,5 +1,6 @@
 """cnnlab: predict, run, confront. The names that are typed in a notebook; each is loaded at its first use."""
 
+import gc
 import importlib
 import os
 import warnings
@@ -8,6 +9,8 @@ from cnnlab.inquiry.task import install
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
 os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
+
+gc.set_threshold(10_000)  # of 700, it would look for garbage through all of torch and MLflow while they are imported
 
 # A library offers its widget bars; ours is plain text, which a saved notebook keeps.
 warnings.filterwarnings("ignore", message="IProgress not found")

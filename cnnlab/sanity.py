@@ -246,7 +246,7 @@ def _first_loss(config: Config, data: Data, build: Build) -> tuple[list[Tensor],
 def _start(config: Config, build: Build) -> nn.Module:
     """Return the network as `fit` has it before training."""
     torch.manual_seed(Seeds.of(config.seed).init)
-    return build(config)
+    return build(config).to(memory_format=torch.channels_last)
 
 
 def _plainly_trained(config: Config, **changes: Any) -> Config:

@@ -1,5 +1,6 @@
 """The command line does what it says, and its exit codes are right."""
 
+import io
 import json
 import os
 import shutil
@@ -112,11 +113,10 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     assert "Reflections that are empty: custom-01-baseline.md (1)" in reviewed.stdout
 
 
-def test_what_a_prediction_lacks_is_asked_for(home: Path) -> None:
-    answers = ["baseline again", "60", ""]  # no range: it may be left out
-    command = [sys.executable, "-m", "cnnlab", "predict", "baseline", "--profile", "tiny", "--metric", "loss/valid"]
-    command += ["--direction", "higher", "--because", "a b c", "--if-refuted", "d e f"]
-    done = subprocess.run(command, input="\n".join(answers), cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\n60\n\n"))  # no range: it may be left out
+    given = ("--metric", "loss/valid", "--direction", "higher")
+    done = here("predict", "baseline", "--profile", "tiny", *given, "--because", "a b c", "--if-refuted", "d e f")
     assert done.returncode == 0, done.stderr
     assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
 

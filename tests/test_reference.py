@@ -57,6 +57,7 @@ def shipped(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return connect()
 
 
+@pytest.mark.usefixtures("light")
 def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, real_data: Data) -> None:
     study = lab_studies(SMALL)["tiny-02-dropout"]
     predict_examples(study, shipped)
@@ -83,6 +84,7 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
     assert hollow[0].get_xdata()[0] == expected.estimate
 
 
+@pytest.mark.usefixtures("light")
 def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
     """Neither a study of the student's own, nor one whose arms have the names of others, nor one on other images."""
     for study in (

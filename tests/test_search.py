@@ -1,7 +1,6 @@
 """The search of 03_mlflow.py: nested trials, resumable to the number, the winner confirmed with fresh seeds."""
 
 import importlib.util
-import os
 import pickle
 import re
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hyperopt import STATUS_OK
 
 from cnnlab.config import BASE, Config
@@ -136,9 +136,9 @@ def test_every_point_of_the_space_is_a_network_of_less_than_100_000_parameters(s
     assert num_parameters(build_model(config)) < 100_000
 
 
-def test_the_script_explains_itself() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0
+def test_the_script_explains_itself(script: ModuleType) -> None:
+    done = CliRunner().invoke(script.main, ["--help"])
+    assert done.exit_code == 0
     for flag in ("--max-evals", "--seed", "--engine", "here", "ray", "--profile"):
         assert flag in done.stdout
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
@@ -52,15 +52,21 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
             server.stop()
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 2200, "height": 1400})
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        yield page
+        yield browser.new_context(viewport={"width": 2200, "height": 1400})
         browser.close()
+
+
+@pytest.fixture
+def page(browser: BrowserContext) -> Iterator[Page]:
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    yield page
+    page.close()
 
 
 def test_the_table_shows_every_run_with_the_right_columns_best_first(

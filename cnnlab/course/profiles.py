@@ -49,8 +49,8 @@ PROFILES = {
         baseline_seeds=2,
         few_images=320,
         many_epochs=3,
-        lr_epochs=2,
         tiny_batch_images=128,
+        trials=3,
         interaction_seeds=2,
     ),
     "quick": Profile("quick"),  # minutes: in the classroom
