@@ -83,7 +83,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     Both take longer than the training of a small network.
     """
     monkeypatch.setattr("cnnlab.one_run.run_figures", lambda *_: {})
-    monkeypatch.setattr("cnnlab.task.Lab.export", lambda *_: False)
+    monkeypatch.setattr("cnnlab.inquiry.run.runner.export_model", lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
