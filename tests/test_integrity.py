@@ -40,7 +40,7 @@ from cnnlab.one_run import Passing
 from cnnlab.source import source_files, source_sha256
 from cnnlab.task import LAB
 from cnnlab.training import fit
-from tests.helpers import SMALL_DATA, free_port, small_study
+from tests.helpers import SMALL_DATA, free_port, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -225,6 +225,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with a study that was predicted and run."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
+        spare_figures(patch)
         patch.setenv("CNNLAB_HOME", str(folder))
         patch.setenv("CNNLAB_OWNER", "a student")
         patch.setenv("MLFLOW_PORT", str(free_port()))
