@@ -160,7 +160,7 @@ def _one_batch(config: Config, data: Data, build: Build) -> Finding:
     config = _plainly_trained(config, lr=5e-3, schedule="constant", **size)
     few = replace(data, valid=_some(data.valid, 10))  # scored after every step, and of no interest here
     try:
-        result = fit(config, few, [_StopOnceLearned()], device=DEVICE, progress=False, build=build)
+        result = fit(config, few, [_StopOnceLearned()], device=DEVICE, progress=False, probes=False, build=build)
     except _Learned as learned:
         return Finding(f"100 % of {images} after {learned} steps", True)
     accuracy = result.final["accuracy/train_eval"]
@@ -195,7 +195,8 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
     size = {"train_images": images, "batch_size": batch, "epochs": math.ceil(RANDOM_STEPS * batch / images)}
     # a leak is in the data or in the pipeline; dropout would only hide it for longer
     config = _plainly_trained(config, lr=6e-3, dropout=0.0, conv_dropout=0.0, **size)
-    result = fit(config, replace(data, train=train, valid=valid), device=DEVICE, progress=False, build=build)
+    noise = replace(data, train=train, valid=valid)
+    result = fit(config, noise, device=DEVICE, progress=False, probes=False, build=build)
     n = len(valid)
     low, high = stats.binom.interval(CHANCE_SHARE, n, 1 / classes)
     text = f"{100 * result.valid.accuracy:.1f} % (chance: {100 * low / n:.1f} to {100 * high / n:.1f} % for n = {n:,})"

@@ -16,7 +16,7 @@ from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from tests.helpers import SMALL_DATA, free_port
+from tests.helpers import SMALL_DATA, free_port, spare_figures
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +78,8 @@ def small() -> Config:
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process draw no figures and export no model: for tests that look at neither.
-
-    Both take longer than the training of a small network.
-    """
-    monkeypatch.setattr("cnnlab.one_run.run_figures", lambda *_: {})
-    monkeypatch.setattr("cnnlab.task.Lab.export", lambda *_: False)
+    """Runs of this process draw no figures and leave no models."""
+    spare_figures(monkeypatch)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

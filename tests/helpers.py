@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -24,6 +25,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def spare_figures(patch: pytest.MonkeyPatch) -> None:
+    """Let runs of this process draw no figures and leave no models: for tests that look at neither.
+
+    Both take longer than the training of a small network.
+    """
+    patch.setattr("cnnlab.one_run.run_figures", lambda *_: {})
+    patch.setattr("cnnlab.inquiry.run.runner.export_model", lambda *_: None)
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:

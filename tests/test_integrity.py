@@ -30,6 +30,7 @@ from cnnlab.inquiry.record.runs import load_raw, load_runs
 from cnnlab.inquiry.record.seal import SEAL, seal_run
 from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.report import report
@@ -39,11 +40,11 @@ from cnnlab.one_run import Passing
 from cnnlab.source import source_files, source_sha256
 from cnnlab.task import LAB
 from cnnlab.training import fit
-from tests.helpers import SMALL_DATA, small_study
+from tests.helpers import SMALL_DATA, free_port, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
-SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=128, epochs=2, batch_size=32, lr=0.01)
 CLAIM = {
     "metric": "accuracy/valid",
     "direction": "lower",
@@ -219,11 +220,25 @@ def tamper(run_id: str, home: Path, value: float = 0.99, reseal: bool = False, u
         client.set_tag(run_id, SEAL, seal)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with a study that was predicted and run."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        spare_figures(patch)
+        patch.setenv("CNNLAB_HOME", str(folder))
+        patch.setenv("CNNLAB_OWNER", "a student")
+        patch.setenv("MLFLOW_PORT", str(free_port()))
+        predicted(study_of("dropout"))
+        run(study_of("dropout"))
+    return folder
+
+
 @pytest.fixture
-def finished(home: Path, study: Study) -> pd.DataFrame:
-    """A study that was predicted and run."""
-    predicted(study)
-    return run(study)
+def finished(home: Path, study: Study, made: Path) -> pd.DataFrame:
+    """The same in another folder: the runs of the study."""
+    shutil.copytree(made, home, dirs_exist_ok=True)
+    return results(study, connect())
 
 
 def test_5_a_changed_result_withholds_the_verdict(home: Path, study: Study, finished: pd.DataFrame) -> None:
@@ -488,7 +503,7 @@ def test_16_several_claims_on_the_same_runs_are_counted(home: Path, study: Study
 
 
 def test_17_what_was_explored_at_another_size_is_said_with_its_factor(home: Path, study: Study) -> None:
-    run(study_of("smaller", replace(SMALL, train_images=160)), explore=True)
+    run(study_of("smaller", replace(SMALL, train_images=96)), explore=True)
     predicted(study)
     run(study)
     assert judged(study).label == "confirmatory"

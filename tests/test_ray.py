@@ -78,7 +78,6 @@ sys.exit("too few nodes")
 
 def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
     """Wait until a cluster has so many nodes; asked in another process, since Ray ends one that it fails."""
-    wait_for(lambda: is_listening(int(address.partition(":")[2])))
     done = subprocess.run([sys.executable, "-c", COUNT_NODES, address, str(nodes)], capture_output=True, text=True)
     assert not done.returncode, f"{done.stderr[-2000:]}{(folder / 'start.log').read_text()[-2000:]}"
 
@@ -94,7 +93,7 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         nodes.append(
             start_node(folder, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
         )
-        wait_for_nodes(address, 1, folder)
+        wait_for(lambda: is_listening(port))
         nodes.append(start_node(folder, f"--address={address}"))
         wait_for_nodes(address, 2, folder)
         yield address, nodes[1]

@@ -32,7 +32,7 @@ from cnnlab.inquiry.record.snapshot import snapshot
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.text import review_text
-from tests.helpers import free_port, small_study
+from tests.helpers import free_port, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -48,6 +48,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
     """A folder with a store in which a scout looked first; then a student predicted three times, ran and confronted."""
     folder = tmp_path_factory.mktemp("my lab")
     with pytest.MonkeyPatch.context() as patch:
+        spare_figures(patch)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(folder))
         patch.setenv("MLFLOW_PORT", str(free_port()))

@@ -27,7 +27,7 @@ from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
 from cnnlab.scores import Score
 from cnnlab.task import LAB
-from tests.helpers import SMALL_DATA, free_port, load_weights
+from tests.helpers import SMALL_DATA, free_port, load_weights, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -42,6 +42,7 @@ SECOND = {"plain": (NORM, "norm=none"), "all": (LATER, "norm")}
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
+        spare_figures(patch)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
         patch.setenv("CNNLAB_OWNER", "a student")

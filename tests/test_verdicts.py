@@ -24,7 +24,7 @@ from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
-from tests.helpers import free_port, small_study
+from tests.helpers import free_port, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 GRID = small_study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
@@ -36,6 +36,7 @@ WORDS = {"confidence": 70, "because": "this is a mechanism", "if_refuted": "it i
 def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("my lab")
     with pytest.MonkeyPatch.context() as patch:
+        spare_figures(patch)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("CNNLAB_HOME", str(folder))
         patch.setenv("CNNLAB_OWNER", "a student")
