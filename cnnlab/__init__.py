@@ -10,7 +10,7 @@ from cnnlab.inquiry.task import install
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
 os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
 
-gc.set_threshold(10_000)  # of 700, it would look for garbage through all of torch and MLflow while they are imported
+gc.set_threshold(10_000)  # with 700, Python searches all of torch and MLflow for garbage while it imports them
 
 # A library offers its widget bars; ours is plain text, which a saved notebook keeps.
 warnings.filterwarnings("ignore", message="IProgress not found")

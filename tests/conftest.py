@@ -16,7 +16,7 @@ from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from tests.helpers import SMALL_DATA, free_port, spare_figures
+from tests.helpers import SMALL_DATA, free_port, settle, spare_figures
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +43,7 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder in which there is nothing yet."""
     folder = tmp_path / "my lab"
     folder.mkdir()
-    for name in ("MLFLOW_TRACKING_URI", "CNNLAB_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CNNLAB_HOME", str(folder))
-    monkeypatch.setenv("CNNLAB_OWNER", "a student")
-    monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
+    settle(monkeypatch, folder)
     return folder
 
 

@@ -36,6 +36,15 @@ def spare_figures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("cnnlab.inquiry.run.runner.export_model", lambda *_: None)
 
 
+def settle(patch: pytest.MonkeyPatch, folder: Path, owner: str = "a student") -> None:
+    """Let this process work in a project folder, as an owner, with a port that nobody uses."""
+    for name in ("MLFLOW_TRACKING_URI", "CNNLAB_PROFILE"):
+        patch.delenv(name, raising=False)
+    patch.setenv("CNNLAB_HOME", str(folder))
+    patch.setenv("CNNLAB_OWNER", owner)
+    patch.setenv("MLFLOW_PORT", str(free_port()))
+
+
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
     """Return as soon as it happened; fail after so many seconds."""
     end = time.monotonic() + seconds

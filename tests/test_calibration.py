@@ -12,7 +12,7 @@ from cnnlab.inquiry.judge.verdict import Verdict, judge, note, to_content
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records, record_verdict
-from tests.helpers import free_port, small_study, spare_figures
+from tests.helpers import settle, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 STUDY = small_study("tiny-02-dropout", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5)})
@@ -34,10 +34,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iter
     """Verdicts on record of real predictions and runs, whose numbers are those of `CASES`."""
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, tmp_path_factory.mktemp("my lab"))
         store = connect()
         predictions = [
             predict(STUDY, arm=ARM, metric=metric, direction="higher", size=size, confidence=confidence, **WORDS)

@@ -40,7 +40,7 @@ from cnnlab.one_run import Passing
 from cnnlab.source import source_files, source_sha256
 from cnnlab.task import LAB
 from cnnlab.training import fit
-from tests.helpers import SMALL_DATA, free_port, small_study, spare_figures
+from tests.helpers import SMALL_DATA, settle, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -226,9 +226,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.setenv("CNNLAB_HOME", str(folder))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, folder)
         predicted(study_of("dropout"))
         run(study_of("dropout"))
     return folder

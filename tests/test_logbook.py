@@ -18,7 +18,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import Confrontation, confront
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction
 from cnnlab.inquiry.show.logbook import logbook_file
-from tests.helpers import free_port, small_study, spare_figures
+from tests.helpers import settle, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 ARMS = {
@@ -53,10 +53,7 @@ class Story(NamedTuple):
 def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[Story]:
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, tmp_path_factory.mktemp("my lab"))
         store = connect()
         changes = {"dropout": 0.5, "norm": "batch"}
         predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.03, **WORDS)

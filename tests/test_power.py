@@ -16,7 +16,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.task import find_metric
-from tests.helpers import SMALL_DATA, free_port, small_study
+from tests.helpers import SMALL_DATA, settle, small_study
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -29,10 +29,7 @@ LONGER = small_study("longer", "?", replace(SMALL, epochs=3), (0, 1, 2), {"dropo
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, tmp_path_factory.mktemp("my lab"))
         yield connect()
 
 

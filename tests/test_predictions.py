@@ -42,7 +42,7 @@ def grid(small: Config) -> Study:
 def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, grid: Study) -> None:
     assert predict(study, arm="dropout=0.5", **CLAIM).sentence() == (
         "dropout=0.5 against dropout=0.0: I am 80 % confident that the validation loss is higher (2 seeds; smallest "
-        "effect of interest: 0.010 nats). If so, I am 80 % confident that it is by 0.01 to 0.08 nats."
+        "effect of interest: 0.010 nats). If so, I am 80 % confident that it is higher by 0.01 to 0.08 nats."
     )
     least = predict(study, arm="dropout=0.5", at_least_sesoi=True, **CLAIM).sentence()
     assert "the validation loss is higher by at least 0.010 nats (2 seeds)." in least

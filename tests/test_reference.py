@@ -27,7 +27,7 @@ from cnnlab.inquiry.record.vault_record import record_test_result
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import logbook_file
-from tests.helpers import SMALL_DATA, free_port, predicted, small_study, spare_figures
+from tests.helpers import SMALL_DATA, predicted, settle, small_study, spare_figures
 
 SMALL = dataclasses.replace(PROFILES["tiny"], train_images=320, epochs=1)
 FULL = dataclasses.replace(SMALL, name="full", seeds=3, train_images=640)  # small enough for a test
@@ -39,9 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.setenv("CNNLAB_HOME", str(folder))
-        patch.setenv("CNNLAB_OWNER", reference.OWNER)
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, folder, reference.OWNER)
         patch.setitem(PROFILES, "full", FULL)
         store, study = connect(), reference.reference_studies()["02-dropout"]
         predict_examples(study, store)

@@ -18,7 +18,7 @@ from cnnlab.inquiry.judge.reproduce import Reproduction, bound, is_stable, one_r
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
-from tests.helpers import free_port, predicted, small_study, spare_figures
+from tests.helpers import predicted, settle, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -32,9 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.setenv("CNNLAB_HOME", str(folder))
-        patch.setenv("CNNLAB_OWNER", OWNER)
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, folder, OWNER)
         arms = {"calm": TINY, "wild": replace(TINY, optimizer="sgd", lr=1e6, schedule="constant")}
         study = predicted(small_study("my-lr", "Does it diverge?", TINY, range(5), arms=arms))
         study.run(connect(), progress=False)

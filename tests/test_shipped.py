@@ -24,7 +24,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
 from cnnlab.training import EVAL_BATCH
 from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
-from tests.helpers import free_port
+from tests.helpers import settle
 
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
 MB = 1_000_000
@@ -36,10 +36,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("my lab")
     copy_what_ships(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(folder))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, folder)
         yield folder
 
 

@@ -28,7 +28,7 @@ from cnnlab.inquiry.show.confront import confront
 from cnnlab.models import build_model
 from cnnlab.one_run import Passing
 from cnnlab.training import fit
-from tests.helpers import free_port, load_weights, small_study, spare_figures
+from tests.helpers import load_weights, settle, small_study, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -55,10 +55,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[
     home = tmp_path_factory.mktemp("my lab")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(home))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, home)
         store = connect()
         predict(DROPOUT, arm="dropout=0.5", metric="loss/valid", **UP)
         predict(DROPOUT, arm="dropout=0.5", metric="gap/train_mode", **DOWN)

@@ -18,7 +18,7 @@ from cnnlab.inquiry.judge.verdict import verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.views import publish_verdicts, view_links
-from tests.helpers import free_port, predicted, small_study
+from tests.helpers import predicted, settle, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -41,10 +41,7 @@ STUDY = small_study(
 def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[tuple[str, pd.DataFrame]]:
     """A study of two arms and three seeds on a running server: its address, and the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, tmp_path_factory.mktemp("my lab"))
         address = server.start()
         try:
             yield address, predicted(STUDY).run(connect(), progress=False)

@@ -27,7 +27,7 @@ from cnnlab.inquiry.study import Study
 from cnnlab.models import build_model
 from cnnlab.scores import Score
 from cnnlab.task import LAB
-from tests.helpers import SMALL_DATA, free_port, load_weights, spare_figures
+from tests.helpers import SMALL_DATA, load_weights, settle, spare_figures
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -43,10 +43,7 @@ SECOND = {"plain": (NORM, "norm=none"), "all": (LATER, "norm")}
 def store(tmp_path_factory: pytest.TempPathFactory, real_data: Data) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(tmp_path_factory.mktemp("my lab")))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, tmp_path_factory.mktemp("my lab"))
         opened = connect()
         for study in (NORM, LATER):
             run_study(study, opened, progress=False, explore=True)

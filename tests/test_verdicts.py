@@ -24,7 +24,7 @@ from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
-from tests.helpers import free_port, small_study, spare_figures
+from tests.helpers import settle, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
 GRID = small_study("tiny-04", "?", SMALL, (0, 1, 2), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
@@ -37,10 +37,7 @@ def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("my lab")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("CNNLAB_HOME", str(folder))
-        patch.setenv("CNNLAB_OWNER", "a student")
-        patch.setenv("MLFLOW_PORT", str(free_port()))
+        settle(patch, folder)
         yield folder
 
 
@@ -208,7 +205,9 @@ def test_failed_runs_are_counted_and_not_averaged_whatever_the_metric(
     assert (found.outcome, found.effect) == ("withheld", None)
     low, high = proportion_confint(1, 3, method="beta")
     assert f"1 of 6 runs failed ({CONTROL}: 0 of 3, 95 % interval 0 to 71 %; {DROPOUT}: 1 of 3, " in str(found)
-    assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %). A mean over failed runs is no effect" in str(found)
+    assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %). A mean over failed runs is not an effect" in str(
+        found
+    )
     loss = judge(interaction, GRID, one_failed, [])
     assert loss.outcome == "withheld"
     assert "1 of 12 runs failed" in str(loss)

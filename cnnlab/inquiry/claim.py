@@ -42,7 +42,7 @@ class Claim(Params):
         description="'higher', 'lower' or 'none' (of an interaction also 'synergy', 'antagonism' or 'additive')"
     )
     size: Pair | None = Field(
-        None, description="two numbers, the range in which you expect the effect with 80 %, such as (1, 3), or none"
+        None, description="two numbers, such as (1, 3): the range that you are 80 % sure of; it may be left out"
     )
     confidence: float = Field(description="how sure you are of the direction, a number from 50 (a coin) to 99 (%)")
     because: str = Field(description="a sentence about the mechanism that you have in mind")

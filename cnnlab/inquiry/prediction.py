@@ -96,7 +96,7 @@ class Prediction(Shown):
         if self.claim.size is None:
             return ""
         level = self.record.content.get("range_level", "")
-        sure = f"I am {level} % confident that it is " if level else ""
+        sure = f"I am {level} % confident that it is {self.claim.direction} " if level else ""
         return f" If so, {sure}by {self.range_in_words()}."
 
     def range_in_words(self) -> str:
@@ -143,7 +143,7 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     if the direction is right: smallest and largest, as positive numbers in the metric's unit (pp or nats). Without a
     range you claim the direction alone.
 
-    Runs that fail (diverge) are counted, whatever the metric is: a mean over them says nothing of an effect.
+    Runs that fail (diverge) are counted, whatever the metric is: a mean over them says nothing about an effect.
 
     Why: `because` names the mechanism, `if_refuted` what you conclude if it turns out otherwise, `builds_on` an
     earlier verdict, if there is one.

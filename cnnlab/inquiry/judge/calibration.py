@@ -23,8 +23,8 @@ class Calibration(Shown):
     table: one row per prediction, `study, prediction, confidence, label, outcome, in_size_range` (None where no range
     was given). Only confirmatory verdicts count.
 
-    Directions have the Brier score. It leaves out inconclusive verdicts, which say nothing of the prediction; that
-    flatters who predicts what can't be decided, so the score with them as failures stands beside it. Sizes have the
+    Directions have the Brier score. It leaves out inconclusive verdicts, which say nothing about the prediction. That
+    flatters predictions that can't be decided, so the score that counts them as failures is given too. Sizes have the
     coverage of their ranges (Gneiting & Raftery 2007, section 6.2): a range is given for the case that the direction is
     right, so only supported predictions count, and 80 % of their ranges should hold the estimate.
     """

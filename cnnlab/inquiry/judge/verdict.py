@@ -36,7 +36,7 @@ from cnnlab.inquiry.task import find_metric, task
 
 NAN = float("nan")
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
-MEAN_OF_FAILED = "A mean over failed runs is no effect: compare how often they fail."
+MEAN_OF_FAILED = "A mean over failed runs is not an effect: compare how often they fail."
 NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."
 Label = Literal["confirmatory", "exploratory"]
 
