@@ -30,7 +30,8 @@ class Config(Params):
     dropout: Rate = 0.0  # in the head, before the linear layer
     conv_dropout: Rate = 0.0  # after every convolution
     conv_dropout_kind: Literal["element", "spatial"] = "element"  # drops single values, or whole channels
-    conv_dropout_place: Literal["before_norm", "after_norm"] = "after_norm"
+    conv_dropout_place: Literal["before_norm", "after_norm"] = "after_norm"  # right before it, or after the activation
+    pool: Literal["after_norm", "first", "last"] = "after_norm"  # max pooling; "first": right after the convolution
 
     # data
     train_images: Count = 55_000
@@ -46,31 +47,38 @@ class Config(Params):
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
     patience: Count | None = None  # stop early after so many epochs without a lower validation loss
-    # Of forward and backward pass in training; weights and scores are float32. "auto": bf16 where the processor is
-    # faster in it; both are equivalent in accuracy and loss (benchmarks/results/precision.md).
+    # of both passes in training; "auto": bf16 where it is faster; results are alike (benchmarks/results/precision.md)
     precision: Literal["float32", "bf16", "auto"] = "auto"
 
-    # everything random of a run follows from its seed
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # everything random of a run follows from it
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size={self.kernel_size} is not possible: it should be odd.")
-        if self.norm == "group" and any(channels % self.norm_groups for _, channels in self.blocks):
-            raise ConfigError(
-                f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."
-            )
-        if self.batch_size > self.train_images:
-            raise ConfigError(
-                f"batch_size={self.batch_size} is not possible: it is at most train_images={self.train_images}."
-            )
-        if self.head_norm == "batch" and (self.batch_size == 1 or self.train_images % self.batch_size == 1):
-            raise ConfigError(
-                f"head_norm='batch' can't go with batch_size={self.batch_size}, train_images={self.train_images}: the "
-                "last batch would hold one image, which has no variance; change one of the two."
-            )
+        size, images, channels = self.batch_size, self.train_images, [channels for _, channels in self.blocks]
+        single = self.head_norm == "batch" and (size == 1 or images % size == 1)
+        group = self.norm == "group" and any(one % self.norm_groups for one in channels)
+        for is_wrong, said in (
+            (self.kernel_size % 2 == 0, f"kernel_size={self.kernel_size} is not possible: it should be odd."),
+            (group, f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."),
+            (self.residual and self.pool == "first", "residual=True can't go with pool='first': sizes would differ."),
+            (size > images, f"batch_size={size} is not possible: it is at most train_images={images}."),
+            (
+                single,
+                f"batch_size={size} leaves a batch of 1 of {images} images, and head_norm='batch' needs 2: change one.",
+            ),
+        ):
+            if is_wrong:
+                raise ConfigError(said)
         return self
+
+    def layer_order(self, pool: bool = True) -> list[str]:
+        """Return what follows a convolution, in order; `pool` where it is the last one of its block."""
+        order = ["norm", "activation"]
+        if self.conv_dropout:
+            order.insert(0 if self.conv_dropout_place == "before_norm" else 2, "dropout")
+        if pool:
+            order.insert({"first": 0, "after_norm": order.index("norm") + 1, "last": len(order)}[self.pool], "pool")
+        return order
 
     def check_images(self, shape: tuple[int, ...], train_images: int) -> None:
         """Make sure that images of a shape (channels, height, width), and that many to train on, are enough.
@@ -78,19 +86,17 @@ class Config(Params):
         Raises:
             ConfigError: the blocks would shrink the images below one pixel, or there are fewer than `train_images`.
         """
-        _, height, width = shape
-        halvings = min(height, width).bit_length() - 1
+        halvings = min(shape[1:]).bit_length() - 1
         if len(self.blocks) > halvings:
             raise ConfigError(
-                f"blocks={self.blocks} is not possible: each block halves the sides, and {height} x {width} pixels can "
-                f"be halved {halvings} times; put more convolutions into a block instead, such as ((2, 32), (2, 64))."
+                f"blocks={self.blocks} is not possible: each block halves the sides; {shape[1]} x {shape[2]} pixels "
+                f"allow for {halvings} of them; put more convolutions into one instead, such as ((2, 32), (2, 64))."
             )
         if self.train_images > train_images:
             raise ConfigError(f"train_images={self.train_images} is not possible: the data hold {train_images:,}.")
 
 
-# The plain baseline of the course: no normalisation, no dropout.
-BASE = Config()
+BASE = Config()  # the plain baseline of the course: no normalisation, no dropout
 
 # The strongest network of less than 100,000 parameters that a search found (see benchmarks/results/best-*.md).
 WIDE = ((2, 18), (2, 36), (2, 72))

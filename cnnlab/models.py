@@ -29,8 +29,7 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus what the layers make of it."""
-        changed: Tensor = super().forward(x)
-        return x + changed
+        return x.add(super().forward(x))
 
 
 def build_model(config: Config, channels: int = 1, num_classes: int = 10) -> nn.Sequential:
@@ -47,30 +46,30 @@ def build_model(config: Config, channels: int = 1, num_classes: int = 10) -> nn.
 
 
 def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) -> nn.Sequential:
-    """Return `convs` times convolution, normalisation, activation, with 2x2 max pooling before the last activation.
+    """Return `convs` times convolution, normalisation, activation, with 2x2 max pooling after the last normalisation.
 
-    Pooling first gives the same maps as pooling last (ReLU keeps the order of values, so the largest stays the
-    largest) and leaves the activation a quarter of the work.
+    Pooling before the activation leaves it a quarter of the work. With ReLU and leaky ReLU, which keep the order of
+    values, the maps are those of pooling after it; GELU and SiLU don't keep it, and `pool="last"` is the usual network.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H // 2, W // 2).
     """
+    make: dict[str, Callable[[], nn.Module]] = {
+        "norm": lambda: NORMS[config.norm](out_channels, config.norm_groups),
+        "activation": ACTIVATIONS[config.activation],
+        "dropout": lambda: CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout),
+        "pool": lambda: nn.MaxPool2d(2),
+    }
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, convs + 1):
-        unit: OrderedDict[str, nn.Module] = OrderedDict()
         # The bias stays under a normalisation too: between two arms, the norm is then all that differs.
-        unit[f"conv{i}"] = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
-        if config.conv_dropout and config.conv_dropout_place == "before_norm":
-            unit[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
-        unit[f"norm{i}"] = NORMS[config.norm](out_channels, config.norm_groups)
-        if config.residual and in_channels == out_channels:
-            unit = OrderedDict({f"residual{i}": Residual(unit)})
+        conv = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
+        unit: OrderedDict[str, nn.Module] = OrderedDict({f"conv{i}": conv})
+        for name in config.layer_order(pool=i == convs):
+            unit[name if name == "pool" else f"{name}{i}"] = make[name]()
+            if name == "norm" and config.residual and in_channels == out_channels:
+                unit = OrderedDict({f"residual{i}": Residual(unit)})
         layers |= unit
         in_channels = out_channels
-        if i == convs:
-            layers["pool"] = nn.MaxPool2d(2)
-        layers[f"activation{i}"] = ACTIVATIONS[config.activation]()
-        if config.conv_dropout and config.conv_dropout_place == "after_norm":
-            layers[f"dropout{i}"] = CONV_DROPOUTS[config.conv_dropout_kind](config.conv_dropout)
     return nn.Sequential(layers)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cnnlab.config import BASE, Config
 from cnnlab.inquiry.design import count
@@ -114,13 +114,12 @@ class Lab(Task):
             # an image has few channels, perhaps as many as the first convolution; `check` sees to it
             "residual": widths[0] > MOST_CHANNELS and not any(a == b for a, b in itertools.pairwise(widths)),
             "conv_dropout_kind": not config.conv_dropout,
-            "conv_dropout_place": not config.conv_dropout,
             # one_cycle moves the momentum itself, between limits of its own
             "momentum": config.optimizer != "sgd" or (config.schedule == "one_cycle" and config.momentum > 0),
             "keep": config.epochs == 1,
             "patience": config.patience is not None and config.patience >= config.epochs - 1,
         }
-        return Config(**{name: value for name, value in config if not idle.get(name)})
+        return _places(Config(**{name: value for name, value in config if not idle.get(name)}))
 
     def check(self, config: Config, data: "Data | None") -> None:
         """Make sure that a config can be trained on some images (None: Fashion-MNIST)."""
@@ -276,6 +275,29 @@ class Lab(Task):
 
 
 LAB = Lab()
+
+
+def _places(config: Config) -> Config:
+    """Return a config with those places of pooling and dropout, the first there are, that give the same network.
+
+    ReLU doesn't count: it keeps the order of values, and zero, so it may come before or after dropout and max pooling.
+    A normalisation that isn't there doesn't count either, unless a residual sum is in its place.
+    """
+    idle = {"activation": config.activation == "relu", "norm": config.norm == "none" and not config.residual}
+
+    def order(places: dict[str, str]) -> list[str]:
+        return [name for name in config.model_copy(update=places).layer_order() if not idle.get(name)]
+
+    names = ("pool", "conv_dropout_place")
+    every = [dict(zip(names, pair, strict=True)) for pair in itertools.product(*map(_values_of, names))]
+    own = order({name: getattr(config, name) for name in names})
+    return replace(config, **next(places for places in every if order(places) == own))
+
+
+def _values_of(name: str) -> list[str]:
+    """Return the values that a field may have, its default first."""
+    field = Config.model_fields[name]
+    return sorted(get_args(field.annotation), key=lambda value: value != field.default)
 
 
 @cache

@@ -30,8 +30,8 @@ from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
         ({"norm": "group", "norm_groups": 7}, "divide the channels"),
         ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
         ({"head_norm": "group"}, "'none', 'batch' or 'layer'"),
-        ({"head_norm": "batch", "train_images": 129}, "change one of the two"),  # 2 x 64 + 1
-        ({"head_norm": "batch", "batch_size": 1}, "batch would hold one image"),
+        ({"head_norm": "batch", "train_images": 129}, "needs 2: change one"),  # 2 x 64 + 1
+        ({"head_norm": "batch", "batch_size": 1}, "leaves a batch of 1 of 55000 images"),
         ({"seed": -1}, "greater than or equal to 0"),
     ],
 )
@@ -47,7 +47,7 @@ def test_an_impossible_value_is_refused_in_one_sentence(changes: dict, hint: str
 @pytest.mark.parametrize(
     ("shape", "train_images", "hint"),
     [
-        ((1, 7, 28), 55_000, r"blocks=\(\(1, 32\), \(1, 64\), \(1, 64\)\) is not possible: .* halved 2 times"),
+        ((1, 7, 28), 55_000, r"blocks=\(\(1, 32\), \(1, 64\), \(1, 64\)\) is not possible: .* allow for 2 of them"),
         ((3, 8, 8), 54_999, "train_images=55000 is not possible: the data hold 54,999"),
     ],
 )

@@ -46,6 +46,7 @@ FIELDS = {
     "conv_dropout": ({}, 0.2, TREE),
     "conv_dropout_kind": ({"conv_dropout": 0.2}, "spatial", TREE),
     "conv_dropout_place": ({"conv_dropout": 0.2}, "before_norm", TREE),
+    "pool": ({"norm": "batch"}, "first", TREE),
     "train_images": ({}, 160, STEPS | {"num_train", "train_sha256", "images_seen"}),
     "epochs": ({}, 3, STEPS | {"images_seen"}),
     "batch_size": ({}, 16, STEPS | {"batch_size"}),
@@ -110,6 +111,12 @@ IDLE = [
     ({"norm": "batch"}, {"norm_groups": 4}),
     ({}, {"conv_dropout_kind": "spatial"}),
     ({"norm": "batch"}, {"conv_dropout_place": "before_norm"}),
+    ({}, {"pool": "first"}),
+    ({"norm": "batch"}, {"pool": "last"}),
+    ({"norm": "batch", "conv_dropout": 0.2, "conv_dropout_place": "before_norm"}, {"pool": "last"}),
+    ({"conv_dropout": 0.2}, {"pool": "first", "conv_dropout_place": "before_norm"}),
+    ({"conv_dropout": 0.2, "pool": "last"}, {"conv_dropout_place": "before_norm"}),
+    ({"conv_dropout": 0.2, "pool": "last", "blocks": ((2, 8), (1, 8))}, {"conv_dropout_place": "before_norm"}),
     ({}, {"momentum": 0.5}),
     ({"optimizer": "sgd"}, {"momentum": 0.5}),
     ({"epochs": 1}, {"keep": "best"}),
@@ -129,6 +136,25 @@ def test_fields_without_effect_are_the_same_run_to_the_last_bit(settings: dict, 
     one, two = trained(plain), trained(other)
     assert same_weights(one, two)
     assert one.final["loss/valid"] == two.final["loss/valid"]
+
+
+# Places of pooling and dropout, and what makes two of them different networks.
+APART = [
+    ({"norm": "batch", "conv_dropout": 0.2}, {"pool": "first"}),
+    ({"norm": "batch", "conv_dropout": 0.2}, {"pool": "last"}),
+    ({"norm": "batch", "conv_dropout": 0.2, "pool": "first"}, {"conv_dropout_place": "before_norm"}),
+    ({"conv_dropout": 0.2}, {"pool": "last"}),
+    ({"activation": "gelu"}, {"pool": "last"}),
+    ({"residual": True, "conv_dropout": 0.2, "pool": "last"}, {"conv_dropout_place": "before_norm"}),
+]
+
+
+@pytest.mark.parametrize(("settings", "place"), APART)
+def test_another_place_is_another_network_where_it_makes_a_difference(settings: dict, place: dict) -> None:
+    one = replace(SMALL, blocks=((2, 8), (1, 8)), **settings)
+    other = replace(one, **place)
+    assert LAB.canonical(other) != LAB.canonical(one)
+    assert not same_weights(trained(one), trained(other))
 
 
 def test_a_canonical_config_is_its_own_canonical_form() -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from cnnlab.config import BASE, BEST, replace
 from cnnlab.facts import num_parameters
+from cnnlab.inquiry.params import ConfigError
 from cnnlab.models import ACTIVATIONS, HEAD_NORMS, NORMS, build_model, conv_block
 from cnnlab.tables import layer_summary
 
@@ -76,6 +77,29 @@ def test_pooling_before_or_after_relu_gives_the_same_maps() -> None:
     x = torch.randn(5, 1, 28, 28)
     late = nn.Sequential(block.conv1, block.norm1, block.activation1, block.pool)
     assert torch.equal(block.eval()(x), late.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("pool", "place", "order"),
+    [
+        ("after_norm", "after_norm", ["BatchNorm2d", "MaxPool2d", "ReLU", "Dropout"]),
+        ("after_norm", "before_norm", ["Dropout", "BatchNorm2d", "MaxPool2d", "ReLU"]),
+        ("first", "after_norm", ["MaxPool2d", "BatchNorm2d", "ReLU", "Dropout"]),
+        ("first", "before_norm", ["MaxPool2d", "Dropout", "BatchNorm2d", "ReLU"]),
+        ("last", "after_norm", ["BatchNorm2d", "ReLU", "Dropout", "MaxPool2d"]),
+        ("last", "before_norm", ["Dropout", "BatchNorm2d", "ReLU", "MaxPool2d"]),
+    ],
+)
+def test_pooling_and_dropout_are_where_the_config_says(pool: str, place: str, order: list[str]) -> None:
+    config = replace(BASE, blocks=((2, 8),), norm="batch", conv_dropout=0.2, pool=pool, conv_dropout_place=place)
+    found = names(build_model(config))
+    unpooled = [name for name in order if name != "MaxPool2d"]  # the first of the two convolutions
+    assert found[:9] == ["Conv2d", *unpooled, "Conv2d", *order]
+
+
+def test_pooling_first_can_not_go_with_a_residual_sum() -> None:
+    with pytest.raises(ConfigError, match="residual=True can't go with pool='first'"):
+        replace(BASE, residual=True, pool="first")
 
 
 def test_depth_is_the_number_of_convolutions() -> None:

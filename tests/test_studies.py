@@ -255,7 +255,7 @@ def test_profiles_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_PROFILE", "tiny")
     assert find_profile().name == "tiny"
     names = ["01-baseline", "02-dropout", "02-dropout-long", "03-learning-rates", "03-normalization"]
-    names += ["03-tiny-batches", "04-combined"]
+    names += ["03-rates-per-norm", "03-tiny-batches", "04-combined", "04-order"]
     assert list(lab_studies(find_profile("quick"))) == [f"quick-{name}" for name in names]
     names.insert(2, "02-dropout-short")  # of the size that the quick profile has anyway
     assert list(lab_studies(find_profile("full"))) == names
@@ -271,7 +271,7 @@ def test_a_study_is_found_by_a_part_of_its_name() -> None:
     assert [study.name for study in pick(studies, ("long",))] == ["quick-02-dropout-long"]
     with pytest.raises(LabError, match="'layers' names 0 studies"):
         pick(studies, ("layers",))
-    with pytest.raises(LabError, match="'03' names 3 studies"):
+    with pytest.raises(LabError, match="'03' names 4 studies"):
         pick(studies, ("03",))
 
 

@@ -271,7 +271,7 @@ def test_images_of_any_size_and_number_of_classes_can_be_trained_on(small: Confi
     assert result.final["accuracy/valid"] > 0.9
     assert result.valid.logits.shape == (240, 4)
     assert result.facts["image_shape"] == f"{channels} x 9 x 12" and result.facts["num_classes"] == "4"
-    with pytest.raises(ConfigError, match=r"blocks=.* is not possible: .* 9 x 12 pixels can be halved 3 times"):
+    with pytest.raises(ConfigError, match=r"blocks=.* is not possible: .* 9 x 12 pixels allow for 3 of them"):
         train(replace(small, blocks=((1, 8),) * 4), data)
 
 

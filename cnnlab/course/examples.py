@@ -30,25 +30,6 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "because": "in a short training on many images the network underfits, and dropout takes features away",
             "if_refuted": "even a short training overfits enough for dropout to pay",
         },
-        {
-            "arm": "dropout=0.5",
-            "metric": "gap/train_mode",
-            "direction": "lower",
-            "size": (0.05, 0.2),
-            "confidence": 70,
-            "because": "in train mode the loss is measured with dropout on, so it is too high; "
-            "validation has dropout off",
-            "if_refuted": "dropout changes both losses alike, and the gap can be taken at face value",
-        },
-        {
-            "trend": "dropout",
-            "metric": "accuracy/valid",
-            "direction": "lower",
-            "size": (1, 5),
-            "confidence": 65,
-            "because": "the more features are dropped, the less the network learns in the same number of steps",
-            "if_refuted": "a small rate helps, or the rate does not matter in this range",
-        },
     ],
     "02-dropout-short": [
         {
@@ -72,15 +53,6 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "02-dropout-long": [
-        {
-            "arm": "dropout=0.5",
-            "metric": "gap/loss",
-            "direction": "lower",
-            "size": (0.1, 0.4),
-            "confidence": 90,
-            "because": "in many passes the network learns few images by heart, and dropout makes that harder",
-            "if_refuted": "dropout in the head alone does not keep the convolutions from learning images by heart",
-        },
         {
             "arm": "dropout=0.5",
             "metric": "loss/valid",
@@ -119,18 +91,19 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "size": (0.5, 4),
             "at_least_sesoi": True,
             "confidence": 85,
-            "because": "normalised maps make the first steps larger where they need to be, and the training is short",
+            "because": "with normalised maps the early layers take larger steps, and the training is short",
             "if_refuted": "this network is shallow enough to train as well without a normalisation",
         },
+    ],
+    "03-rates-per-norm": [
         {
-            "arm": "norm=layer",
-            "against": "norm=batch",
+            "interaction": {"norm": "batch", "lr": 0.018},
             "metric": "accuracy/valid",
-            "direction": "none",
-            "sesoi": 0.5,
-            "confidence": 60,
-            "because": "both keep the scale of the maps, and it matters little over what the statistics are taken",
-            "if_refuted": "statistics over the images of a batch do something that statistics within one image do not",
+            "direction": "synergy",
+            "size": (0.3, 5),
+            "confidence": 70,
+            "because": "without a norm three times the rate is too much, and with batch normalisation it is not",
+            "if_refuted": "at this rate AdamW is as safe without a norm, or a norm needs small steps too",
         },
     ],
     "03-tiny-batches": [
@@ -140,17 +113,27 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "direction": "lower",
             "size": (3, 30),
             "confidence": 80,
-            "because": "in the head each channel has one value an image, so the statistics come from two values",
-            "if_refuted": "even two values an update are enough, since the running average smooths them",
+            "because": "in the head each channel has one value per image, so the statistics come from two values",
+            "if_refuted": "even two values per update are enough, since the running average smooths them",
         },
         {
             "arm": "batch norm in the convolutions",
+            "against": "group norm in the convolutions",
             "metric": "accuracy/valid",
-            "direction": "higher",
+            "direction": "lower",
+            "size": (0.3, 5),
+            "confidence": 60,
+            "because": "group norm takes its statistics from one image, so the size of the batch does not matter to it",
+            "if_refuted": "in a convolution two images have enough positions for the statistics of a batch",
+        },
+        {
+            "interaction": {"norm": "batch", "batch_size": 32},
+            "metric": "accuracy/valid",
+            "direction": "synergy",
             "size": (0.5, 8),
             "confidence": 60,
-            "because": "in a convolution the statistics are over all pixels too: hundreds of values even of two images",
-            "if_refuted": "pixels of the same image are too alike to count as many values",
+            "because": "the statistics of 32 images are close to those of all images, those of two are not",
+            "if_refuted": "batch normalisation in the convolutions gains nothing from larger batches",
         },
     ],
     "04-combined": [
@@ -173,6 +156,19 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "because": "dropout before the norm raises the variance in training, which the running average then keeps",
             "if_refuted": "the variance that dropout adds is too small to matter at this rate",
         },
+    ],
+    "04-order": [
+        {
+            "arm": "norm, dropout, pool",
+            "against": "pool, norm, dropout",
+            "metric": "accuracy/valid",
+            "direction": "lower",
+            "size": (0.5, 6),
+            "confidence": 65,
+            "because": "a maximum over values of which some are dropped and the others scaled up is larger in training "
+            "than in evaluation",
+            "if_refuted": "the order of dropout and norm is what matters, and on which side of the pooling is not",
+        }
     ],
 }
 

@@ -20,8 +20,8 @@ class Profile:
     name: str
     train_images: int = 10_000
     epochs: int = 2
-    seeds: int = 3
-    baseline_seeds: int = 3
+    seeds: int = 5
+    baseline_seeds: int = 5
     few_images: int = 1_000
     many_epochs: int = 40
     long_dropouts: tuple[float, ...] = (0.0, 0.5)
@@ -29,8 +29,8 @@ class Profile:
     lrs: tuple[float, ...] = (0.003, 0.03, 0.3)
     lr_epochs: int = 1
     tiny_batch_images: int = 2_000
-    trials: int = 6
-    interaction_seeds: int = 3
+    trials: int = 10
+    interaction_seeds: int = 5
     short_images: int = 0
     short_epochs: int = 0
 
@@ -58,7 +58,6 @@ PROFILES = {
         "full",
         train_images=55_000,
         epochs=8,
-        seeds=5,
         baseline_seeds=10,
         long_dropouts=(0.0, 0.1, 0.3, 0.5),
         norms=("none", "batch", "layer", "group", "instance"),

@@ -42,8 +42,10 @@ def lab_studies(profile: Profile, of: str = "") -> Studies:
         _dropout_long(profile, base, seeds),
         _learning_rates(profile, base, seeds),
         _normalization(profile, base, seeds),
+        _rates_per_norm(profile, base, seeds),
         _tiny_batches(profile, base, seeds),
         _combined(profile, base, more),
+        _order(profile, base, more),
     ]
     return Studies((study.name, study) for study in studies)
 
@@ -113,19 +115,33 @@ def _normalization(profile: Profile, base: Config, seeds: tuple[int, ...]) -> St
     )
 
 
+def _rates_per_norm(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """The baseline's rate was chosen for a network without a norm; here each norm is offered three."""
+    return Study(
+        profile.experiment("03-rates-per-norm"),
+        "Do the norms compare in the same way when each has the learning rate that suits it?",
+        base,
+        seeds,
+        vary={"norm": ("none", "batch", "layer"), "lr": (0.002, 0.006, 0.018)},
+    )
+
+
 def _tiny_batches(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """Batches of two: a mean over pixels still has many values, a mean over images has two."""
-    base = replace(base, batch_size=2, lr=1e-3, train_images=profile.tiny_batch_images, epochs=1)
+    """Batches of two, where a mean over images has two values, beside batches of 32 (Wu & He 2018)."""
+    two = replace(base, batch_size=2, lr=1e-3, train_images=profile.tiny_batch_images, epochs=1)
     return Study(
         profile.experiment("03-tiny-batches"),
         "Batch normalisation with batches of two: where does it fail?",
-        base,
+        two,
         seeds,
         arms={
-            "no norm": base,
-            "batch norm in the convolutions": replace(base, norm="batch"),
-            "batch norm in the head": replace(base, head_norm="batch"),
-            "layer norm in the head": replace(base, head_norm="layer"),
+            "no norm": two,
+            "batch norm in the convolutions": replace(two, norm="batch"),
+            "group norm in the convolutions": replace(two, norm="group"),
+            "batch norm in the head": replace(two, head_norm="batch"),
+            "layer norm in the head": replace(two, head_norm="layer"),
+            "no norm, batches of 32": replace(two, batch_size=32),
+            "batch norm in the convolutions, batches of 32": replace(two, norm="batch", batch_size=32),
         },
     )
 
@@ -143,6 +159,23 @@ def _combined(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
             "norm": replace(base, **norm),
             "norm, then dropout": replace(base, **norm, **dropout),
             "dropout, then norm": replace(base, **norm, **dropout, conv_dropout_place="before_norm"),
+        },
+    )
+
+
+def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
+    """Two factors that 04-combined changes at once: order of dropout and norm, and their place beside the pooling."""
+    both, dropout_first = replace(base, norm="batch", conv_dropout=0.2), {"conv_dropout_place": "before_norm"}
+    return Study(
+        profile.experiment("04-order"),
+        "Dropout and norm in either order, before or after the pooling: what matters, the order or the place?",
+        replace(both, pool="first"),
+        seeds,
+        arms={
+            "pool, norm, dropout": replace(both, pool="first"),
+            "pool, dropout, norm": replace(both, pool="first", **dropout_first),
+            "norm, dropout, pool": replace(both, pool="last"),
+            "dropout, norm, pool": replace(both, pool="last", **dropout_first),
         },
     )
 
