@@ -64,7 +64,7 @@ class Config(Params):
             (size > images, f"batch_size={size} is not possible: it is at most train_images={images}."),
             (
                 single,
-                f"batch_size={size} leaves a batch of 1 of {images} images, and head_norm='batch' needs 2: change one.",
+                f"batch_size={size} leaves one of {images} images alone, and head_norm='batch' needs two: change it.",
             ),
         ):
             if is_wrong:

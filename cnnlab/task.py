@@ -121,6 +121,13 @@ class Lab(Task):
         }
         return _places(Config(**{name: value for name, value in config if not idle.get(name)}))
 
+    def is_example(self, claim: Any) -> bool:
+        """Return whether the words of a claim are those of one that comes with the lab."""
+        from cnnlab.course.examples import EXAMPLES
+
+        words = (claim.because, claim.if_refuted)
+        return any((one["because"], one["if_refuted"]) == words for some in EXAMPLES.values() for one in some)
+
     def check(self, config: Config, data: "Data | None") -> None:
         """Make sure that a config can be trained on some images (None: Fashion-MNIST)."""
         if data is None:

@@ -3,21 +3,22 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
+from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.entries import empty_reflections, entries, reflected
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.confront import Confrontation, confront
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction
-from cnnlab.inquiry.show.logbook import logbook_file
+from cnnlab.inquiry.show.logbook import logbook_file, reflect
 from tests.helpers import settle, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
@@ -105,7 +106,7 @@ def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> N
     assert story.fresh.startswith(f"# {STUDY.name}\n\n{STUDY.question}\n")
     assert story.fresh.count("\n## ") == 4
     assert "> interaction of dropout=0.5 and norm=batch: I am " in story.fresh
-    assert "> Because: a mechanism,\n> in two lines\n" in story.fresh
+    assert "> Because: a mechanism,\n>\n> in two lines\n" in story.fresh
     assert "| much | dropout: 0.0 -> 0.5 | seeds [0](http://127.0.0.1:" in story.fresh
     for one in story.first:
         assert f"**Verdict 1: {one.headline()}**" in story.fresh
@@ -144,6 +145,46 @@ def test_a_students_words_are_read_back(story: Story) -> None:
     assert (found[f"{record.sha256[:12]}-1"].why, found[f"{record.sha256[:12]}-1"].next) == (WHY, NEXT)
     assert found[f"{record.sha256[:12]}-2"].why == ""
     assert found[f"{record.sha256[:12]}-1"].file == logbook_file(STUDY.name)
+
+
+@pytest.fixture
+def journal(story: Story) -> Iterator[Path]:
+    """The logbook after the first verdicts, with a student's words in its first entry; put back afterwards."""
+    file = logbook_file(STUDY.name)
+    file.write_bytes(story.written.replace("\n", "\r\n").encode("utf-8-sig"))
+    yield file
+    file.write_text(story.grown, encoding="utf-8", newline="\n")
+
+
+def test_a_reflection_from_the_notebook_stands_for_all_verdicts_of_the_study(story: Story, journal: Path) -> None:
+    found = list(entries().values())
+    assert empty_reflections(journal.parent) == [f"{journal.name} (3)"]
+    for _ in range(2):  # again changes nothing
+        reflect(STUDY, why="The last one, with <!-- end --> in it.", next="More seeds than two.", store=story.store)
+        read = list(entries().values())
+        assert [one.why for one in read] == [found[0].why, "", "", "The last one, with &lt;!-- end --> in it."]
+        assert read[0] == found[0] and read[-1].next == "More seeds than two."
+        assert empty_reflections(journal.parent) == []
+    assert set(reflected(read)) == {one.id for one in read}
+    assert {entry.id for entry in reflected(read).values()} == {read[0].id, read[-1].id}
+    reflect(STUDY, why="On second thought, it was chance.", store=story.store)
+    assert list(entries().values())[-1].why.endswith("in it.\n\nOn second thought, it was chance.")
+
+
+def test_a_reflection_that_is_open_or_too_early_is_refused_in_a_sentence(story: Story, journal: Path) -> None:
+    open_field: Any = ...
+    for call, sentence in (
+        ({"why": open_field, "next": open_field}, "still open: why, next"),
+        ({"why": "chance"}, "why='chance' says too little"),
+    ):
+        with pytest.raises(LabError, match=sentence):
+            reflect(STUDY, store=story.store, **call)
+    journal.write_bytes(story.fresh.encode("cp1252"))
+    with pytest.raises(LabError, match="isn't in UTF-8"):
+        reflect(STUDY, why="it was all chance", store=story.store)
+    journal.unlink()
+    with pytest.raises(LabError, match="no verdict on it's my study, übung to reflect on yet"):
+        reflect(STUDY, why="it was all chance", store=story.store)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])

@@ -39,7 +39,7 @@ def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
 
 def test_an_empty_why_is_named_and_the_words_of_the_student_are_on_the_page(confronted: Study, said: list[str]) -> None:
     store, journal = connect(), logbook_file(confronted.name)
-    with pytest.raises(LabError, match=r"2 reflections are empty.*A again against A in tiny-01-baseline\.md"):
+    with pytest.raises(LabError, match=r"2 verdicts without your reflection \(A again .* in tiny-01-baseline"):
         report(store)
     written = iter(["Größer als <ich> dachte: | chance.", "Only two seeds."])
     text = re.sub(

@@ -82,8 +82,8 @@ def test_1_a_longer_training_is_refused_unless_it_is_the_question_and_then_it_is
         small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm")
     asked = small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "scientific"})
     said = str(predict(asked, arm="norm + dropout", metric="accuracy/valid", **UP))
-    assert "What differs: epochs 2 -> 4, nothing else." in said
-    assert "What differs: epochs 2 -> 4, nothing else." in str(verdict(asked, lab.store))
+    assert "What differs: epochs 2 -> 4, no other setting." in said
+    assert "What differs: epochs 2 -> 4, no other setting." in str(verdict(asked, lab.store))
     hidden = small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm", roles={"epochs": "nuisance"})
     with pytest.raises(LabError, match="differ only in epochs, which x calls a nuisance"):
         predict(hidden, arm="norm + dropout", metric="accuracy/valid", **UP)

@@ -25,7 +25,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         hints = get_type_hints(function)
-        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        refuse_blanks(given, dict.fromkeys(given, "write your own answer"))
+        for name, value in given.items():
             classes = _classes(hints.get(name))
             if classes and not isinstance(value, classes):
                 wanted = " or ".join(called(one) for one in classes if one is not type(None))
@@ -34,6 +36,22 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+def refuse_blanks(given: Mapping[str, Any], asked: Mapping[str, str]) -> None:
+    """Refuse values that are still a blank, `...`, or hold one; `asked` says by name what should be there.
+
+    Raises:
+        LabError: in one sentence, what is open and what can be chosen.
+    """
+    blank = [name for name, value in given.items() if value is ... or _has_blank(value)]
+    if blank:
+        wanted = "; ".join(f"{name}: {asked[name]}" for name in blank)
+        raise LabError(f"still open: {', '.join(blank)}. Put your answers in place of the dots ({wanted}).")
+
+
+def _has_blank(value: object) -> bool:
+    return isinstance(value, tuple) and any(part is ... for part in value)
 
 
 def called(kind: type) -> str:

@@ -46,7 +46,7 @@ class Contrast:
         said, settings = in_words(self.arms[self.control], self.arms[arm]), set(pairs) - {"seed"}
         if len(settings) > 1:
             return f"{len(settings)} settings differ at once ({said}): the effect is that of all of them together."
-        return f"What differs: {said}" + (", nothing else." if settings else ", that is, chance alone.")
+        return f"What differs: {said}" + (", no other setting." if settings else ", that is, chance alone.")
 
     def to_json(self) -> str:
         """Return the text of the record: the control's config whole, the others as what differs from it."""

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.checked import checked, refuse_blanks
 from cnnlab.inquiry.claim import RANGE_LEVEL, Claim, Direction
 from cnnlab.inquiry.contrast import Contrast, arm_contrast, interaction_contrast, trend_contrast
 from cnnlab.inquiry.design import Design, count
@@ -12,12 +12,14 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.record.connection import default_store
-from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.environment import SHIPPED, owner
 from cnnlab.inquiry.record.ledger import Record, load_records, record_prediction
 from cnnlab.inquiry.record.runs import warn_unread
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.shown import Part, Quote, Shown
 from cnnlab.inquiry.task import find_metric, task
+
+EXAMPLE_WORDS = "those of the lab's example"
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +53,11 @@ class Prediction(Shown):
     def counts_failures(self) -> bool:
         """Whether failed runs are counted, and not averaged: the rule of every prediction that names it."""
         return "failed_runs" in self.record.content
+
+    @property
+    def is_example(self) -> bool:
+        """Whether its words are not its owner's but those of an example that comes with the lab."""
+        return self.record.content.get("words") == EXAMPLE_WORDS
 
     @property
     def n(self) -> int:
@@ -118,6 +125,8 @@ class Prediction(Shown):
         """Return what there is to show."""
         lines = [line for line in (self.contrast.difference(), self.metric.caution) if line]
         lines += [f"Because: {self.claim.because}", f"If refuted, I conclude: {self.claim.if_refuted}"]
+        if self.is_example:
+            lines.append("These words are one of the lab's examples: the prediction is recorded as an example.")
         if self.claim.sesoi_because:
             lines.append(f"So large a smallest effect of interest, because: {self.claim.sesoi_because}")
         if self.claim.builds_on:
@@ -150,9 +159,12 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
 
     The same call again changes nothing. With another content it is a new prediction; the old one stays on record.
 
+    Words that are those of one of the lab's examples are recorded as such.
+
     Raises:
-        LabError: something is missing or impossible, in one sentence; or the store can't be written.
+        LabError: something is open (`...`), missing or impossible, in one sentence; or the store can't be written.
     """
+    refuse_blanks(claim, {name: field.description or "" for name, field in Claim.model_fields.items()})
     said = Claim(**claim)
     if len(study.seeds) < 2:
         raise LabError(f"{study.name} has one seed: without repetition there is no verdict; give it at least two.")
@@ -230,6 +242,7 @@ def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
         "high": high,
         "range_level": str(RANGE_LEVEL) if claim.size else "",
         "failed_runs": "are counted, and not averaged",
+        "words": EXAMPLE_WORDS if task().is_example(claim) and owner() not in SHIPPED else "",
         "seeds": ", ".join(map(str, contrast.seeds)),
         "design": contrast.to_json(),
     }

@@ -67,8 +67,7 @@ def _html(part: Part) -> str:
         case Shown():
             return part._repr_html_()
         case pd.DataFrame():
-            with pd.option_context("display.max_colwidth", None):
-                return str(part.to_html(index=_has_names(part)))
+            return _html_table(part)
         case Details(summary, content):
             is_long = isinstance(content, str)
             inner = f"<pre>{escape(str(content), quote=False)}</pre>" if is_long else _html(content)
@@ -86,6 +85,20 @@ def _html(part: Part) -> str:
             return "<hr>"
         case _:
             return f"<p>{_escaped(part)}</p>"
+
+
+def _html_table(table: pd.DataFrame) -> str:
+    """Return a table with its texts to the left, line breaks in them."""
+    left = table.map(
+        lambda cell: f'<div style="text-align:left">{_name(cell)}</div>' if isinstance(cell, str) else cell
+    )
+    shown = left.rename(index=_name, columns=_name)
+    with pd.option_context("display.max_colwidth", None):
+        return str(shown.to_html(index=_has_names(table), escape=False))
+
+
+def _name(value: object) -> object:
+    return _escaped(value) if isinstance(value, str) else value
 
 
 def _escaped(text: str) -> str:

@@ -54,7 +54,7 @@ def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
     direction = "supported" if p.claim.at_least_sesoi else "direction supported"
     inside = in_range(p, effect)
     if inside is False:
-        return f"{direction}, size missed ({_how_far(p, p.sign * effect.estimate)})"
+        return f"{direction}, size missed ({size_miss(p, effect)})"
     if _nearest(p, effect) < p.sesoi:
         return f"{direction}, size unclear"
     return f"{direction}, size as predicted" if inside else direction
@@ -92,10 +92,12 @@ def _size(p: Prediction, effect: Effect) -> str:
     return f"The estimate lies outside the predicted range, {p.range_in_words()}, {rest}."
 
 
-def _how_far(p: Prediction, found: float) -> str:
-    """Return how far an effect in the predicted direction is outside the predicted range."""
+def size_miss(p: Prediction, effect: Effect) -> str:
+    """Return how far an effect in the predicted direction is outside the predicted range; "" where it is inside."""
+    if in_range(p, effect) is not False:
+        return ""
     assert p.claim.size is not None
-    low, high = p.claim.size
+    (low, high), found = p.claim.size, p.sign * effect.estimate
     factor, word = (low / found, "small") if found < low else (found / high, "large")
     if factor < 1.5:
         return f"a little too {word}"

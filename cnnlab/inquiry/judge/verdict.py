@@ -38,7 +38,7 @@ NAN = float("nan")
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
 MEAN_OF_FAILED = "A mean over failed runs is not an effect: compare how often they fail."
 NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."
-Label = Literal["confirmatory", "exploratory"]
+Label = Literal["confirmatory", "exploratory", "example"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,11 +46,11 @@ class Verdict(Shown):
     """What the runs of a study say about a prediction. Printed, or shown in a notebook, it is a short text.
 
     label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record isn't what
-    was sealed, or the seeds aren't the predicted ones. effect: in the metric's unit, positive where the metric is
-    higher; its interval is about new seeds on the same images, `on_new_images` about both (None where the metric isn't
-    known image by image). others: arms that no prediction is about, compared with its control (exploratory).
-    other_scales: an interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used,
-    one row each.
+    was sealed, or the seeds aren't the predicted ones; or "example": the words of the prediction are the lab's. effect:
+    in the metric's unit, positive where the metric is higher; its interval is about new seeds on the same images,
+    `on_new_images` about both (None where the metric isn't known image by image). others: arms that no prediction is
+    about, compared with its control (exploratory). other_scales: an interaction depends on the scale, so it is computed
+    for accuracy and for loss. runs: what was used, one row each.
     """
 
     prediction: Prediction
@@ -68,8 +68,8 @@ class Verdict(Shown):
 
     @property
     def label(self) -> Label:
-        """Whether it tests a prediction, or explores."""
-        return "exploratory" if self.because else "confirmatory"
+        """Whether it tests a prediction of its owner, or explores."""
+        return "exploratory" if self.because else "example" if self.prediction.is_example else "confirmatory"
 
     def headline(self) -> str:
         """Return the outcome with its label and the effect, or with the reasons why there is none, in one line."""

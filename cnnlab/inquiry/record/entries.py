@@ -1,11 +1,13 @@
-"""The entries of the logbooks in `experiment_log/`, read back: each belongs to a verdict, and holds a reflection."""
+"""The entries of the logbooks in `experiment_log/`: each belongs to a verdict, and has fields for a reflection."""
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
 
 _FIELD = re.compile(
     r"<!-- (?P<name>why|next) (?P<entry>[0-9a-f]+-\d+) -->(?P<text>.*?)(?=<!-- (?:end|why|next)\b|\Z)", re.DOTALL
@@ -34,9 +36,50 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
     return found
 
 
+def reflected(some: Iterable[Entry]) -> dict[str, Entry]:
+    """Return by its id, for each entry with a reflection, the entry that holds it: itself, or a later one of its study.
+
+    So one reflection, after the last verdict of a study, is enough for all of them.
+    """
+    found: dict[str, Entry] = {}
+    last: dict[Path, Entry] = {}
+    for entry in reversed(list(some)):
+        if entry.why:
+            last[entry.file] = entry
+        if entry.file in last:
+            found[entry.id] = last[entry.file]
+    return found
+
+
+def fill(file: Path, entry: str, texts: Mapping[str, str]) -> None:
+    """Write texts into the fields of an entry, below what they hold; a text that is there already is not repeated.
+
+    Raises:
+        LabError: the logbook was saved in another encoding than UTF-8.
+    """
+    try:
+        whole = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise LabError(f"{file.name} isn't in UTF-8: save it in that encoding, then reflect again.") from None
+
+    def filled(match: re.Match[str]) -> str:
+        new = texts.get(match["name"], "").strip().replace("<!--", "&lt;!--")
+        old = match["text"].strip()
+        if match["entry"] != entry or not new or new in old:
+            return match[0]
+        begin = match[0][: len(match[0]) - len(match["text"])]
+        return f"{begin}\n{old}\n\n{new}\n" if old else f"{begin}\n{new}\n"
+
+    part = file.with_suffix(".part")
+    part.write_text(_FIELD.sub(filled, whole), encoding="utf-8", newline="")
+    part.replace(file)  # whole, or not at all
+
+
 def empty_reflections(folder: Path) -> list[str]:
-    """Return where the logbooks in a folder lack a "why": "<file> (<how many>)"."""
-    empty = Counter(entry.file.name for entry in entries(folder).values() if not entry.why)
+    """Return in which logbooks of a folder verdicts lack a reflection: "<file> (<how many>)"."""
+    known = entries(folder)
+    covered = reflected(known.values())
+    empty = Counter(entry.file.name for entry in known.values() if entry.id not in covered)
     return [f"{name} ({number})" for name, number in empty.items()]
 
 

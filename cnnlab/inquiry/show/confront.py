@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.errors import stopping
+from cnnlab.inquiry.judge.outcome import DECIDED, size_miss
 from cnnlab.inquiry.judge.reference import Reference, find_reference
 from cnnlab.inquiry.judge.verdict import Verdict, verdict
 from cnnlab.inquiry.record.connection import default_store
@@ -37,15 +38,34 @@ class Confrontation(Shown):
         """Return what there is to show, beside the figures."""
         shown: list[Part] = []
         for one, reference in zip(self.verdicts, self.references, strict=True):
-            shown += ["", one, *([reference.sentence(one.prediction)] if reference else [])]
+            shown += ["", one, *([reference.sentence(one.prediction)] if reference else []), given_back(one)]
         if self.logbook:
-            shown += ["", f"Your reflection belongs in {self.logbook.parent.name}/{self.logbook.name}."]
+            shown += [
+                "",
+                f"Write your reflection with reflect(...), or in {self.logbook.parent.name}/{self.logbook.name}.",
+            ]
         return shown[1:]
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
         display(HTML(self._repr_html_()), *self.figures.values())
+
+
+def given_back(one: Verdict) -> list[str]:
+    """Return the predictor's own words where it came out otherwise, and what to ask of them."""
+    p = one.prediction
+    if one.outcome in DECIDED and one.outcome != "supported":
+        return [
+            f'You were {p.claim.confidence:g} % sure, because: "{p.claim.because}"',
+            f'If refuted, you wanted to conclude: "{p.claim.if_refuted}" Do you? What else would explain it?',
+        ]
+    if one.outcome == "supported" and one.effect and (miss := size_miss(p, one.effect)):
+        return [
+            f'The direction was right, and the size came out {miss}. You had in mind: "{p.claim.because}" What does '
+            "that leave out?"
+        ]
+    return []
 
 
 @checked

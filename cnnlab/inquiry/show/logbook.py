@@ -1,8 +1,8 @@
 """The logbook of a study: `experiment_log/<study>.md`, to which the tool only ever adds, and where a student reflects.
 
 An entry is written when a verdict is: the prediction word for word, the plan, the runs, the figure, the verdict, and
-two fields for the student alone, why it came out so and what to do next. An entry is never changed; what the
-student writes into its fields stays.
+two fields for the student alone, why it came out so and what to do next. `reflect` fills them; what a student wrote
+stays.
 """
 
 import re
@@ -11,11 +11,17 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cnnlab.inquiry import paths, server
+from cnnlab.inquiry.checked import checked
+from cnnlab.inquiry.claim import FEWEST_WORDS
 from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.verdict import Verdict
-from cnnlab.inquiry.record.entries import read_entries
-from cnnlab.inquiry.record.ledger import VerdictRecord
+from cnnlab.inquiry.log import log
+from cnnlab.inquiry.record.connection import default_store
+from cnnlab.inquiry.record.entries import entries, fill, read_entries
+from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.ledger import VerdictRecord, load_records
 from cnnlab.inquiry.record.store import Store
 
 FIELDS = {"why": "Why did it come out so? (your own words)", "next": "What next?"}
@@ -26,10 +32,37 @@ def logbook_file(study: str) -> Path:
     return paths.experiment_log() / f"{_plain(study)}.md"
 
 
+@checked
+def reflect(study: Design, *, why: str, next: str = "", store: Store | None = None) -> None:
+    """Write into the logbook why a study came out as it did, and what to do next, in your own words.
+
+    They go to the entry of your last verdict about the study, and stand for the verdicts before it too. The same call
+    again changes nothing; other words are added to the old ones.
+
+    Raises:
+        LabError: a blank (`...`), too few words, or there is no verdict yet.
+    """
+    for name, text in {"why": why, "next": next}.items():
+        if len(text.split()) < FEWEST_WORDS and (text or name == "why"):
+            raise LabError(f"{name}={text!r} says too little: write a sentence.")
+    records = load_records(store or default_store(), study.name, owner())
+    own = {entry_id(record.sha256, verdict.number) for record in records for verdict in record.verdicts}
+    known = [entry for entry in entries().values() if entry.id in own]
+    if not known:
+        raise LabError(f"there is no verdict on {study.name} to reflect on yet: run it, then confront(study).")
+    fill(known[-1].file, known[-1].id, {"why": why, "next": next})
+    log.info(f"Written into {known[-1].file.parent.name}/{known[-1].file.name}.")
+
+
+def entry_id(sha256: str, number: int) -> str:
+    """Return by what a logbook knows a verdict: the seal of its prediction, and its number."""
+    return f"{sha256[:12]}-{number}"
+
+
 def add_entry(study: Design, one: Verdict, figure: Figure, store: Store, reference: Reference | None) -> None:
     """Add a verdict that is on record to the logbook of its study, unless it is there already."""
     assert one.recorded is not None
-    entry = f"{one.prediction.record.sha256[:12]}-{one.recorded.number}"
+    entry = entry_id(one.prediction.record.sha256, one.recorded.number)
     file = logbook_file(study.name)
     text = read_entries(file) if file.exists() else ""
     if f" {entry} -->" in text:
@@ -48,7 +81,7 @@ def _entry(
 ) -> str:
     p = one.prediction
     time = recorded.content["time"][:16].replace("T", " ")
-    quoted = "\n".join(f"> {line}" for line in str(p).splitlines())
+    quoted = "\n>\n".join(f"> {line}" for line in str(p).splitlines())
     arms = {arm: study.differs(arm) or "control" for arm in p.contrast.arms}
     rows = "\n".join(f"| {arm} | {differs} | {_runs(one, arm, store)} |" for arm, differs in arms.items())
     lines = [*one.lines()[1:], *([reference.sentence(p)] if reference else [])]

@@ -96,7 +96,8 @@ def _scale(axes: Axes) -> None:
 def _outcome(record: Record) -> str:
     """Return the outcome in few words, such as "supported, size missed, exploratory"."""
     words = outcome_of(record).removeprefix("direction ").partition(" (")[0]
-    return words + (", exploratory" if record.verdicts[-1].content.get("label") == "exploratory" else "")
+    label = record.verdicts[-1].content.get("label", "")
+    return words if label in ("", "confirmatory") else f"{words}, {label}"
 
 
 def _label(record: Record) -> str:

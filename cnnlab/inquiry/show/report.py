@@ -5,17 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cnnlab.inquiry import paths
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
 from cnnlab.inquiry.judge.review import effect_of, outcome_of
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.entries import Entry, entries
+from cnnlab.inquiry.record.entries import Entry, entries, reflected
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.heads import my_head
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import plot_calibration
+from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
 from cnnlab.inquiry.show.predictions import plot_records
 
@@ -57,38 +59,33 @@ def report(store: Store | None = None) -> Path:
     return page
 
 
-def _words(judged: list[Record]) -> dict[str, Entry]:
-    """Return the logbook's entry on the last verdict of each prediction, by the prediction's seal.
+def _words(judged: list[Record]) -> dict[Entry, list[int]]:
+    """Return the reflections in the logbooks, each with the numbers of the predictions that it is about.
 
     Raises:
-        LabError: one of them lacks the student's "why".
+        LabError: a verdict has none.
     """
-    known = entries()
-    words, empty = {}, []
-    for record in judged:
-        entry = known.get(f"{record.sha256[:12]}-{record.verdicts[-1].number}")
-        if record.verdicts[-1].content["outcome"] not in COUNTED:
-            continue
-        if entry is None or not entry.why:
+    ids = {entry_id(record.sha256, record.verdicts[-1].number): record for record in judged}
+    words = reflected(entry for name, entry in entries().items() if name in ids)
+    told: dict[Entry, list[int]] = {}
+    empty = []
+    for number, (name, record) in enumerate(ids.items(), start=1):
+        if name in words:
+            told.setdefault(words[name], []).append(number)
+        elif record.verdicts[-1].content["outcome"] in COUNTED:
             empty.append(f"{record.content['contrast']} in {record.experiment}.md")
-        else:
-            words[record.sha256] = entry
     if empty:
         raise LabError(
-            f"{len(empty)} reflections are empty, so there is no report yet: write why it came out so, in your own "
-            f"words, below the verdicts in experiment_log ({'; '.join(empty)})."
+            f"there is no report yet: {count(len(empty), 'verdict')} without your reflection ({'; '.join(empty)}). "
+            "Write why it came out so, in your own words, with reflect(...) or in experiment_log."
         )
-    return words
+    return told
 
 
-def _markdown(judged: list[Record], words: dict[str, Entry], head: str, pictures: str) -> str:
+def _markdown(judged: list[Record], words: dict[Entry, list[int]], head: str, pictures: str) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     rows = "\n".join(_row(number, record) for number, record in enumerate(judged, start=1))
-    told = "\n\n".join(
-        _reflection(number, record, words[record.sha256])
-        for number, record in enumerate(judged, start=1)
-        if record.sha256 in words
-    )
+    told = "\n\n".join(_reflection(entry, numbers) for entry, numbers in words.items())
     return (
         f"# Experiments with CNNs: report of {owner()}\n\n"
         f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
@@ -107,6 +104,6 @@ def _row(number: int, record: Record) -> str:
     return f"| {number} | {record.experiment} | {claim} | {outcome_of(record)}{label} | {effect} |"
 
 
-def _reflection(number: int, record: Record, entry: Entry) -> str:
+def _reflection(entry: Entry, numbers: list[int]) -> str:
     more = f" **Next:** {' '.join(entry.next.split())}" if entry.next else ""
-    return f"**{number}, {record.experiment}.** {' '.join(entry.why.split())}{more}"
+    return f"**{', '.join(map(str, numbers))}, {entry.file.stem}.** {' '.join(entry.why.split())}{more}"
