@@ -62,10 +62,7 @@ class Config(Params):
             (group, f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."),
             (self.residual and self.pool == "first", "residual=True can't go with pool='first': sizes would differ."),
             (size > images, f"batch_size={size} is not possible: it is at most train_images={images}."),
-            (
-                single,
-                f"batch_size={size} leaves one of {images} images alone, and head_norm='batch' needs two: change it.",
-            ),
+            (single, f"head_norm='batch' needs 2 images; batch_size={size} leaves 1 of {images} alone: change one."),
         ):
             if is_wrong:
                 raise ConfigError(said)

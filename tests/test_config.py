@@ -30,8 +30,8 @@ from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
         ({"norm": "group", "norm_groups": 7}, "divide the channels"),
         ({"train_images": 10, "batch_size": 64}, "at most train_images=10"),
         ({"head_norm": "group"}, "'none', 'batch' or 'layer'"),
-        ({"head_norm": "batch", "train_images": 129}, "needs two: change it"),  # 2 x 64 + 1
-        ({"head_norm": "batch", "batch_size": 1}, "batch_size=1 leaves one of 55000 images alone"),
+        ({"head_norm": "batch", "train_images": 129}, "alone: change one"),  # 2 x 64 + 1
+        ({"head_norm": "batch", "batch_size": 1}, "batch_size=1 leaves 1 of 55000 alone"),
         ({"seed": -1}, "greater than or equal to 0"),
     ],
 )
