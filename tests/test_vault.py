@@ -114,6 +114,18 @@ def test_an_opening_is_on_record_with_time_owner_reason_and_result(
     assert first.runs["batch norm"] == list(trained_ones.loc[trained_ones["arm"] == "norm=batch", "run_id"])
 
 
+def test_the_same_claim_again_shows_the_record_and_opens_nothing(
+    store: Store, openings: tuple[Opening, Opening]
+) -> None:
+    before = num_readings(store)
+    again = open_vault(FIRST, "the final claim", store)
+    assert num_readings(store) == before
+    assert "This is on record already: the vault stayed shut." in str(again)
+    assert all(line in str(again) for line in openings[0].lines())
+    assert list(again.arms.index) == ["plain", "batch norm"]
+    assert np.allclose(again.arms, openings[0].arms)
+
+
 def test_the_second_opening_is_stamped_post_hoc(store: Store, openings: tuple[Opening, Opening]) -> None:
     first, second = openings
     assert not first.is_post_hoc

@@ -22,10 +22,11 @@ from cnnlab.inquiry.judge.new_images import contrast_by_image
 from cnnlab.inquiry.judge.statistics import Effect, crossed_interval, optimism, t_interval
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.files import run_file
 from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.vault_record import num_readings, read_test_set, record_test_result
+from cnnlab.inquiry.record.vault_record import Recorded, load_vault, num_readings, read_test_set, record_test_result
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Kept, task
@@ -93,8 +94,10 @@ def open_vault(
     arms: Mapping[str, tuple[Design, str]],
     reason: str,
     store: Store | None = None,
-) -> Opening:
+) -> Opening | Recorded:
     """Evaluate the trained networks of some arms on the test images, and record when, why and the result.
+
+    The same call again returns what was recorded, and opens nothing.
 
     `arms` are the studies and their arms by the names they shall have here, the one to compare with first:
     `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part. The test
@@ -109,6 +112,10 @@ def open_vault(
     if not runs:
         raise LabError("name at least one arm, such as {'baseline': (baseline, 'baseline')}.")
     pairs = {name: _common_seeds(runs, name) for name in list(runs)[1:]}
+    ids = {name: list(some["run_id"]) for name, some in runs.items()}
+    for known in load_vault(store, owner()):
+        if known.is_about(reason, ids):
+            return known
     data = _data_of({name: study for name, (study, _) in arms.items()})
     own = data.test if data else None
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
@@ -119,7 +126,6 @@ def open_vault(
     table = _table(runs, correct)
     claims = {name: _claim(runs, correct, name, seeds, store) for name, seeds in pairs.items()}
     opening = Opening(number, reason, table, next(iter(correct.values())).shape[1], claims)
-    ids = {name: list(some["run_id"]) for name, some in runs.items()}
     record_test_result(store, reason, number, "\n".join(opening.lines()), table, correct, ids)
     return opening
 

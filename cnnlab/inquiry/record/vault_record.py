@@ -14,6 +14,7 @@ from cnnlab.inquiry.record.environment import environment_facts, owner
 from cnnlab.inquiry.record.ledger import LONGEST
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store, answering
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 
 EXPERIMENT = "test-set"
@@ -85,14 +86,25 @@ def record_test_result(
     return run_id
 
 
-@dataclass(frozen=True)
-class Recorded:
+@dataclass(frozen=True, repr=False)
+class Recorded(Shown):
     """What a reading of the test set gave, as it was recorded: see `record_test_result`."""
 
     reason: str
     said: str
     arms: pd.DataFrame
     runs: dict[str, list[str]]  # the ids of each arm's runs; older records don't say
+
+    def is_about(self, reason: str, runs: Mapping[str, list[str]]) -> bool:
+        """Return whether it was made for this reason, with these runs."""
+        named = {_plain(arm): ids for arm, ids in runs.items()}
+        unknown = {arm: [""] for arm in named}
+        return self.reason == reason and list(self.runs) == list(named) and self.runs in (named, unknown)
+
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        again = "This is on record already: the vault stayed shut."
+        return [self.arms.round(2), *self.said.splitlines(), again]
 
 
 def load_vault(store: Store, owner: str) -> list[Recorded]:

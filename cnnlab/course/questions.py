@@ -1,0 +1,166 @@
+"""One question on a common misconception before each section, with an answer to every choice."""
+
+from dataclasses import dataclass
+
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.shown import Head, Part, Shown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer that can be chosen, and what to say to it."""
+
+    text: str
+    feedback: str
+    is_right: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its choices by letter."""
+
+    text: str
+    choices: dict[str, Choice]
+
+    @property
+    def right(self) -> str:
+        """The letter of the right answer."""
+        return next(letter for letter, choice in self.choices.items() if choice.is_right)
+
+
+QUESTIONS = {
+    "1": Question(
+        "Two networks with the same settings and different seeds reach 82.4 % and 82.1 %. What follows?",
+        {
+            "a": Choice(
+                "The first one is better by 0.3 pp.", "It is, on these images. Trained again, the order may turn."
+            ),
+            "b": Choice(
+                "Nothing yet: first ask how far apart two equal networks usually are.",
+                "Right. That is the noise floor, and the A/A test measures it.",
+                is_right=True,
+            ),
+            "c": Choice(
+                "They are equal, since the settings are.", "Equal settings don't give equal networks: seeds differ."
+            ),
+        },
+    ),
+    "2": Question(
+        "The training loss during an epoch is higher than the validation loss after it. The network has dropout. Why?",
+        {
+            "a": Choice(
+                "The validation images have leaked into the training.",
+                "They haven't. Look at what the two losses are measured with.",
+            ),
+            "b": Choice(
+                "The network does better on images that it has never seen.",
+                "That would be odd. Look at what the two losses are measured with.",
+            ),
+            "c": Choice(
+                "During training dropout is on and the weights are older; validation has neither.",
+                "Right. Only losses measured alike, both in eval mode, can be compared.",
+                is_right=True,
+            ),
+        },
+    ),
+    "3": Question(
+        "A network with batch normalisation is in eval mode. Which mean does it subtract?",
+        {
+            "a": Choice(
+                "A running average from the training.",
+                "Right. So training and evaluation compute different things, which section 4 is about.",
+                is_right=True,
+            ),
+            "b": Choice(
+                "The mean of the batch that it is given.",
+                "That is what it does in train mode. In eval mode an image's result can't depend on other images.",
+            ),
+            "c": Choice("The mean of each image.", "That is what layer and instance normalisation do, in both modes."),
+        },
+    ),
+    "4": Question(
+        "Dropout alone lowers the accuracy by 1 pp, a norm alone raises it by 3 pp, both together by 2. What is that?",
+        {
+            "a": Choice(
+                "Synergy: together they beat dropout alone.", "A sum does that too. Synergy is more than the sum."
+            ),
+            "b": Choice("Antagonism: together they are worse than the norm alone.", "A sum does that too: -1 + 3 = 2."),
+            "c": Choice(
+                "Neither: the effects add up.",
+                "Right. An interaction is what is left after adding up, here 0.",
+                is_right=True,
+            ),
+        },
+    ),
+    "5": Question(
+        "The best of twenty trials of a search reaches 92.9 %. Trained again with fresh seeds, what do you expect?",
+        {
+            "a": Choice("92.9 % on average.", "The best of many noisy scores is partly luck, and luck doesn't repeat."),
+            "b": Choice(
+                "Less on average.",
+                "Right. The difference is called the winner's curse.",
+                is_right=True,
+            ),
+            "c": Choice("More, since it is the best network.", "It was chosen for its score, luck included."),
+        },
+    ),
+    "6": Question(
+        "A 95 % interval for an effect is [+0.1, +0.9] pp. Which sentence is right?",
+        {
+            "a": Choice(
+                "Of 100 intervals made in this way, about 95 contain the true mean effect.",
+                "Right. Whether this one is among them, nobody knows.",
+                is_right=True,
+            ),
+            "b": Choice(
+                "95 % of all seeds have an effect between 0.1 and 0.9 pp.",
+                "That would be an interval for single runs. This one is for their mean.",
+            ),
+            "c": Choice(
+                "With more seeds it would stay as wide.",
+                "The spread of single runs stays as it is; the interval for their mean narrows.",
+            ),
+        },
+    ),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Asked(Shown):
+    """A question, or the feedback to an answer."""
+
+    question: Question
+    answer: str = ""
+
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        lines = [f"{letter}) {choice.text}" for letter, choice in self.question.choices.items()]
+        if not self.answer:
+            said = f"Put {_or(self.question.choices)} in place of the dots."
+        else:
+            said = f"{self.answer}) {self.question.choices[self.answer].feedback}"
+        return [Head(self.question.text), lines, said]
+
+
+def quiz(number: str, answer: object) -> Asked:
+    """Return the question of a section; with an answer such as "b" the feedback to it. `...` is no answer yet.
+
+    Nothing is recorded: it is for you alone.
+
+    Raises:
+        LabError: there is no such question, or no such choice.
+    """
+    if number not in QUESTIONS:
+        raise LabError(f"there is no question {number!r}: choose {_or(QUESTIONS)}.")
+    question = QUESTIONS[number]
+    if answer is ...:
+        return Asked(question)
+    if answer not in question.choices:
+        raise LabError(f"answer={answer!r} is no choice: {_or(question.choices)}.")
+    return Asked(question, str(answer))
+
+
+def _or(names: dict[str, Choice] | dict[str, Question]) -> str:
+    """Return names as choices, such as "a", "b" or "c"."""
+    *first, last = (f'"{name}"' for name in names)
+    return f"{', '.join(first)} or {last}"
