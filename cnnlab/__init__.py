@@ -45,6 +45,7 @@ _HOME = {
     "Study": "inquiry.study",
     "my_seeds": "inquiry.seeds",
     "find_profile": "course.profiles",
+    "lab_map": "course.studies",
     "lab_studies": "course.studies",
     "run_search": "course.search",
     "run_study": "inquiry.run.runner",

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Mapping
 
+import pandas as pd
+
 from cnnlab.config import BASE, Config, replace
 from cnnlab.course.profiles import Profile
 from cnnlab.data import Data
@@ -10,18 +12,24 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.choose import choose_engine
 from cnnlab.inquiry.run.engines import Engine
+from cnnlab.inquiry.run.plan import duration
 from cnnlab.inquiry.seeds import OFFSET, my_seeds
 from cnnlab.inquiry.study import Study
 
+CORE = ("01-baseline", "02-dropout", "02-dropout-long", "03-normalization", "04-combined", "04-order")
+
 
 class Studies(dict[str, Study]):
-    """Studies by name; a name that isn't there says which are.
+    """Studies by name, with or without their profile: "02-dropout" is "quick-02-dropout" too.
 
     Raises:
-        LabError: there is no study of that name.
+        LabError: there is no study of that name; it says which are.
     """
 
     def __missing__(self, name: object) -> Study:
+        for known, study in self.items():
+            if isinstance(name, str) and known.endswith(f"-{name}") and name[:1].isdigit():
+                return study
         close = [known for known in self if isinstance(name, str) and name in known]
         close = close or difflib.get_close_matches(str(name), self, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -178,6 +186,24 @@ def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
             "dropout, norm, pool": replace(both, pool="last", **dropout_first),
         },
     )
+
+
+def lab_map(studies: Mapping[str, Study], store: Store, engine: Engine) -> pd.DataFrame:
+    """Return a row per study: its question, whether it is in the core of the course, arms, seeds, and what is left to
+    train, with the time for it on this machine. Runs that several studies share are counted in each.
+    """
+    rows = {}
+    for name, study in studies.items():
+        plan = study.plan(store, engine)
+        rows[name] = {
+            "question": study.question,
+            "path": "core" if name.endswith(CORE) else "extension",
+            "arms": len(study.arms),
+            "seeds": len(study.seeds),
+            "runs to train": int(plan.arms["to train"].sum()),
+            "time": duration(plan.seconds),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def shared_engine(studies: Mapping[str, Study], store: Store, data: Data | None = None) -> Engine:

@@ -46,7 +46,7 @@ class Plan(Shown):
         missing = int(self.arms["to train"].sum())
         if not missing:
             return "Nothing is left to train."
-        return f"To train: {missing} runs, about {_duration(self.seconds)} {self.where} (from a short timing here)."
+        return f"To train: {missing} runs, about {duration(self.seconds)} {self.where} (from a short timing here)."
 
 
 @checked
@@ -74,7 +74,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
     here = min(slots, num_workers())  # a cluster does more at the same time than this machine
     seconds = task().seconds(waiting.values(), study.data, here) if waiting else {}
     times = {arm: LOGGING_S + seconds[config] for arm, config in waiting.items()}
-    arms["one run"] = [_duration(times[arm]) if arm in times else "" for arm in arms.index]
+    arms["one run"] = [duration(times[arm]) if arm in times else "" for arm in arms.index]
     start_s = START_S if slots > 1 else 0.0
     ends = [start_s + MODELS_S if missing else 0.0] * max(slots, 1)  # when each worker is free
     for arm, one_run in times.items():
@@ -83,7 +83,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
     return Plan(study, arms, float(max(ends)), where)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time the way one would say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
