@@ -1,0 +1,89 @@
+"""BatchNorm's statistics taken anew after the training, with dropout off: a test of the shift that Li et al. 2019 saw.
+
+In training, dropout changes the variance of what a norm sees, and the norm stores that. In evaluation dropout is off.
+If the stored statistics are what harms, new ones bring the accuracy back.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cnnlab.data import Batches, Data
+from cnnlab.facts import facts_of_images
+from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.statistics import SAME, t_interval
+from cnnlab.inquiry.record.files import run_file
+from cnnlab.inquiry.record.store import Store
+from cnnlab.one_run import WEIGHTS, load_network
+from cnnlab.training import EVAL_BATCH
+
+BATCH = 500  # images of which a mean and a variance are taken at a time
+IMAGES = 2_000  # of the training images, which is enough for statistics
+
+
+def trained_network(run: pd.Series, store: Store, data: Data) -> nn.Module:
+    """Return the network of a run, a row of `results`, with its trained weights and in eval mode.
+
+    Raises:
+        LabError: its weights aren't in the store.
+    """
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
+        file = run_file(store, run["reused_from"] or run["run_id"], WEIGHTS, Path(folder))
+        return load_network(run["config"], facts_of_images(data), {WEIGHTS: file})
+
+
+def accuracy(network: nn.Module, data: Data) -> float:
+    """Return the accuracy on the validation images, in percent."""
+    batches = Batches(data.valid, EVAL_BATCH, data.normaliser())
+    with torch.inference_mode():
+        right = sum(int((network(x).argmax(dim=1) == y).sum()) for x, y in batches)
+    return 100 * right / len(data.valid)
+
+
+def renew_statistics(network: nn.Module, images: Tensor) -> None:
+    """Take the mean and variance of every BatchNorm anew, from normalised images (N, C, H, W), with dropout off."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()  # the norms alone: dropout stays off
+    with torch.no_grad():
+        for x in images.split(BATCH):
+            network(x)
+    network.eval()
+
+
+def renewed_accuracies(study: Design, runs: pd.DataFrame, data: Data, store: Store) -> pd.DataFrame:
+    """Return per arm the accuracy (%) as trained and with new statistics, and the change (pp) with its 95 % interval.
+
+    An arm without BatchNorm, or without weights in the store, is left out.
+    """
+    images = data.normaliser()(data.train.x[:IMAGES])
+    rows = {}
+    for arm, some in runs.groupby("arm", sort=False):
+        if some["config"].iloc[0].norm == "batch" or some["config"].iloc[0].head_norm == "batch":
+            try:
+                pairs = [_before_and_after(run, images, data, store) for _, run in some.iterrows()]
+            except LabError:  # what ships has no weights
+                continue
+            rows[arm] = _row(pd.DataFrame(pairs, columns=["before", "after"]))
+    return pd.DataFrame.from_dict(rows, orient="index").reindex([arm for arm in study.arms if arm in rows])
+
+
+def _before_and_after(run: pd.Series, images: Tensor, data: Data, store: Store) -> tuple[float, float]:
+    network = trained_network(run, store, data)
+    renew_statistics(network, images)
+    return 100 * run["accuracy/valid"], accuracy(network, data)
+
+
+def _row(pairs: pd.DataFrame) -> dict[str, object]:
+    change = (pairs["after"] - pairs["before"]).to_numpy()
+    row = {"n": len(pairs), "as trained (%)": pairs["before"].mean(), "with new statistics (%)": pairs["after"].mean()}
+    if len(change) < 2 or change.std() <= SAME:
+        return row | {"change (pp)": f"{change.mean():+.2f}"}
+    e = t_interval(change)
+    return row | {"change (pp)": f"{e.estimate:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"}
