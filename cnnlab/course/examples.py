@@ -170,6 +170,17 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "if_refuted": "the order of dropout and norm is what matters, and on which side of the pooling is not",
         }
     ],
+    "05-search": [
+        {
+            "arm": "winner",
+            "metric": "loss/valid",
+            "direction": "lower",
+            "size": (0.01, 0.3),
+            "confidence": 80,
+            "because": "it had the lowest loss of all trials, and not all of that will have been luck",
+            "if_refuted": "the winner was lucky, and its settings are no better than those of the baseline",
+        }
+    ],
 }
 
 

@@ -168,7 +168,7 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     said = Claim(**claim)
     if len(study.seeds) < 2:
         raise LabError(f"{study.name} has one seed: without repetition there is no verdict; give it at least two.")
-    contrast = _choose_contrast(study, said)
+    contrast = choose_contrast(study, said)
     return _record(study, contrast, said.filled(contrast.kind), store or default_store())
 
 
@@ -182,7 +182,12 @@ def _signature() -> inspect.Signature:
 predict.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
-def _choose_contrast(study: Design, claim: Claim) -> Contrast:
+def choose_contrast(study: Design, claim: Claim) -> Contrast:
+    """Return the contrast of a study that a claim is about.
+
+    Raises:
+        LabError: the claim names none, or several, or one that the study doesn't have.
+    """
     if sum(map(bool, (claim.arm, claim.trend, claim.interaction))) != 1:
         raise LabError(
             f"say what is compared, one of three: arm=... (one of {', '.join(study.arms)}), trend=... (a field such "

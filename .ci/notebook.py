@@ -1,0 +1,119 @@
+"""The finished lab: uv run .ci/notebook.py
+
+It fills the blanks of 04_experiments.ipynb with what the reference recorded, runs it in the full profile, and writes
+experiment_log/reference.ipynb. Missing runs are trained. The weights of the networks are needed, so it comes before
+.ci/ship.py.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+from cnnlab.course.examples import EXAMPLES
+from cnnlab.course.profiles import PROFILES
+from cnnlab.course.questions import QUESTIONS
+from cnnlab.course.reference import OWNER, reference_studies
+from cnnlab.course.search import search_study
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.claim import Claim
+from cnnlab.inquiry.prediction import choose_contrast, load_predictions
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import load_vault
+
+NOTEBOOK, FINISHED = "04_experiments.ipynb", "reference.ipynb"
+STUDIES = {  # by the section of the notebook, with which the ids of its cells begin
+    "1": "01-baseline",
+    "2a": "02-dropout",
+    "2b": "02-dropout-long",
+    "3a": "03-normalization",
+    "4a": "04-combined",
+    "4b": "04-order",
+    "3b": "03-learning-rates",
+    "3c": "03-rates-per-norm",
+    "3d": "03-tiny-batches",
+    "5": "05-search",
+}
+OWN = "own-"  # how the ids of the cells begin that are the student's alone
+BLANK = re.compile(r"^(?P<begin> *(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
+QUIZ = re.compile(r'(?P<begin>quiz\("(?P<number>\d)", answer=)\.\.\.')
+Answers = Mapping[str, Mapping[str, Any]]  # by the id of a cell, then by the name of a blank
+
+
+class Code(str):
+    """An answer that is code, not text."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def has_blanks(cell: nbformat.NotebookNode) -> bool:
+    """Return whether a cell waits for answers."""
+    return cell.cell_type == "code" and bool(BLANK.search(cell.source) or QUIZ.search(cell.source))
+
+
+def fill(source: str, answers: Mapping[str, Any]) -> str:
+    """Return the code of a cell with answers in its blanks; of a question, with the right one.
+
+    Raises:
+        KeyError: a blank has no answer.
+    """
+    source = QUIZ.sub(lambda blank: f"{blank['begin']}{QUESTIONS[blank['number']].right!r}", source)
+    return BLANK.sub(lambda blank: f"{blank['begin']}{answers[blank['name']]!r}", source)
+
+
+def filled(notebook: nbformat.NotebookNode, answers: Answers) -> nbformat.NotebookNode:
+    """Return a notebook with answers in its blanks; those of an own question stay."""
+    notebook = deepcopy(notebook)
+    for cell in notebook.cells:
+        if has_blanks(cell) and not cell.id.startswith(OWN):
+            cell.source = fill(cell.source, answers.get(cell.id, {}))
+    return notebook
+
+
+def recorded(store: Store) -> Answers:
+    """Return what the reference recorded, for every cell that asks for it."""
+    answers: dict[str, dict[str, Any]] = {}
+    known = load_predictions(store, owner=OWNER)
+    studies = reference_studies() | {"05-search": search_study(PROFILES["full"], store)}
+    for section, name in STUDIES.items():
+        about = [one for one in known if one.study == name]
+        for number, example in enumerate(EXAMPLES[name], start=1):
+            wanted = (choose_contrast(studies[name], Claim(**example)).text, example["metric"])
+            claims = [one.claim for one in about if (one.contrast.text, one.metric.name) == wanted]
+            answers[f"{section}-predict-{number}"] = dict(claims[-1])
+        seals = {one.record.sha256[:12] for one in about}
+        last = [entry for entry in entries().values() if entry.id.partition("-")[0] in seals][-1]
+        answers[f"{section}-reflect"] = {"why": last.why, "next": last.next}
+    arms = {arm: Code(f'(search_study(profile, store), "{arm}")') for arm in ("baseline", "winner")}
+    return answers | {"vault": {"arms": arms, "reason": load_vault(store, OWNER)[0].reason}}
+
+
+def run(notebook: nbformat.NotebookNode, timeout: int | None = None) -> None:
+    """Run the cells of a notebook in the project folder, except those of an own question."""
+    own = [cell for cell in notebook.cells if cell.id.startswith(OWN) and cell.cell_type == "code"]
+    kept = [cell.source for cell in own]
+    for cell in own:
+        cell.source = ""  # a cell without code is not run
+    folder = {"metadata": {"path": str(paths.project_root())}}
+    NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False, resources=folder).execute()
+    for cell, source in zip(own, kept, strict=True):
+        cell.source = source
+
+
+def main() -> None:
+    """Write the finished lab."""
+    os.environ |= {"CNNLAB_OWNER": OWNER, "CNNLAB_PROFILE": "full"}
+    notebook = filled(nbformat.read(paths.project_root() / NOTEBOOK, as_version=4), recorded(connect()))
+    run(notebook)
+    nbformat.write(notebook, paths.experiment_log() / FINISHED)
+
+
+if __name__ == "__main__":
+    main()
