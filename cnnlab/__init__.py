@@ -74,6 +74,7 @@ _HOME = {
     "power": "inquiry.judge.power",
     "predict": "inquiry.prediction",
     "verdict": "inquiry.judge.verdict",
+    "winners_curse": "course.search",
     "open_vault": "inquiry.judge.vault",
     "compare_rates": "course.rates",
     "conclusions": "inquiry.show.conclusions",

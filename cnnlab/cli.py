@@ -296,7 +296,20 @@ def _studies(names: tuple[str, ...], profile: str | None, epochs: int | None, se
     from cnnlab.course.profiles import find_profile
     from cnnlab.course.studies import lab_studies, pick
 
-    return pick(lab_studies(find_profile(profile, epochs, seeds)), names)
+    size = find_profile(profile, epochs, seeds)
+    studies = lab_studies(size)
+    if not names or any("search" in name for name in names):
+        from cnnlab.course.search import search_study
+        from cnnlab.course.trials import NoTrials
+        from cnnlab.inquiry.record.connection import default_store
+
+        try:
+            search = search_study(size, default_store())
+            studies[search.name] = search
+        except NoTrials:
+            if names:
+                raise
+    return pick(studies, names)
 
 
 def _own_store() -> str:

@@ -8,6 +8,27 @@ from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 
 
+class NoTrials(LabError):
+    """The search has to be run first."""
+
+
+def finished_trials(store: Store, experiment: str) -> pd.DataFrame:
+    """Return the finished trials of this owner, one row each with the columns of `cnnlab.load_runs`, oldest first.
+
+    Raises:
+        NoTrials: there are none yet.
+        LabError: the store doesn't answer.
+    """
+    runs = load_runs(store, experiment, kind="trial")
+    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())]
+    if runs.empty:
+        raise NoTrials(
+            f"{owner()} has no trials in {experiment} yet: run the search first, with `uv run 03_mlflow.py` (and the "
+            "same --profile, --epochs and --seeds, where you give any)."
+        )
+    return runs
+
+
 def load_trials(store: Store, experiment: str) -> pd.DataFrame:
     """Return the finished trials of this owner, one row each, in the order in which they were tried.
 
@@ -15,12 +36,10 @@ def load_trials(store: Store, experiment: str) -> pd.DataFrame:
     their names.
 
     Raises:
-        LabError: the store doesn't answer, or there are no trials yet.
+        NoTrials: there are none yet.
+        LabError: the store doesn't answer.
     """
-    runs = load_runs(store, experiment, kind="trial")
-    runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner())]
-    if runs.empty:
-        raise LabError(f"there are no trials in {experiment} yet: `uv run 03_mlflow.py` makes them.")
+    runs = finished_trials(store, experiment)
     finals = [str(name) for name in runs if "/" in str(name)]
     rows = []
     for number, (_, run) in enumerate(runs.iterrows(), start=1):
