@@ -54,6 +54,7 @@ _HOME = {
     "run_search": "course.search",
     "run_study": "inquiry.run.runner",
     "sanity_checks": "sanity",
+    "search_study": "course.search",
     "load_trials": "course.trials",
     "my_calibration": "inquiry.judge.calibration",
     "quiz": "course.questions",

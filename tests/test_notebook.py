@@ -104,7 +104,7 @@ def test_the_notebook_refuses_every_blank_and_runs_to_its_end_once_they_are_fill
     client_for(both, home, monkeypatch).execute()
     outputs = {cell.id: cell.outputs for cell in both.cells if cell.cell_type == "code"}
     blank = {name: found for name, found in outputs.items() if name.endswith("-blank")}
-    assert len(blank) == 27
+    assert len(blank) == 26
     for name, found in blank.items():
         assert [output.get("ename") for output in found] == ["LabError"], name
         assert "still open: " in found[0]["evalue"], name
