@@ -16,6 +16,7 @@ from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.judge.verdict import compute_verdicts
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.ledger import load_records
@@ -84,6 +85,15 @@ def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
         assert runs.groupby("arm").size().min() >= (10 if name == "01-baseline" else 5)
         assert runs["fact.device"].nunique() == runs["fact.precision"].nunique() == 1
         assert not runs["fact.git_commit"].str.endswith("+changes").any()
+
+
+def test_dead_channels_are_said_of_runs_that_have_them_for_each_layer_only(store: Store) -> None:
+    studies = reference_studies()
+    first = compute_verdicts(studies["03-tiny-batches"], store, OWNER)[0]
+    assert [note for note in first.notes if "dead" in note] == [
+        "batch norm in the head: 42 % of the channels in its worst layer are dead (zero for all 256 probe images; mean "
+        "of 5 runs)."
+    ]
 
 
 def test_the_readme_says_what_the_store_holds(store: Store) -> None:

@@ -25,7 +25,7 @@ GAPS = {  # the colours look alike in grey, so the legend names the places as we
 }
 PROBES = {  # what the axis is called
     "variance_ratio": "variance in eval mode /\nrunning variance of BatchNorm",
-    "dead_share": "share of channels that are\n0 for all images",
+    "dead_share": "share of channels that are\n0 for all probe images",
     "activation_mean": "mean of the activations",
     "activation_sd": "SD of the activations",
     "grad_norm": "norm of the gradient",
