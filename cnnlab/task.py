@@ -242,8 +242,8 @@ class Lab(Task):
 
         shares = runs.groupby("arm", sort=False)["dead_share"].agg(["mean", "count"])
         return [
-            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for all {PROBE_IMAGES} "
-            f"probe images; mean of {count(int(row['count']), 'run')})."
+            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for all "
+            f"{PROBE_IMAGES} probe images; mean of {count(int(row['count']), 'run')})."
             for arm, row in shares.iterrows()
             if row["mean"] >= DEAD
         ]

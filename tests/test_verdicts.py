@@ -230,8 +230,8 @@ def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Pr
     )
     dead = [note for note in found.notes if "dead" in note]
     assert dead == [
-        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for all {PROBE_IMAGES} probe images; mean of "
-        "3 runs)."
+        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for all {PROBE_IMAGES} probe images; mean "
+        "of 3 runs)."
     ]
 
 

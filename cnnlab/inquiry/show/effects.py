@@ -14,13 +14,15 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.contrast import Contrast
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.statistics import Effect, proportion_interval
 from cnnlab.inquiry.judge.verdict import Verdict
-from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_n, titled
+from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_lacking, titled
 from cnnlab.inquiry.show.scales import axis_label, effect_label
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
@@ -117,37 +119,39 @@ def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[An
 def plot_interaction(one: Verdict, number: str = "") -> Figure:
     """Return the four arms of an interaction on both scales, with the line on which two effects would just add up.
 
-    Where runs have no value there is no mean, and the panel says how many they are.
+    A mean is over the runs that didn't fail; a panel says how many did, and the title that the effect includes them.
     """
-    contrast, runs = one.prediction.contrast, one.runs
+    p, contrast, runs = one.prediction, one.prediction.contrast, one.runs
+    failed = failed_runs(runs)
     neither, both = contrast.control, contrast.new[0]
     a, b = (arm for arm in contrast.arms if arm not in (neither, both))
     (a_off, a_on), (b_off, b_on) = (_levels(contrast, arm) for arm in (a, b))
     figure, all_axes = panels(len(task().scales), 3.9)
     for axes, name in zip(all_axes, task().scales, strict=True):
         metric = find_metric(name)
-        values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
-        means = {arm: float(value.to_numpy().mean()) for arm, value in values.items()}  # nan if one is
+        known = metric.scale * runs[name].mask(failed)
+        values = {arm: known[runs["arm"] == arm] for arm in contrast.arms}
+        means = {arm: float(some.mean()) for arm, some in values.items()}
         for pair, colour, style, label in (((neither, b), BLUE, "-", a_off), ((a, both), ORANGE, "--", a_on)):
             axes.plot([0, 1], [means[arm] for arm in pair], style, color=colour, label=label)
             for x, arm in enumerate(pair):
-                mean, low, high = mean_interval(values[arm])
+                mean, low, high = mean_interval(values[arm].dropna())
                 axes.errorbar(x, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
                 axes.plot([x] * len(values[arm]), values[arm], "o", color=colour, alpha=0.4, ms=4)
         added = means[a] + means[b] - means[neither]
         axes.plot([0, 1], [means[a], added], ":", color=GREY, marker="x", label="if the effects just added up")
         axes.set_xticks([0, 1], [b_off, b_on], fontsize=8)
         axes.set(ylabel=axis_label(metric), xlim=(-0.25, 1.25))
-        lacking = [f"{arm}: no mean, {say_n(some)} with a value" for arm, some in values.items() if some.isna().any()]
-        axes.set_title("\n".join(lacking), fontsize=8)
+        axes.set_title(say_lacking(values, runs.loc[failed, "arm"]).replace("; ", "\n"), fontsize=8)
         axes.grid(axis="y", alpha=0.3)
     axes.errorbar([], [], [], fmt="D", color="black", capsize=4, ms=5, label=MEAN)
     legend_below(figure)
     n = len(runs) // len(contrast.arms)
-    found = f"{one.outcome}{', exploratory' if one.because else ''}"
+    found = f"{outcome_in_words(p, one.outcome, one.effect)}{', exploratory' if one.because else ''}"
     if one.effect:
-        found += f", {one.prediction.metric.say(one.effect.estimate)} beyond the sum"
-    return titled(figure, f"{one.prediction.study}, {contrast.text}: {found} (n = {n} seeds)", number)
+        found += f", {p.metric.say(one.effect.estimate)} beyond the sum"
+    averaged = f"; the effect includes {count(int(failed.sum()), 'run')} that failed" if failed.any() else ""
+    return titled(figure, f"{p.study}, {contrast.text}: {found} (n = {n} seeds{averaged})", number)
 
 
 def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:
