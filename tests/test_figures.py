@@ -19,7 +19,7 @@ from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.ledger import Record, VerdictRecord
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show import figures
+from cnnlab.inquiry.show import figures, predictions
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction, say_outcomes
 from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.scales import effect_label
@@ -86,6 +86,9 @@ def test_an_effect_has_its_axis_in_words_one_legend_and_a_title_with_the_finding
         *("predicted range", "too small to matter", "mean effect with its 95 % interval", "effect of one seed"),
         "interval on new images as well",
     ]
+    runs = pd.DataFrame({"fact.outcome": ["finished", "diverged at step 3"]})
+    averaged = plot_effects([dataclasses.replace(one, runs=runs)])
+    assert averaged.axes[0].get_title(loc="left").endswith("+0.050 nats (n = 2 seeds, 1 run failed)")
     exploratory = plot_effects([dataclasses.replace(one, because=("it was known",), on_new_images=None)])
     assert ", exploratory, " in exploratory.axes[0].get_title(loc="left")
     assert "interval on new images as well" not in legend(exploratory)
@@ -224,6 +227,35 @@ def test_all_predictions_have_a_row_each_in_order_and_to_the_right_what_was_pred
     assert figure.get_suptitle().endswith("1 of 4 predictions supported, 2 refuted, 1 withheld")
     short = plot_records(records, is_short=True).axes[0]
     assert [label.get_text() for label in short.get_yticklabels()] == ["1  own", "2  own", "3  own", "4  own"]
+
+
+def test_a_row_says_which_kind_of_inconclusive_at_least_how_much_and_how_many_runs_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {
+        "some": "inconclusive (a difference of unclear size)",
+        "least": "supported, size missed (a little too large)",
+    }
+    monkeypatch.setattr(predictions, "outcome_of", lambda record: said.get(record.content["contrast"], "inconclusive"))
+    found = {"label": "confirmatory", "outcome": "inconclusive", "estimate": "0.05", "low": "0.04", "high": "0.06"}
+    old = found | {"runs_1": "aa seal 0.1; bb seal 0.2", "runs_2": "cc seal 0.3"}
+    records = [
+        record_of("none", {}, found),
+        record_of("some", {}, found | {"images_low": "0.02", "images_high": "0.08"}),
+        record_of("least", {"at_least_sesoi": "True", "unit": "nats"}, old),
+    ]
+    figure = plot_records(records, failed={"aa", "cc", "dd"})
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [
+        "inconclusive",
+        "inconclusive,\na difference of unclear size",
+        "supported,\nsize missed, 2 runs failed",
+    ]
+    assert axes.get_yticklabels()[2].get_text().endswith("loss/valid, higher by at least 0.01 nats (75 %)")
+    whiskers = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "|" and line.get_alpha() == 0.5]
+    assert whiskers == [pytest.approx([2, 8])]
+    assert "interval on new images as well" in legend(figure)
+    assert "interval on new images as well" not in legend(plot_records(records[:1]))
 
 
 @pytest.mark.parametrize("estimate", ["4e6", "-300", "0.0"])

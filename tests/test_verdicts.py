@@ -265,6 +265,9 @@ def test_the_interval_on_new_images_is_from_what_every_run_got_of_each_image(
     }
     by_hand = crossed_interval(100 * (kept[DROPOUT].astype(float) - kept[CONTROL]))
     assert found.on_new_images == pytest.approx(by_hand)
+    content = to_content(found)
+    assert (float(content["images_low"]), float(content["images_high"])) == pytest.approx(by_hand)
+    assert not {"images_low", "images_high"} & set(to_content(dataclasses.replace(found, on_new_images=None)))
     assert "This interval is for new seeds on the same validation images. For new images as well, it is [" in str(found)
     forged = runs.assign(**{"accuracy/valid": runs["accuracy/valid"] + 0.01})  # files of other results say nothing
     weights = arm_prediction.contrast.weights

@@ -29,6 +29,7 @@ from cnnlab.inquiry.task import find_metric, task
 
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
 SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
+IMAGES = Line2D([], [], color="black", marker="|", lw=1, ms=8, alpha=0.5, label="interval on new images as well")
 EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="mean effect with its 95 % interval")
 
 
@@ -90,7 +91,9 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     axes.set_xlabel(effect_label(p.metric, p.contrast.kind), fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)
     outcome = f"{outcome_in_words(p, one.outcome, e)}{', exploratory' if one.because else ''}"
-    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
+    failures = int(failed_runs(one.runs).sum())
+    failed = f", {count(failures, 'run')} failed" if failures else ""
+    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds{failed})"
     axes.set_title(textwrap.fill(title, 120), fontsize=8, loc="left", pad=3)
 
 
@@ -108,11 +111,10 @@ def _predicted_range(one: Verdict) -> tuple[float, float] | None:
 def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[Any]:
     """Return the entries of the legend for what these effects have."""
     seed = Line2D([], [], color=GREY, marker="|", ls="", ms=7, label="effect of one seed")
-    images = Line2D([], [], color="black", marker="|", lw=1, ms=8, alpha=0.5, label="interval on new images as well")
     hollow = Line2D([], [], color="black", marker="D", mfc="white", ms=4, lw=1, label="reference runs")
     entries: list[Any] = [RANGE] if any(_predicted_range(one) for one, _ in shown) else []
     entries += [SMALL, EFFECT, seed]
-    entries += [images] if any(one.on_new_images for one, _ in shown) else []
+    entries += [IMAGES] if any(one.on_new_images for one, _ in shown) else []
     return entries + ([hollow] if any(reference for _, reference in shown) else [])
 
 

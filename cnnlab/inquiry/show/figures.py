@@ -32,8 +32,9 @@ from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH
 from cnnlab.inquiry.task import find_metric, task
 
 MEAN = "mean with its 95 % interval"
-FAILED = "run that failed"
-MARKS = ("one run", "one trial", MEAN, "best mean", FAILED)  # what a legend names last, in this order
+FAILED, FAR_OFF = "run that failed", "far off"
+BEST_OF_VALUE, BEST = "best trial of this value", "best trial of all"
+MARKS = ("one run", "one trial", MEAN, "best mean", BEST_OF_VALUE, BEST, FAR_OFF, FAILED)  # the last in a legend
 BAND = Patch(color=GREY, alpha=0.2, lw=0, label="band: lowest to highest seed, line: mean")
 BAR = Line2D([], [], color=GREY, marker=".", ls="-", label="bar: lowest to highest seed, dot: mean")  # of one epoch
 
@@ -354,12 +355,12 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "",
         axes.plot(places[~is_off], near[~is_off], "o", color=GREY, alpha=0.6, ms=4, label="one trial")
         if is_off.any():
             mark = "^" if metric.better == "lower" else "v"
-            axes.plot(places[is_off], scores[is_off], mark, color=ORANGE, ms=6, label="far off")
+            axes.plot(places[is_off], scores[is_off], mark, color=ORANGE, ms=6, label=FAR_OFF)
         if not places.is_unique:
             of_value = near.groupby(places).agg(pick).dropna()
-            axes.plot(of_value.index, of_value, "D", color=BLUE, ms=6, label="best trial of this value")
+            axes.plot(of_value.index, of_value, "D", color=BLUE, ms=6, label=BEST_OF_VALUE)
         if best is not None:
-            axes.plot(places[best], near[best], "o", color=BLUE, mfc="none", ms=12, label="best trial of all")
+            axes.plot(places[best], near[best], "o", color=BLUE, mfc="none", ms=12, label=BEST)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(axis_label(metric))
