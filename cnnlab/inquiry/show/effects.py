@@ -94,7 +94,7 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     failures = int(failed_runs(one.runs).sum())
     failed = f", {count(failures, 'run')} failed" if failures else ""
     title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds{failed})"
-    axes.set_title(textwrap.fill(title, 120), fontsize=8, loc="left", pad=3)
+    axes.set_title(textwrap.fill(title, 132), fontsize=8, loc="left", pad=3)
 
 
 def _predicted_range(one: Verdict) -> tuple[float, float] | None:
