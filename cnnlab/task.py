@@ -229,14 +229,21 @@ class Lab(Task):
         """Return whether a run diverged: its weights are no trained network."""
         return outcome.startswith("diverged")
 
+    def derived(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the share of dead channels in the worst layer, which older runs have for each layer only."""
+        shares = [value for name, value in metrics.items() if name.startswith("dead_share/")]
+        return {"dead_share": max(shares)} if shares else {}
+
     def cautions(self, runs: "pd.DataFrame") -> list[str]:
         """Return in which arms a good part of a layer is dead."""
         if "dead_share" not in runs:
             return []
+        from cnnlab.probes import PROBE_IMAGES
+
         shares = runs.groupby("arm", sort=False)["dead_share"].agg(["mean", "count"])
         return [
-            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for every image; mean "
-            f"of {count(int(row['count']), 'run')})."
+            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for all "
+            f"{PROBE_IMAGES} probe images; mean of {count(int(row['count']), 'run')})."
             for arm, row in shares.iterrows()
             if row["mean"] >= DEAD
         ]

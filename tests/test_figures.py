@@ -19,7 +19,7 @@ from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.ledger import Record, VerdictRecord
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show import figures
+from cnnlab.inquiry.show import figures, predictions
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction, say_outcomes
 from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.scales import effect_label
@@ -27,6 +27,7 @@ from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import find_metric
 
 NAN = float("nan")
+CURVES = ["arm", "seed", "metric", "epoch", "value"]
 NO_STORE = cast(Store, None)
 VARIED = {"norm": ("none", "batch"), "lr": (0.003, 0.03, 0.3)}
 RATES = Study("own-rates", "?", replace(BASE, lr=0.03), (0, 1), vary=VARIED)
@@ -85,6 +86,9 @@ def test_an_effect_has_its_axis_in_words_one_legend_and_a_title_with_the_finding
         *("predicted range", "too small to matter", "mean effect with its 95 % interval", "effect of one seed"),
         "interval on new images as well",
     ]
+    runs = pd.DataFrame({"fact.outcome": ["finished", "diverged at step 3"]})
+    averaged = plot_effects([dataclasses.replace(one, runs=runs)])
+    assert averaged.axes[0].get_title(loc="left").endswith("+0.050 nats (n = 2 seeds, 1 run failed)")
     exploratory = plot_effects([dataclasses.replace(one, because=("it was known",), on_new_images=None)])
     assert ", exploratory, " in exploratory.axes[0].get_title(loc="left")
     assert "interval on new images as well" not in legend(exploratory)
@@ -125,14 +129,22 @@ def test_outcomes_are_counted_in_words() -> None:
     assert say_outcomes(["withheld", "supported", "withheld"]) == "1 of 3 predictions supported, 2 withheld"
 
 
-def test_an_interaction_says_where_runs_have_no_value_and_draws_no_mean_of_the_rest() -> None:
+def test_an_interaction_counts_failed_runs_keeps_them_out_of_its_means_and_says_direction_and_size() -> None:
     both = interaction_contrast(GRID, {"dropout": 0.5, "norm": "batch"})
-    runs = runs_of(GRID, [[0.9, 0.91]] * 4, [[0.3, 0.31], [0.2, 0.22], [0.4, 0.41], [2.3, NAN]])
-    one = verdict_on(DOSES, effect_of(0.05, 0.01), "supported")
-    one = dataclasses.replace(one, prediction=dataclasses.replace(one.prediction, contrast=both), runs=runs)
-    accuracy, loss = plot_interaction(one).axes
-    assert accuracy.get_title() == ""
-    assert loss.get_title() == "dropout=0.5, norm=batch: no mean, n = 1 of 2 with a value"
+    accuracies = [[0.9, 0.91], [0.9, 0.91], [0.9, 0.91], [0.8, 0.1]]
+    one = verdict_on(DOSES, effect_of(0.5, 0.01), "supported")
+    one = dataclasses.replace(one, prediction=dataclasses.replace(one.prediction, contrast=both))
+    losses = [[0.3, 0.31], [0.2, 0.22], [0.4, 0.41], [2.3, NAN]]
+    figure = plot_interaction(dataclasses.replace(one, runs=runs_of(GRID, accuracies, losses)))
+    assert [axes.get_title() for axes in figure.axes] == ["dropout=0.5, norm=batch: n = 1 of 2, 1 failed"] * 2
+    (means,) = (line.get_ydata() for line in figure.axes[0].lines if line.get_label() == "norm=batch")
+    assert means[1] == pytest.approx(80)  # the mean of the run that didn't fail
+    title = " ".join(figure.get_suptitle().split())
+    assert "direction supported, size missed (3.3 times too large), +0.500 nats beyond the sum" in title
+    assert title.endswith("(n = 2 seeds; the effect includes 1 run that failed)")
+    whole = plot_interaction(dataclasses.replace(one, runs=runs_of(GRID, accuracies, [*losses[:3], [2.3, 2.4]])))
+    assert [axes.get_title() for axes in whole.axes] == ["", ""]
+    assert whole.get_suptitle().endswith("(n = 2 seeds)")
 
 
 # Calibration
@@ -215,6 +227,35 @@ def test_all_predictions_have_a_row_each_in_order_and_to_the_right_what_was_pred
     assert figure.get_suptitle().endswith("1 of 4 predictions supported, 2 refuted, 1 withheld")
     short = plot_records(records, is_short=True).axes[0]
     assert [label.get_text() for label in short.get_yticklabels()] == ["1  own", "2  own", "3  own", "4  own"]
+
+
+def test_a_row_says_which_kind_of_inconclusive_at_least_how_much_and_how_many_runs_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {
+        "some": "inconclusive (a difference of unclear size)",
+        "least": "supported, size missed (a little too large)",
+    }
+    monkeypatch.setattr(predictions, "outcome_of", lambda record: said.get(record.content["contrast"], "inconclusive"))
+    found = {"label": "confirmatory", "outcome": "inconclusive", "estimate": "0.05", "low": "0.04", "high": "0.06"}
+    old = found | {"runs_1": "aa seal 0.1; bb seal 0.2", "runs_2": "cc seal 0.3"}
+    records = [
+        record_of("none", {}, found),
+        record_of("some", {}, found | {"images_low": "0.02", "images_high": "0.08"}),
+        record_of("least", {"at_least_sesoi": "True", "unit": "nats"}, old),
+    ]
+    figure = plot_records(records, failed={"aa", "cc", "dd"})
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [
+        "inconclusive",
+        "inconclusive,\na difference of unclear size",
+        "supported,\nsize missed, 2 runs failed",
+    ]
+    assert axes.get_yticklabels()[2].get_text().endswith("loss/valid, higher by at least 0.01 nats (75 %)")
+    whiskers = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "|" and line.get_alpha() == 0.5]
+    assert whiskers == [pytest.approx([2, 8])]
+    assert "interval on new images as well" in legend(figure)
+    assert "interval on new images as well" not in legend(plot_records(records[:1]))
 
 
 @pytest.mark.parametrize("estimate", ["4e6", "-300", "0.0"])
@@ -319,7 +360,11 @@ def test_learning_rates_are_a_line_per_norm_with_failed_runs_and_the_best_marked
     assert figure.get_suptitle() == (
         "Figure 9. Validation accuracy over lr: best mean at 0.03 (norm=none), 0.03 (norm=batch)"
     )
-    assert {"one run", "run that failed", "best mean", "mean with its 95 % interval"} <= set(legend(figure))
+    marks = ["one run", "mean with its 95 % interval", "best mean", "run that failed"]
+    assert legend(figure) == ["norm=none", "norm=batch", *marks]
+    assert " ".join(axes.get_title().split()) == (
+        "own-rates (n = 2 per level; norm=none, lr=0.3: n = 0 of 2, 2 failed; norm=batch, lr=0.3: n = 1 of 2, 1 failed)"
+    )
     (axes,) = figures.plot_levels({"own-rates": (RATES, runs)}, "lr", "loss/valid", lines="norm").axes
     failed = [line for line in axes.lines if line.get_label() == "run that failed"]
     assert [list(line.get_ydata()) for line in failed] == [[0.97], [0.97]]  # without a value: at the bad edge
@@ -333,6 +378,34 @@ def test_dose_and_response_have_their_means_at_the_levels() -> None:
     assert list(line.get_xdata()) == [0, 0.1, 0.5]
     assert figure.axes[0].get_xscale() == "linear"
     assert "best mean at 0.1 (few), 0.1 (many); each panel has its own scale" in figure.get_suptitle()
+
+
+def test_a_study_without_runs_gives_empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "load_curves", lambda *_: pd.DataFrame(columns=CURVES))
+    runs = pd.DataFrame(columns=["arm", "seed", "run_id"])
+    for figure in (
+        figures.plot_arms(DOSES, runs),
+        figures.plot_curves(DOSES, runs, NO_STORE),
+        course.plot_gaps(DOSES, runs),
+    ):
+        figure.draw_without_rendering()
+        assert "no run has a " in figure.get_suptitle()
+
+
+def test_one_epoch_is_a_mean_with_a_bar_for_each_arm_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"arm": arm, "seed": seed, "metric": "loss/valid", "epoch": 1, "value": 0.3 + seed / 10}
+        for arm in DOSES.arms
+        for seed in (0, 1)
+    ]
+    monkeypatch.setattr(figures, "load_curves", lambda *_: pd.DataFrame(rows))
+    runs = runs_of(DOSES, [[0.9, 0.9]] * 3, [[0.3, 0.4]] * 3)
+    figure = figures.plot_curves(DOSES, runs, NO_STORE, ("loss/valid",))
+    (axes,) = figure.axes
+    bars = [segment for group in axes.collections for segment in group.get_segments()]
+    assert [bar[:, 1].tolist() for bar in bars] == [[pytest.approx(0.3), pytest.approx(0.4)]] * 3
+    assert len({bar[0, 0] for bar in bars}) == 3
+    assert legend(figure)[-1] == "bar: lowest to highest seed, dot: mean"
 
 
 def test_one_seed_without_any_loss_still_gives_figures() -> None:
@@ -365,10 +438,38 @@ def test_probes_explain_bands_and_say_between_which_values_they_end(monkeypatch:
         for seed in (0, 1)
         for epoch in (1, 4)
     )
-    monkeypatch.setattr(course, "_probe_names", lambda *_: names)
-    monkeypatch.setattr(course, "load_curves", lambda *_: found)
+    monkeypatch.setattr(course, "_probe_names", lambda _, __, *probes: names if "variance_ratio" in probes else [])
+    monkeypatch.setattr(course, "load_curves", lambda _, __, names: found[found["metric"].isin(names)])
     figure = course.plot_probes(DOSES, pd.DataFrame(), NO_STORE, "variance_ratio")
     assert figure.axes[0].get_ylabel().startswith("variance in eval mode")
     assert [axes.get_title() for axes in figure.axes] == ["layer block1.norm1", "layer block2.norm1"]
     assert "from 0.25 (block1.norm1, dropout=0.0) to 1.25 (block2.norm1" in " ".join(figure.get_suptitle().split())
     assert "band: lowest to highest seed, line: mean" in legend(figure)
+    assert "live" not in " ".join(legend(figure))
+    assert figure.get_suptitle().endswith("in runs of older versions, a dead channel counts as 1")
+
+
+def test_a_variance_ratio_is_shown_with_its_quartiles_and_the_number_of_live_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"variance_ratio": 0.5, "variance_ratio_low": 0.4, "variance_ratio_high": 0.7, "live_channels": 12}
+    found = pd.DataFrame(
+        [
+            ("dropout=0.0", seed, f"{name}/head.norm", 1, value + seed)
+            for name, value in values.items()
+            for seed in (0, 1)
+        ],
+        columns=CURVES,
+    )
+    monkeypatch.setattr(course, "_probe_names", lambda _, __, *probes: [f"{probe}/head.norm" for probe in probes])
+    monkeypatch.setattr(course, "load_curves", lambda _, __, names: found[found["metric"].isin(names)])
+    figure = course.plot_probes(DOSES, pd.DataFrame(), NO_STORE, "variance_ratio")
+    (axes,) = figure.axes
+    assert axes.get_title() == "layer head.norm\n12 to 13 live channels"
+    quartiles = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "_" and line.get_linewidth() < 1]
+    assert quartiles == pytest.approx([0.9, 1.2])  # means over the seeds
+    assert legend(figure)[1:] == [
+        "bar: lowest to highest seed, dot: mean",
+        "thin lines: quartiles over the live channels",
+    ]
+    assert "older" not in figure.get_suptitle()

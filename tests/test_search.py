@@ -299,6 +299,8 @@ def test_a_trial_that_lies_far_off_does_not_hide_the_others(score: str, worst: f
     if score == "accuracy/valid":
         trials[score] += 0.6 * (trials[score] > 0.1)
     figure = plot_isolation(trials, ["norm", "lr"], score)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["one trial", "best trial of this value", "best trial of all", "far off"]
     assert "n = 6, 1 far off" in figure.get_suptitle()
     near = find_metric(score).scale * trials[score][:5]
     for axes in figure.axes:

@@ -10,18 +10,20 @@ import pytest
 import torch
 
 from cnnlab.course.champion import ADDRESS, ALIAS, MODEL
-from cnnlab.course.overview import results_text
+from cnnlab.course.overview import plot_overview, results_text
 from cnnlab.course.reference import OWNER, reference_studies
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.judge.verdict import compute_verdicts
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_raw, load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.run.results import results
+from cnnlab.inquiry.show.predictions import plot_predictions
 from cnnlab.training import EVAL_BATCH
 from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import settle
@@ -84,6 +86,29 @@ def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
         assert runs.groupby("arm").size().min() >= (10 if name == "01-baseline" else 5)
         assert runs["fact.device"].nunique() == runs["fact.precision"].nunique() == 1
         assert not runs["fact.git_commit"].str.endswith("+changes").any()
+
+
+def test_dead_channels_are_said_of_runs_that_have_them_for_each_layer_only(store: Store) -> None:
+    studies = reference_studies()
+    first = compute_verdicts(studies["03-tiny-batches"], store, OWNER)[0]
+    assert [note for note in first.notes if "dead" in note] == [
+        "batch norm in the head: 42 % of the channels in its worst layer are dead (zero for all 256 probe images; mean "
+        "of 5 runs)."
+    ]
+
+
+def test_an_effect_that_includes_failed_runs_is_marked_among_all_predictions(store: Store) -> None:
+    (axes,) = plot_predictions(store, of=OWNER).axes
+    assert [text.get_text() for text in axes.texts if "failed" in text.get_text()] == [
+        "supported,\nsize missed, 3 runs failed"
+    ]
+
+
+def test_the_axis_of_all_accuracies_is_named_within_the_figure(store: Store) -> None:
+    figure = plot_overview(store)
+    figure.draw_without_rendering()
+    name, width = figure.axes[0].xaxis.label.get_window_extent(), figure.bbox.width
+    assert 0.02 * width < name.x0 < name.x1 < 0.98 * width
 
 
 def test_the_readme_says_what_the_store_holds(store: Store) -> None:

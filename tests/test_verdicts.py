@@ -24,6 +24,7 @@ from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
+from cnnlab.probes import PROBE_IMAGES
 from tests.helpers import settle, small_study, spare_figures
 
 SMALL = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
@@ -229,7 +230,8 @@ def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Pr
     )
     dead = [note for note in found.notes if "dead" in note]
     assert dead == [
-        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for every image; mean of 3 runs)."
+        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for all {PROBE_IMAGES} probe images; mean "
+        "of 3 runs)."
     ]
 
 
@@ -263,6 +265,9 @@ def test_the_interval_on_new_images_is_from_what_every_run_got_of_each_image(
     }
     by_hand = crossed_interval(100 * (kept[DROPOUT].astype(float) - kept[CONTROL]))
     assert found.on_new_images == pytest.approx(by_hand)
+    content = to_content(found)
+    assert (float(content["images_low"]), float(content["images_high"])) == pytest.approx(by_hand)
+    assert not {"images_low", "images_high"} & set(to_content(dataclasses.replace(found, on_new_images=None)))
     assert "This interval is for new seeds on the same validation images. For new images as well, it is [" in str(found)
     forged = runs.assign(**{"accuracy/valid": runs["accuracy/valid"] + 0.01})  # files of other results say nothing
     weights = arm_prediction.contrast.weights

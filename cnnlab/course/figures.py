@@ -1,19 +1,22 @@
 """Figures of a study that are about networks: gaps in two modes, and what the probes read in each layer."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.record.runs import load_curves, trained
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.figures import (
-    BAND,
     by_arm,
+    curves_by_arm,
     dots_and_mean,
     draw_curves,
     legend_below,
     name_arms,
     say_means,
+    spread_of,
     titled,
 )
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH
@@ -25,11 +28,13 @@ GAPS = {  # the colours look alike in grey, so the legend names the places as we
 }
 PROBES = {  # what the axis is called
     "variance_ratio": "variance in eval mode /\nrunning variance of BatchNorm",
-    "dead_share": "share of channels that are\n0 for all images",
+    "dead_share": "share of channels that are\n0 for all probe images",
     "activation_mean": "mean of the activations",
     "activation_sd": "SD of the activations",
     "grad_norm": "norm of the gradient",
 }
+CHANNELS = ("variance_ratio_low", "variance_ratio_high", "live_channels")  # beside the variance ratio of a layer
+QUARTILES = Line2D([], [], color=GREY, marker="_", lw=0.7, label="thin lines: quartiles over the live channels")
 
 
 def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
@@ -54,21 +59,45 @@ def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
 def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, number: str = "") -> Figure:
     """Return what a probe, such as "variance_ratio" or "dead_share", read in each layer after epochs 1, 4, 16, ...
 
-    A line is the mean of an arm over its seeds, with a band from the lowest to the highest.
+    A line is the mean of an arm over its seeds, with a band from the lowest to the highest. A variance ratio is the
+    median of the channels that are alive: thin lines are the quartiles, and a panel says how many are alive at the end.
     """
     names = _probe_names(store, runs, probe)
     figure = Figure(figsize=(WIDTH, 3.4 if names else 1.0), layout="constrained")
     curves = load_curves(store, runs, names)
+    channels = load_curves(store, runs, _probe_names(store, runs, *CHANNELS) if probe == "variance_ratio" else [])
     for i, name in enumerate(names):
+        layer = name.partition("/")[2]
         axes = figure.add_subplot(1, len(names), i + 1, sharey=figure.axes[0] if i else None)
         draw_curves(axes, study, curves[curves["metric"] == name])
+        alive = _draw_channels(axes, study, channels, layer)
         axes.set(xlabel="epoch")
-        axes.set_title(f"layer {name.partition('/')[2]}", fontsize=8)
+        axes.set_title(f"layer {layer}{alive}", fontsize=8)
         axes.tick_params(labelleft=not i, labelsize=8)
     if names:
         figure.axes[0].set_ylabel(PROBES.get(probe, probe), fontsize=9)
-        legend_below(figure, [BAND])
-    return titled(figure, f"{study.name}: {_extremes(curves, probe.replace('_', ' '))}", number)
+        legend_below(figure, [spread_of(curves), *([] if channels.empty else [QUARTILES])])
+    is_older = probe == "variance_ratio" and len(_runs_of(channels)) < len(_runs_of(curves))
+    older = "; in runs of older versions, a dead channel counts as 1" if is_older else ""
+    return titled(figure, f"{study.name}: {_extremes(curves, probe.replace('_', ' '))}{older}", number)
+
+
+def _draw_channels(axes: Axes, study: Design, channels: pd.DataFrame, layer: str) -> str:
+    """Draw the quartiles of a layer's live channels; return in words how many these are, "" where it isn't known."""
+    alive = channels[channels["metric"] == f"live_channels/{layer}"]
+    if alive.empty:
+        return ""
+    for quartile in ("variance_ratio_low", "variance_ratio_high"):
+        some = channels[channels["metric"] == f"{quartile}/{layer}"]
+        for _, (colour, _, _), x, values in curves_by_arm(study, some):
+            axes.plot(x, values.mean(), "-", color=colour, marker="_", lw=0.7)
+    counts = alive.loc[alive["epoch"] == alive["epoch"].max(), "value"]
+    low, high = f"{counts.min():.0f}", f"{counts.max():.0f}"
+    return f"\n{low if low == high else f'{low} to {high}'} live channels"
+
+
+def _runs_of(curves: pd.DataFrame) -> pd.DataFrame:
+    return curves[["arm", "seed"]].drop_duplicates()
 
 
 def _extremes(curves: pd.DataFrame, probe: str) -> str:
@@ -80,8 +109,8 @@ def _extremes(curves: pd.DataFrame, probe: str) -> str:
     return f"mean {probe} at the end from {low} to {high}"
 
 
-def _probe_names(store: Store, runs: pd.DataFrame, probe: str) -> list[str]:
-    """Return the metrics of a probe that any of the runs has, in the order of the layers."""
+def _probe_names(store: Store, runs: pd.DataFrame, *probes: str) -> list[str]:
+    """Return the metrics of some probes that any of the runs has, in the order of the layers."""
     ids = trained(runs.drop_duplicates("arm"))
     measured = {name for run_id in ids for name in store.client.get_run(run_id).data.metrics}
-    return sorted(name for name in measured if name.startswith(f"{probe}/"))
+    return sorted(name for name in measured if name.startswith(tuple(f"{probe}/" for probe in probes)))

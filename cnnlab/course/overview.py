@@ -92,7 +92,7 @@ def plot_overview(store: Store) -> Figure:
     axes.set_yticks(places, [name for name, _ in rows], fontsize=8)
     error_scale(axes, "x")
     axes.set_xlabel(
-        "validation accuracy (%); equal steps divide the error, 100 % - accuracy, by equal factors", fontsize=9
+        "validation accuracy (%)\nequal steps divide the error, 100 % - accuracy, by equal factors", fontsize=9
     )
     axes.set_ylim(lines.sum(), -0.1)
     axes.grid(alpha=0.3)

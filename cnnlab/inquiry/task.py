@@ -151,6 +151,10 @@ class Task(Protocol):
         """Return what a reader of a verdict on these runs (`results`) should know of them, a sentence each."""
         return []
 
+    def derived(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return final metrics that follow from the last values of others, for runs that were recorded without them."""
+        return {}
+
     def keep(self, result: Any, data: Any, folder: Path) -> None:
         """Write the files that a run leaves, such as its weights and figures, into a folder."""
 

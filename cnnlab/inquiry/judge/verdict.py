@@ -321,6 +321,9 @@ def to_content(one: Verdict) -> dict[str, str]:
         content |= {"estimate": repr(e.estimate), "low": repr(e.low), "high": repr(e.high), "n": str(e.n)}
         inside = in_range(one.prediction, e)
         content |= {"in_size_range": str(inside)} if inside is not None else {}
+    if one.on_new_images:
+        low, high = map(float, one.on_new_images)
+        content |= {"images_low": repr(low), "images_high": repr(high)}
     column = one.prediction.metric.name
     rows = one.runs.sort_values(["arm", "seed"]).to_dict("records")
     used = [f"{run['run_id']} {run.get('seal') or '-'} {run.get(column, NAN)!r}" for run in rows]

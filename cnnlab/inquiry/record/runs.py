@@ -202,6 +202,7 @@ def _row(run: Run) -> dict[str, Any]:
         "sealed_right": is_sealed_right(run),
         "config": config,
         "identity": Identity.of(config, images_of(tags)),
+        **task().derived(run.data.metrics),
         **{k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")},
         **{k: v for k, v in tags.items() if k.startswith("fact.")},
     }

@@ -14,19 +14,22 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.contrast import Contrast
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.judge.calibration import Calibration
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.statistics import Effect, proportion_interval
 from cnnlab.inquiry.judge.verdict import Verdict
-from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_n, titled
+from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_lacking, titled
 from cnnlab.inquiry.show.scales import axis_label, effect_label
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric, task
 
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
 SMALL = Patch(color=GREY, alpha=0.2, lw=0, label="too small to matter")
+IMAGES = Line2D([], [], color="black", marker="|", lw=1, ms=8, alpha=0.5, label="interval on new images as well")
 EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="mean effect with its 95 % interval")
 
 
@@ -88,8 +91,10 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
     axes.set_xlabel(effect_label(p.metric, p.contrast.kind), fontsize=8, labelpad=1)
     axes.tick_params(labelsize=8)
     outcome = f"{outcome_in_words(p, one.outcome, e)}{', exploratory' if one.because else ''}"
-    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds)"
-    axes.set_title(textwrap.fill(title, 120), fontsize=8, loc="left", pad=3)
+    failures = int(failed_runs(one.runs).sum())
+    failed = f", {count(failures, 'run')} failed" if failures else ""
+    title = f"{p.contrast.text}: {outcome}, {p.metric.say(e.estimate)} (n = {e.n} seeds{failed})"
+    axes.set_title(textwrap.fill(title, 132), fontsize=8, loc="left", pad=3)
 
 
 def _predicted_range(one: Verdict) -> tuple[float, float] | None:
@@ -106,48 +111,49 @@ def _predicted_range(one: Verdict) -> tuple[float, float] | None:
 def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[Any]:
     """Return the entries of the legend for what these effects have."""
     seed = Line2D([], [], color=GREY, marker="|", ls="", ms=7, label="effect of one seed")
-    images = Line2D([], [], color="black", marker="|", lw=1, ms=8, alpha=0.5, label="interval on new images as well")
     hollow = Line2D([], [], color="black", marker="D", mfc="white", ms=4, lw=1, label="reference runs")
     entries: list[Any] = [RANGE] if any(_predicted_range(one) for one, _ in shown) else []
     entries += [SMALL, EFFECT, seed]
-    entries += [images] if any(one.on_new_images for one, _ in shown) else []
+    entries += [IMAGES] if any(one.on_new_images for one, _ in shown) else []
     return entries + ([hollow] if any(reference for _, reference in shown) else [])
 
 
 def plot_interaction(one: Verdict, number: str = "") -> Figure:
     """Return the four arms of an interaction on both scales, with the line on which two effects would just add up.
 
-    Where runs have no value there is no mean, and the panel says how many they are.
+    A mean is over the runs that didn't fail; a panel says how many did, and the title that the effect includes them.
     """
-    contrast, runs = one.prediction.contrast, one.runs
+    p, contrast, runs = one.prediction, one.prediction.contrast, one.runs
+    failed = failed_runs(runs)
     neither, both = contrast.control, contrast.new[0]
     a, b = (arm for arm in contrast.arms if arm not in (neither, both))
     (a_off, a_on), (b_off, b_on) = (_levels(contrast, arm) for arm in (a, b))
     figure, all_axes = panels(len(task().scales), 3.9)
     for axes, name in zip(all_axes, task().scales, strict=True):
         metric = find_metric(name)
-        values = {arm: metric.scale * runs.loc[runs["arm"] == arm, name] for arm in contrast.arms}
-        means = {arm: float(value.to_numpy().mean()) for arm, value in values.items()}  # nan if one is
+        known = metric.scale * runs[name].mask(failed)
+        values = {arm: known[runs["arm"] == arm] for arm in contrast.arms}
+        means = {arm: float(some.mean()) for arm, some in values.items()}
         for pair, colour, style, label in (((neither, b), BLUE, "-", a_off), ((a, both), ORANGE, "--", a_on)):
             axes.plot([0, 1], [means[arm] for arm in pair], style, color=colour, label=label)
             for x, arm in enumerate(pair):
-                mean, low, high = mean_interval(values[arm])
+                mean, low, high = mean_interval(values[arm].dropna())
                 axes.errorbar(x, mean, [[mean - low], [high - mean]], fmt="D", color=colour, capsize=4, ms=5)
                 axes.plot([x] * len(values[arm]), values[arm], "o", color=colour, alpha=0.4, ms=4)
         added = means[a] + means[b] - means[neither]
         axes.plot([0, 1], [means[a], added], ":", color=GREY, marker="x", label="if the effects just added up")
         axes.set_xticks([0, 1], [b_off, b_on], fontsize=8)
         axes.set(ylabel=axis_label(metric), xlim=(-0.25, 1.25))
-        lacking = [f"{arm}: no mean, {say_n(some)} with a value" for arm, some in values.items() if some.isna().any()]
-        axes.set_title("\n".join(lacking), fontsize=8)
+        axes.set_title(say_lacking(values, runs.loc[failed, "arm"]).replace("; ", "\n"), fontsize=8)
         axes.grid(axis="y", alpha=0.3)
     axes.errorbar([], [], [], fmt="D", color="black", capsize=4, ms=5, label=MEAN)
     legend_below(figure)
     n = len(runs) // len(contrast.arms)
-    found = f"{one.outcome}{', exploratory' if one.because else ''}"
+    found = f"{outcome_in_words(p, one.outcome, one.effect)}{', exploratory' if one.because else ''}"
     if one.effect:
-        found += f", {one.prediction.metric.say(one.effect.estimate)} beyond the sum"
-    return titled(figure, f"{one.prediction.study}, {contrast.text}: {found} (n = {n} seeds)", number)
+        found += f", {p.metric.say(one.effect.estimate)} beyond the sum"
+    averaged = f"; the effect includes {count(int(failed.sum()), 'run')} that failed" if failed.any() else ""
+    return titled(figure, f"{p.study}, {contrast.text}: {found} (n = {n} seeds{averaged})", number)
 
 
 def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:

@@ -5,7 +5,8 @@ Okabe & Ito's colours, which colour-blind readers tell apart, and a line style e
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -29,7 +32,11 @@ from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH
 from cnnlab.inquiry.task import find_metric, task
 
 MEAN = "mean with its 95 % interval"
+FAILED, FAR_OFF = "run that failed", "far off"
+BEST_OF_VALUE, BEST = "best trial of this value", "best trial of all"
+MARKS = ("one run", "one trial", MEAN, "best mean", BEST_OF_VALUE, BEST, FAR_OFF, FAILED)  # the last in a legend
 BAND = Patch(color=GREY, alpha=0.2, lw=0, label="band: lowest to highest seed, line: mean")
+BAR = Line2D([], [], color=GREY, marker=".", ls="-", label="bar: lowest to highest seed, dot: mean")  # of one epoch
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float, float]:
@@ -48,10 +55,15 @@ def titled(figure: Figure, title: str, number: str = "") -> Figure:
 
 
 def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
-    """Give a figure one legend, below its axes: of all that has a label in any of them, each once, and of `more`."""
+    """Give a figure one legend, below its axes: of all that has a label in any of them, each once, and of `more`.
+
+    Arms come first, then what is alike for all of them.
+    """
     drawn = [one for axes in figure.axes for one in zip(*axes.get_legend_handles_labels(), strict=True)]
-    entries = {label: one for one, label in reversed([*drawn, *((one, str(one.get_label())) for one in more)])}
-    labels = list(reversed(entries))
+    entries = dict[str, Any]()
+    for one, label in [*drawn, *((one, str(one.get_label())) for one in more)]:
+        entries.setdefault(label, one)
+    labels = sorted(entries, key=lambda label: MARKS.index(label) if label in MARKS else -1)
     if labels:
         room = int(16 * figure.get_figwidth())  # in letters
         is_short = sum(len(label) + 7 for label in labels) <= room
@@ -64,12 +76,14 @@ def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
 
 def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as a page, `height` in inches, with this number of panels side by side."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.08))
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
 def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Series]:
     """Return a metric for each arm that has runs, in the metric's unit; nan where a run has none, or failed."""
+    if metric.name not in runs:
+        return {}
     known = metric.scale * runs[metric.name].astype(float).mask(failed_runs(runs))
     values = {arm: known[runs["arm"] == arm] for arm in study.arms}
     return {arm: some for arm, some in values.items() if len(some)}
@@ -78,6 +92,19 @@ def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Se
 def say_n(values: pd.Series) -> str:
     """Return how many of the values are there, such as "n = 5" or "n = 2 of 5"."""
     return f"n = {values.count()}" + (f" of {len(values)}" if values.count() < len(values) else "")
+
+
+def say_lacking(values: Mapping[str, pd.Series], failed: Iterable[str]) -> str:
+    """Return which arms have fewer values than others, such as "lr=0.3: n = 2 of 5, 3 failed"; "" where none has.
+
+    `failed` has the arm of every run that failed.
+    """
+    n, failures = max(map(len, values.values()), default=0), Counter(failed)
+    return "; ".join(
+        f"{shortened(arm, 40)}: n = {some.count()} of {n}" + (f", {failures[arm]} failed" if failures[arm] else "")
+        for arm, some in values.items()
+        if some.count() < n
+    )
 
 
 def say_means(metric: Metric, values: Mapping[str, pd.Series]) -> str:
@@ -163,25 +190,50 @@ def plot_curves(
         draw_curves(axes, study, some, metric.scale)
         _fit_curves(axes, metric, some.assign(value=metric.scale * some["value"]))
         axes.set(xlabel="epoch", ylabel=axis_label(metric))
-    legend_below(figure, [BAND])
+    legend_below(figure, [spread_of(curves)])
     return titled(figure, f"{study.name}: {say_means(shown[0], by_arm(study, runs, shown[0]))}", number)
 
 
 def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 1.0) -> None:
-    """Draw the mean curve of every arm, with a band from its lowest to its highest seed."""
-    for arm, (colour, line, marker) in zip(study.arms, cycle(ARM_STYLES), strict=False):
-        one = (scale * curves[curves["arm"] == arm].set_index("epoch")["value"]).groupby("epoch")
-        if one.ngroups:
-            label = f"{arm} (n = {one.size().max()})"
-            axes.plot(one.mean(), line, color=colour, marker=marker, ms=5, label=label)
-            axes.fill_between(one.mean().index, one.min(), one.max(), color=colour, alpha=0.15, lw=0)
+    """Draw the mean curve of every arm, with a band from its lowest to its highest seed.
+
+    After one epoch there are no curves: each arm is a mean with a bar.
+    """
+    is_single = curves["epoch"].nunique() == 1
+    for arm, (colour, line, marker), x, values in curves_by_arm(study, curves):
+        mean, low, high = (scale * some.to_numpy() for some in (values.mean(), values.min(), values.max()))
+        label = f"{arm} (n = {values.size().max()})"
+        if is_single:
+            axes.errorbar(x, mean, [mean - low, high - mean], fmt=marker, color=colour, ms=7, label=label)
+            axes.set_xlim(round(x[0]) - 0.6, round(x[0]) + 0.6)
+        else:
+            axes.plot(x, mean, line, color=colour, marker=marker, ms=5, label=label)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
+def curves_by_arm(study: Design, curves: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str, str], np.ndarray, Any]]:
+    """Yield each arm that has values, with its style, where its epochs are, and its values grouped by epoch.
+
+    With one epoch only, the arms are side by side.
+    """
+    apart = 0.8 / len(study.arms) if curves["epoch"].nunique() == 1 else 0.0
+    for i, (arm, style) in enumerate(zip(study.arms, cycle(ARM_STYLES), strict=False)):
+        values = curves[curves["arm"] == arm].groupby("epoch")["value"]
+        if values.ngroups:
+            x = np.array(list(values.groups), dtype=float) + apart * (i - (len(study.arms) - 1) / 2)
+            yield arm, style, x, values
+
+
+def spread_of(curves: pd.DataFrame) -> Any:
+    """Return the entry of the legend for how `draw_curves` shows the seeds."""
+    return BAR if curves["epoch"].nunique() == 1 else BAND
+
+
 def _fit_curves(axes: Axes, metric: Metric, curves: pd.DataFrame) -> None:
     """Choose a scale on which the arms can be told apart where they end."""
-    values = curves["value"]
+    values = curves["value"].astype(float)
     if metric.better == "lower" and not is_gap(metric) and values.max() > WIDE * values.min() > 0:
         values = curves.loc[curves["epoch"] > curves["epoch"].max() / 4, "value"]
         if values.max() < curves["value"].max():
@@ -253,7 +305,7 @@ def _draw_line(
 
 def _draw_failed(axes: Axes, level: float, values: pd.Series, metric: Metric, colour: str) -> None:
     """Draw runs that failed as crosses: at their value, or at the edge on the bad side where they have none."""
-    options: dict[str, Any] = {"color": colour, "ms": 8, "mew": 2, "label": "run that failed"}
+    options: dict[str, Any] = {"color": colour, "ms": 8, "mew": 2, "label": FAILED}
     if values.count():
         axes.plot([level] * values.count(), values.dropna(), "x", **options)
     if values.isna().any():
@@ -263,7 +315,12 @@ def _draw_failed(axes: Axes, level: float, values: pd.Series, metric: Metric, co
 
 def _name_panel(axes: Axes, title: str, study: Design, runs: pd.DataFrame, metric: Metric) -> None:
     values = by_arm(study, runs, metric)
-    axes.set_title(f"{title}\n(n = {max(map(len, values.values()))} per level)", fontsize=8)
+    lacking = say_lacking(values, runs.loc[failed_runs(runs), "arm"])
+    counts = f"(n = {max(map(len, values.values()))} per level{f'; {lacking}' if lacking else ''})"
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    letters = int(100 / len(figure.axes))
+    axes.set_title(f"{title}\n{textwrap.fill(counts, letters)}", fontsize=8)
     axes.set_ylabel(axis_label(metric))
     axes.grid(alpha=0.3)
     fit_scale(axes, metric, np.concatenate(list(values.values())))
@@ -298,12 +355,12 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "",
         axes.plot(places[~is_off], near[~is_off], "o", color=GREY, alpha=0.6, ms=4, label="one trial")
         if is_off.any():
             mark = "^" if metric.better == "lower" else "v"
-            axes.plot(places[is_off], scores[is_off], mark, color=ORANGE, ms=6, label="far off")
+            axes.plot(places[is_off], scores[is_off], mark, color=ORANGE, ms=6, label=FAR_OFF)
         if not places.is_unique:
             of_value = near.groupby(places).agg(pick).dropna()
-            axes.plot(of_value.index, of_value, "D", color=BLUE, ms=6, label="best trial of this value")
+            axes.plot(of_value.index, of_value, "D", color=BLUE, ms=6, label=BEST_OF_VALUE)
         if best is not None:
-            axes.plot(places[best], near[best], "o", color=BLUE, mfc="none", ms=12, label="best trial of all")
+            axes.plot(places[best], near[best], "o", color=BLUE, mfc="none", ms=12, label=BEST)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(axis_label(metric))

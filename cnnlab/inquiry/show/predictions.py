@@ -1,16 +1,19 @@
 """One figure of all predictions of an owner, each beside what came out, from what was recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnlab.inquiry.design import count
+from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.review import outcome_of
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show.effects import EFFECT, RANGE, SMALL, say_outcomes
+from cnnlab.inquiry.show.effects import EFFECT, IMAGES, RANGE, SMALL, say_outcomes
 from cnnlab.inquiry.show.figures import legend_below, titled
 from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW
@@ -30,16 +33,30 @@ def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
     Raises:
         LabError: the store doesn't answer.
     """
-    return plot_records(load_records(store, owner=of or owner()), number)
+    return plot_records(load_records(store, owner=of or owner()), number, failed=failed_ids(store))
 
 
-def plot_records(records: Sequence[Record], number: str = "", is_short: bool = False) -> Figure:
+def failed_ids(store: Store) -> frozenset[str]:
+    """Return the ids of all runs in a store that failed.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    runs = load_runs(store, deleted=True, kind=None)
+    return frozenset(runs.loc[failed_runs(runs), "run_id"])
+
+
+def plot_records(
+    records: Sequence[Record], number: str = "", is_short: bool = False, failed: Container[str] = ()
+) -> Figure:
     """Return one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
     outcome in words.
 
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
-    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. With
-    `is_short` a row is named by its number and study only, for a place beside a table.
+    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. A thin
+    whisker is the interval over seeds and images, where it was recorded. With `is_short` a row is named by its number
+    and study only, for a place beside a table. `failed` are the ids of runs that failed: an effect that includes some
+    says so.
     """
     judged = [record for record in records if record.verdicts and not record.deleted]
     height = 0.17 if is_short else 0.29
@@ -49,7 +66,8 @@ def plot_records(records: Sequence[Record], number: str = "", is_short: bool = F
     axes.axvline(0, color=GREY, lw=1)
     for row, record in enumerate(judged):
         _draw_row(axes, row, record)
-        words = _outcome(record) if is_short else _outcome(record).replace(", ", ",\n", 1)
+        words = _outcome(record, failed)
+        words = words if is_short else words.replace(", ", ",\n", 1)
         colour = OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black")
         axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=colour, **WORDS)
     _scale(axes)
@@ -59,7 +77,8 @@ def plot_records(records: Sequence[Record], number: str = "", is_short: bool = F
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "left", "right"]].set_visible(False)
-    legend_below(figure, [RANGE, SMALL, EFFECT])
+    images = [IMAGES] if any("images_low" in record.verdicts[-1].content for record in judged) else []
+    legend_below(figure, [RANGE, SMALL, EFFECT, *images])
     outcomes = [record.verdicts[-1].content.get("outcome", "?") for record in judged]
     return titled(figure, f"What was predicted, and what came out: {say_outcomes(outcomes)}", number)
 
@@ -74,10 +93,15 @@ def _draw_row(axes: Axes, row: int, record: Record) -> None:
     if low is not None and high is not None:
         axes.barh(row, (high - low) / unit, left=low / unit, height=0.6, color=YELLOW, alpha=0.6)
     sign = SIGNS.get(content.get("direction", ""), 1)
-    effect, *ends = (_number(last, name) for name in ("estimate", "low", "high"))
-    if effect is not None and None not in ends:
-        places = sorted(sign * end / unit for end in ends if end is not None)
-        axes.plot(places, [row, row], "|-", color=colour, lw=2, ms=7)
+    effect = _number(last, "estimate")
+    for names, look in (
+        (("images_low", "images_high"), {"lw": 1, "ms": 10, "alpha": 0.5}),
+        (("low", "high"), {"lw": 2, "ms": 7}),
+    ):
+        ends = [sign * end / unit for name in names if (end := _number(last, name)) is not None]
+        if effect is not None and len(ends) == 2:
+            axes.plot(sorted(ends), [row, row], "|-", color=colour, **look)
+    if effect is not None:
         axes.plot(sign * effect / unit, row, "D", color=colour, ms=5)
 
 
@@ -93,11 +117,20 @@ def _scale(axes: Axes) -> None:
     axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
 
 
-def _outcome(record: Record) -> str:
+def _outcome(record: Record, failed: Container[str]) -> str:
     """Return the outcome in few words, such as "supported, size missed, exploratory"."""
-    words = outcome_of(record).removeprefix("direction ").partition(" (")[0]
-    label = record.verdicts[-1].content.get("label", "")
-    return words if label in ("", "confirmatory") else f"{words}, {label}"
+    said = outcome_of(record).removeprefix("direction ").replace(" (", ", ").rstrip(")").split(", ")
+    last = record.verdicts[-1].content
+    label = last.get("label", "")
+    failures = _failures(last, failed) if "estimate" in last else 0
+    more = [*([] if label == "confirmatory" else [label]), f"{count(failures, 'run')} failed" if failures else ""]
+    return ", ".join(filter(None, [*said[:2], *more]))
+
+
+def _failures(verdict: dict[str, str], failed: Container[str]) -> int:
+    """Return how many of the runs that a verdict names failed."""
+    named = [one for name, some in verdict.items() if name.startswith("runs_") for one in some.split("; ")]
+    return sum(one.partition(" ")[0] in failed for one in named)
 
 
 def _label(record: Record) -> str:
@@ -105,6 +138,8 @@ def _label(record: Record) -> str:
     content = record.content
     about = f"{record.experiment}: {content.get('contrast', '?')}"
     direction = {"none": "no difference"}.get(content.get("direction", ""), content.get("direction", "?"))
+    if content.get("at_least_sesoi") == "True":
+        direction += f" by at least {content.get('sesoi', '?')} {content.get('unit', '')}".rstrip()
     claim = f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"
     return f"{shortened(about, 70)}\n{claim}"
 

@@ -19,7 +19,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import plot_calibration
 from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
-from cnnlab.inquiry.show.predictions import plot_records
+from cnnlab.inquiry.show.predictions import failed_ids, plot_records
 
 COUNTED = ("supported", "refuted", "practically equivalent", "inconclusive")
 
@@ -42,7 +42,7 @@ def report(store: Store | None = None) -> Path:
     name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    plot_records(judged, is_short=True).savefig(pictures / f"{name}-predictions.png", dpi=130)
+    plot_records(judged, is_short=True, failed=failed_ids(store)).savefig(pictures / f"{name}-predictions.png", dpi=130)
     plot_calibration(calibrate_records(judged)).savefig(pictures / f"{name}-calibration.png", dpi=130)
     text = _markdown(judged, words, my_head(store, owner()), f"figures/{name}")
     page = folder / f"{name}.html"
