@@ -20,7 +20,7 @@ from cnnlab.inquiry.judge.verdict import Verdict, judge, seen_before, to_content
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.files import run_file
-from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.ledger import Record, VerdictRecord, load_records, record_verdict
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
@@ -359,6 +359,27 @@ def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
     assert all(len(seal) == 64 for _, seal, _ in used)
     note = store.client.get_run(record.run_id).data.tags["mlflow.note.content"]
     assert found[0].headline() in note
+
+
+def test_other_words_for_the_same_verdict_are_no_new_one(
+    module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    """Else a lab that says it otherwise would add verdicts and logbook entries, with reflections to write again."""
+    store, record = connect(), arm_prediction.record
+    again = to_content(next(one for one in verdict(GRID, store) if one.prediction.record.run_id == record.run_id))
+    (last,) = known_verdicts(record)
+    assert record_verdict(store, record, again | {"said": "in other words"}, "other words") == last
+    assert record_verdict(store, record, again | {"of_a_later_lab": "1"}, "more") == last
+    assert len(known_verdicts(record)) == 1
+    try:
+        other = record_verdict(store, record, again | {"n": "4"}, "another")
+        assert (other.number, len(known_verdicts(record))) == (2, 2)
+    finally:
+        record_verdict(store, record, again, "as before")
+
+
+def known_verdicts(record: Record) -> tuple[VerdictRecord, ...]:
+    return next(one for one in load_records(connect()) if one.run_id == record.run_id).verdicts
 
 
 def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
