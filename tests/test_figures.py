@@ -139,7 +139,7 @@ def test_an_interaction_says_where_runs_have_no_value_and_draws_no_mean_of_the_r
 
 
 def calibration(rows: Sequence[tuple[float, str, bool | None]]) -> Calibration:
-    table = [("study", "prediction", float(sure), "confirmatory", *rest) for sure, *rest in rows]
+    table = [("study", "prediction", float(sure), "confirmatory", *rest, NAN) for sure, *rest in rows]
     return Calibration(pd.DataFrame(table, columns=COLUMNS))
 
 
