@@ -18,7 +18,7 @@ from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.judge.statistics import crossed_interval
-from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.judge.verdict import compute_verdicts, verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.ledger import load_records
@@ -86,6 +86,14 @@ def test_what_ships_judged_anew_is_no_new_verdict(store: Store, monkeypatch: pyt
     for study in reference_studies().values():
         verdict(study, store)
     assert load_records(store) == before
+
+
+def test_a_difference_is_shown_once_whichever_arm_is_subtracted(store: Store) -> None:
+    """Batch against none is the first prediction; the second is about layer against batch."""
+    first, second = compute_verdicts(reference_studies()["03-normalization"], store, OWNER)
+    assert first.prediction.contrast.text == "norm=batch against norm=none"
+    assert second.prediction.contrast.control == "norm=batch"
+    assert len(second.others) and "norm=none" not in second.others.index
 
 
 def test_the_vault_on_record_names_no_runs_and_its_interval_is_found_again(store: Store, clone: Path) -> None:

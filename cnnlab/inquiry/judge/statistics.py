@@ -117,16 +117,17 @@ def proportion_interval(count: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare_with_control(values: pd.DataFrame, control: str) -> pd.DataFrame:
-    """Return the difference of every arm to the control, with simultaneous 95 % intervals.
+def compare_with_control(values: pd.DataFrame, control: str, k: int) -> pd.DataFrame:
+    """Return the difference of every arm to the control, with 95 % intervals that are simultaneous for k arms.
 
-    Each of k arms has its own t-interval over the seeds, at the level 1 - 0.05 / k (Bonferroni; Dunn 1961): their SDs
-    differ too much for one that is pooled. Columns: `difference, low, high`, in the unit of `values` (one row for each
-    seed, one column for each arm). An arm that differs from the control by the same in all seeds has an interval of
-    NaN: nothing says how far other seeds would fall.
+    Each arm has its own t-interval over the seeds, at the level 1 - 0.05 / k (Bonferroni; Dunn 1961): their SDs differ
+    too much for one that is pooled. `values` has one row for each seed and one column for each arm; where these are
+    some of k arms, the others are compared elsewhere. Columns: `difference, low, high`, in the unit of `values`. An arm
+    that differs from the control by the same in all seeds has an interval of NaN: nothing says how far other seeds
+    would fall.
     """
     arms = [arm for arm in values if arm != control]
-    found = [t_interval((values[arm] - values[control]).to_numpy(), 1 - (1 - LEVEL) / len(arms)) for arm in arms]
+    found = [t_interval((values[arm] - values[control]).to_numpy(), 1 - (1 - LEVEL) / k) for arm in arms]
     rows = [(e.estimate, e.low, e.high) if e.sd > SAME else (e.estimate, math.nan, math.nan) for e in found]
     return pd.DataFrame(rows, index=pd.Index(arms), columns=["difference", "low", "high"])
 
