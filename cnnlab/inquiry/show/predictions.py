@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnlab.inquiry.judge.review import outcome_of
+from cnnlab.inquiry.judge.review import labelled, outcome_of
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
@@ -95,9 +95,7 @@ def _scale(axes: Axes) -> None:
 
 def _outcome(record: Record) -> str:
     """Return the outcome in few words, such as "supported, size missed, exploratory"."""
-    words = outcome_of(record).removeprefix("direction ").partition(" (")[0]
-    label = record.verdicts[-1].content.get("label", "")
-    return words if label in ("", "confirmatory") else f"{words}, {label}"
+    return labelled(outcome_of(record).removeprefix("direction ").partition(" (")[0], record)
 
 
 def _label(record: Record) -> str:
