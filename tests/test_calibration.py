@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
-from cnnlab.inquiry.judge.calibration import Calibration, calibrate_records
+from cnnlab.inquiry.claim import Claim
+from cnnlab.inquiry.judge.calibration import Calibration, calibrate_records, interval_score
 from cnnlab.inquiry.judge.verdict import Verdict, judge, note, to_content
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.connection import connect
@@ -82,6 +84,44 @@ def test_the_size_counts_where_it_was_predicted_and_measured(found: Calibration)
     assert found.coverage == (1, 1)  # a range is given for the case that the direction is right
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "value", "score"),
+    [
+        (1, 3, 2, 2),  # the width
+        (1, 3, 3, 2),
+        (1, 3, 3.5, 7),  # 2 + 10 x 0.5
+        (1, 3, 0, 12),  # 2 + 10 x 1
+        (0, 100, 2, 100),  # holds everything, and says nothing
+    ],
+)
+def test_the_interval_score_is_the_width_and_ten_times_the_miss(
+    low: float, high: float, value: float, score: float
+) -> None:
+    """Gneiting & Raftery 2007, equation 43, with alpha = 0.2."""
+    assert interval_score(low, high, value) == pytest.approx(score)
+
+
+def test_the_interval_score_is_lowest_for_the_central_range_of_what_comes_out() -> None:
+    values = np.random.default_rng(1).normal(2, 1, 20_000)
+    mean = {half: np.mean([interval_score(2 - half, 2 + half, value) for value in values]) for half in (0.8, 1.28, 2.5)}
+    assert min(mean, key=lambda half: mean[half]) == 1.28  # the 10 and 90 % quantiles
+
+
+def test_the_ranges_of_supported_predictions_are_scored_in_units_of_what_matters(found: Calibration) -> None:
+    """Of (1, 3) pp for +2 pp, (0.1, 0.3) nats for -0.2, (0.001, 0.1) for +0.002, (5, 9) for 0.33 and so on."""
+    by_hand = [2 / 0.3, (0.2 + 10 * 0.3) / 0.01, 0.099 / 0.01, (4 + 10 * (5 - 1 / 3)) / 0.3, 3.2 / 0.01, np.nan]
+    assert found.table["interval_score"].tolist() == pytest.approx(by_hand, nan_ok=True)
+    assert found.interval_score == pytest.approx(2 / 0.3)  # of the one that is confirmatory and supported
+
+
+def test_a_claim_of_a_direction_fails_where_the_effect_is_negligible(found: Calibration) -> None:
+    """What confidence is about, in the words of `predict`."""
+    equivalent = found.table["outcome"] == "practically equivalent"
+    assert not found.decided.loc[equivalent[equivalent].index, "supported"].any()
+    said = Claim.model_fields["confidence"].description
+    assert said and said.startswith("how sure you are of a difference in this direction that isn't negligible")
+
+
 def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibration) -> None:
     assert list(found.surprises["confidence"]) == [90]  # at 60 % nobody is surprised, and exploring isn't predicting
 
@@ -90,8 +130,8 @@ def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
     assert found.sentence() == (
         "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
         "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). With 1 inconclusive verdict "
-        "counted as not supported, it is 0.53 (n = 4). Sizes: 1 of 1 ranges hold the estimate; 80 % should. "
-        "Surprises: 1."
+        "counted as not supported, it is 0.53 (n = 4). Sizes: the estimate lies in 1 of 1 range; it should in 80 %. "
+        "Mean interval score 6.7 times the smallest effect of interest (lower is better). Surprises: 1."
     )
 
 
@@ -113,7 +153,7 @@ def test_without_verdicts_there_is_nothing_to_score() -> None:
     assert nothing.brier != nothing.brier
     assert nothing.coverage == (0, 0)
     assert nothing.surprises.empty
-    assert str(nothing) == "0 predictions, none of them decided by a confirmatory verdict yet."
+    assert str(nothing) == "0 predictions, none decided by a confirmatory verdict yet."
 
 
 def test_it_is_shown_as_text_and_in_a_notebook_whatever_is_missing(found: Calibration) -> None:

@@ -151,7 +151,7 @@ def test_an_interaction_counts_failed_runs_keeps_them_out_of_its_means_and_says_
 
 
 def calibration(rows: Sequence[tuple[float, str, bool | None]]) -> Calibration:
-    table = [("study", "prediction", float(sure), "confirmatory", *rest) for sure, *rest in rows]
+    table = [("study", "prediction", float(sure), "confirmatory", *rest, NAN) for sure, *rest in rows]
     return Calibration(pd.DataFrame(table, columns=COLUMNS))
 
 
@@ -168,7 +168,7 @@ def test_calibration_has_counts_on_an_axis_of_counts_and_shares_in_percent() -> 
         "direction: said 77 % on average, came true in 3 of 4",
         "size: 80 % expected, 2 of 3 ranges held the estimate",
     ]
-    title = "Calibration: 3 of 4 decided predictions came true, and 77 % were expected"
+    title = "Calibration: 3 of 4 decided predictions came true (75 %), 77 % expected"
     assert figure.get_suptitle() == f"Figure 17. {title}"
     assert "did not come true" in legend(figure)
 

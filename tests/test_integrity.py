@@ -125,7 +125,7 @@ def test_2_what_was_explored_with_other_seeds_is_said(home: Path) -> None:
     run(study)
     found = judged(study)
     assert found.label == "confirmatory"
-    note = "runs of no prediction had varied before it: dropout in 4 (seeds: 4). The prediction is about 2 seeds."
+    note = "before it, runs without a prediction had varied dropout (4 runs, 4 seeds); the prediction has 2 seeds."
     assert note in found.notes
     assert said(home, note)
 
@@ -138,7 +138,7 @@ def test_2_what_another_prediction_had_tried_is_said(home: Path) -> None:
     study = study_of("dropout", seeds=(0, 1))
     predicted(study)
     run(study)
-    note = "runs of other predictions had varied before it: dropout in 2 (seeds: 2). The prediction is about 2 seeds."
+    note = "before it, runs of other predictions had varied dropout (2 runs, 2 seeds); the prediction has 2 seeds."
     assert note in judged(study).notes
     assert said(home, note)
 
@@ -505,7 +505,7 @@ def test_17_what_was_explored_at_another_size_is_said_with_its_factor(home: Path
     predicted(study)
     run(study)
     assert judged(study).label == "confirmatory"
-    assert said(home, "runs of no prediction had varied before it: dropout in 2")
+    assert said(home, "before it, runs without a prediction had varied dropout (2 runs, 2 seeds); the prediction has")
 
 
 def test_18_no_reading_without_a_reason_or_a_record(home: Path) -> None:

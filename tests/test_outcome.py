@@ -70,15 +70,15 @@ def test_supported_below_what_matters_leaves_the_size_unclear() -> None:
 
 
 def test_at_least_what_matters_is_a_claim_about_the_size() -> None:
-    p = claimed(size=(0.1, 1), at_least_sesoi=True)
+    p = claimed(size=(0.3, 1), at_least_sesoi=True)
     assert judged(p, effect(0.5, 0.2, n=20)) == (
         "supported, size as predicted",
         "The effect is in the predicted direction, and more than the claimed 0.30 pp. The estimate lies in the "
-        "predicted range, 0.1 to 1 pp.",
+        "predicted range, 0.3 to 1 pp.",
     )
     other_way = judged(p, effect(-0.5, 0.2, n=20))
     assert other_way == ("refuted", "The effect is smaller than the claimed 0.30 pp, or goes the other way.")
-    assert judged(p, effect(0.1, 0.2, n=20))[0] == "practically equivalent"
+    assert judged(p, effect(0.1, 0.2, n=20))[0] == "practically equivalent (in the predicted direction)"
     assert judged(p, effect(0.3, 0.2, n=20))[0].startswith("inconclusive")
 
 
@@ -110,7 +110,44 @@ def test_a_number_of_seeds_is_never_one_that_was_run_and_never_absurd() -> None:
         if words.startswith("inconclusive"):
             numbers = [int(text) for text in re.findall(r"about (\d+) seeds", said)]
             assert all(n < number <= MOST_SEEDS for number in numbers)
-            assert numbers or "more seeds aren't the way" in said or "would probably have shown" in said
+            others = "more seeds aren't the way", "add some seeds first", "would probably have shown", "the estimate is"
+            assert numbers or any(words in said for words in others)
+            assert n >= 4 or "aren't the way" not in said
+
+
+def test_an_estimate_right_at_what_matters_is_said_to_be_there_and_needs_no_number() -> None:
+    words, said = judged(claimed("none"), effect(0.3, 0.05))
+    assert words == "inconclusive (a difference of unclear size)"
+    assert said == (
+        "There is a difference: the interval excludes 0. Whether it is more than 0.30 pp can't be told with 5 seeds: "
+        "the estimate is right at 0.30 pp, the smallest effect of interest."
+    )
+    assert "the estimate is close to 0.30 pp, the" in judged(claimed("none"), effect(0.27, 0.3, n=30))[1]
+
+
+def test_the_spread_of_three_seeds_is_no_reason_to_stop() -> None:
+    assert judged(claimed(), effect(1.0, 20.0, n=3))[1].endswith(
+        "takes more than 300 seeds, but 3 tell the spread too poorly: add some seeds first."
+    )
+
+
+NEGLIGIBLE = [  # direction, estimate, SD -> in words, what it means
+    ("higher", 0.1, 0.05, " (in the predicted direction)", "The effect is in the predicted direction, and smaller"),
+    ("lower", -0.1, 0.05, " (in the predicted direction)", "The effect is in the predicted direction, and smaller"),
+    ("higher", -0.1, 0.05, " (against the predicted direction)", "The effect goes the other way, and is smaller"),
+    ("lower", 0.1, 0.05, " (against the predicted direction)", "The effect goes the other way, and is smaller"),
+    ("lower", 0.1, 0.1, "", "Whatever the effect is, it is smaller"),
+]
+
+
+@pytest.mark.parametrize(("direction", "estimate", "sd", "words", "said"), NEGLIGIBLE)
+def test_a_negligible_effect_has_its_direction_said_where_the_interval_has_one(
+    direction: str, estimate: float, sd: float, words: str, said: str
+) -> None:
+    """It counts as not supported: a prediction of a direction claims an effect that matters."""
+    p, e = claimed(direction), effect(estimate, sd)
+    assert decide(e, p.sign, p.sesoi) == "practically equivalent"
+    assert judged(p, e) == (f"practically equivalent{words}", f"{said} than what matters (0.30 pp).")
 
 
 def test_seeds_are_not_the_way_where_hundreds_would_not_do() -> None:

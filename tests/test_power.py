@@ -86,7 +86,7 @@ def test_more_seeds_find_smaller_differences(store: Store, runs: pd.DataFrame) -
 def test_runs_of_another_arm_are_a_guess_and_said_to_be_one(store: Store, runs: pd.DataFrame) -> None:
     found = power(LONGER, store=store)
     assert (found.n, found.is_own) == (4, False)
-    assert "(n = 4 runs of an arm that is trained otherwise, taken for a guess)" in str(found)
+    assert "(n = 4 runs of another arm, used as a rough guide)" in str(found)
 
 
 def test_runs_of_another_owner_are_not_ones_own(

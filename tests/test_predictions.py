@@ -11,9 +11,10 @@ from mlflow.exceptions import MlflowException
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.review import claim_of, labelled
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.ledger import START, load_records
+from cnnlab.inquiry.record.ledger import START, Record, VerdictRecord, load_records
 from cnnlab.inquiry.study import Study
 from tests.helpers import small_study
 
@@ -63,6 +64,25 @@ def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, gri
         "dropout=0.5, norm=batch": 1.0,
     }
     assert synergy.contrast.new == ("dropout=0.5, norm=batch",)
+
+
+def test_a_claim_in_a_table_says_how_much_is_claimed_at_least(home: Path, study: Study) -> None:
+    about = "dropout=0.5 against dropout=0.0: loss/valid higher"
+    said = {"size": None} | {name: text for name, text in CLAIM.items() if name != "size"}
+    for changes, claim in (
+        ({"size": (0.01, 0.08)}, "by 0.01 to 0.08 nats"),
+        ({"at_least_sesoi": True}, "by at least 0.01 nats"),
+        ({"at_least_sesoi": True, "size": (0.01, 0.08)}, "by at least 0.01 nats (0.01 to 0.08 nats)"),
+    ):
+        record = predict(study, arm="dropout=0.5", **(said | changes)).record
+        assert claim_of(record) == f"{about} {claim}"
+    assert claim_of(predict(study, arm="dropout=0.5", **said).record) == about
+
+
+def test_a_label_is_said_unless_it_is_confirmatory() -> None:
+    for label, words in (("confirmatory", "refuted"), ("exploratory", "refuted, exploratory"), ("", "refuted")):
+        verdicts = (VerdictRecord(1, {"label": label}),)
+        assert labelled("refuted", Record("", "x", {}, 0, False, verdicts)) == words
 
 
 def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -> None:
@@ -192,7 +212,9 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"size": (3, 1)}, "smallest and largest"),
         ({"direction": "none"}, "no difference has no size"),
         ({"sesoi": 0}, "more than 0"),
-        ({"at_least_sesoi": True, "sesoi": 1}, "reaches beyond the smallest effect"),
+        ({"sesoi": 0.08}, r"size=\(0.01, 0.08\) doesn't reach beyond the smallest effect of interest, 0.08 nats, so"),
+        ({"at_least_sesoi": True, "sesoi": 0.02}, r"size=\(0.01, 0.08\) begins below the smallest effect of interest"),
+        ({"at_least_sesoi": True, "size": None, "direction": "none"}, "at_least_sesoi needs a direction"),
         ({"confidence": 30}, "from 50 .a coin. to 99"),
         ({"confidence": 100}, "from 50 .a coin. to 99"),
         ({"because": "  "}, "because='  ' says too little: write in a sentence the mechanism"),

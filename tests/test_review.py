@@ -372,7 +372,7 @@ def test_the_command_only_reads_and_says_by_its_exit_code_whether_all_fits(lab: 
         database.execute("UPDATE params SET value = 'higher' WHERE key = 'direction' AND value = 'lower'")
     bad = CliRunner().invoke(cli, ["review", str(folder / "mlflow.db")])
     assert bad.exit_code == 1
-    assert bad.output.startswith("NOT INTACT: 2 things do not fit together.")
+    assert bad.output.startswith("NOT INTACT: 2 problems.")
 
 
 def test_a_file_that_is_read_only_can_be_reviewed(lab: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +17,14 @@ from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
-from cnnlab.inquiry.judge.verdict import compute_verdicts
+from cnnlab.inquiry.judge.statistics import crossed_interval
+from cnnlab.inquiry.judge.verdict import compute_verdicts, verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_raw, load_runs
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.predictions import plot_predictions
 from cnnlab.training import EVAL_BATCH
@@ -75,6 +78,33 @@ def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflectio
         assert record.verdicts[-1].content["label"] == "confirmatory"
         entry = written[f"{record.sha256[:12]}-{record.verdicts[-1].number}"]
         assert entry.why and entry.next, f"{entry.file.name}: a reflection is empty"
+
+
+def test_what_ships_judged_anew_is_no_new_verdict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of a verdict have changed since it was recorded, and the verdict has not."""
+    monkeypatch.setenv("CNNLAB_OWNER", OWNER)
+    before = load_records(store)
+    for study in reference_studies().values():
+        verdict(study, store)
+    assert load_records(store) == before
+
+
+def test_a_difference_is_shown_once_whichever_arm_is_subtracted(store: Store) -> None:
+    """Batch against none is the first prediction; the second is about layer against batch."""
+    first, second = compute_verdicts(reference_studies()["03-normalization"], store, OWNER)
+    assert first.prediction.contrast.text == "norm=batch against norm=none"
+    assert second.prediction.contrast.control == "norm=batch"
+    assert len(second.others) and "norm=none" not in second.others.index
+
+
+def test_the_vault_on_record_names_no_runs_and_its_interval_is_found_again(store: Store, clone: Path) -> None:
+    (opening,) = load_vault(store, OWNER)
+    assert opening.runs == {"baseline": [], "winner": []}
+    assert opening.is_about(opening.reason, {"baseline": ["whichever"], "winner": ["run"]})
+    (file,) = (clone / "models" / "test-set").glob("*/artifacts/test_correct.npz")
+    with np.load(file) as correct:
+        differences = 100 * (correct["winner"].astype(float) - correct["baseline"])
+    assert crossed_interval(differences) == pytest.approx((0.67, 1.09), abs=0.005)
 
 
 def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:

@@ -77,8 +77,9 @@ def test_the_intervals_of_a_share_are_those_of_statsmodels(count: int, n: int) -
 
 def test_several_arms_have_their_own_spread_and_simultaneous_intervals() -> None:
     values = draw(np.random.default_rng(4), 8, {"control": 1.0, "a": 1.0, "b": 20.0})
-    table = compare_with_control(values, "control")
+    table = compare_with_control(values, "control", k=2)
     assert list(table.index) == ["a", "b"]
+    pd.testing.assert_frame_equal(compare_with_control(values[["a", "control"]], "control", k=2), table.loc[["a"]])
     for arm in "ab":
         peer = stats.ttest_rel(values[arm], values["control"])
         interval = peer.confidence_interval(1 - 0.05 / 2)
@@ -90,14 +91,14 @@ def test_simultaneous_intervals_hold_together_whatever_the_spreads() -> None:
     sds = {"control": 0.22, "a": 0.29, "b": 0.67, "c": 3.74}
     rng, together = np.random.default_rng(9), 0
     for _ in range(1_000):
-        table = compare_with_control(draw(rng, 5, sds), "control")
+        table = compare_with_control(draw(rng, 5, sds), "control", k=3)
         together += bool(((table["low"] <= 0) & (table["high"] >= 0)).all())
     assert 0.95 - 2 * np.sqrt(0.05 * 0.95 / 1_000) <= together / 1_000 <= 0.98
 
 
 def test_an_arm_whose_differences_are_all_the_same_has_no_interval() -> None:
     values = pd.DataFrame({"control": [10.0, 10.0, 10.0], "fine": [84.0, 84.3, 84.1], "failed": [9.8, 9.8, 9.8]})
-    table = compare_with_control(values, "control")
+    table = compare_with_control(values, "control", k=2)
     assert table.loc["failed", "difference"] == pytest.approx(-0.2)
     assert table.loc["failed", ["low", "high"]].isna().all()
     assert table.loc["fine", "low"] > 70
@@ -144,10 +145,15 @@ def test_the_power_grows_with_seeds_and_a_spread_of_zero_needs_two() -> None:
 def test_some_hundred_seeds_are_the_most_and_two_do_not_suffice_where_the_power_is_not_known() -> None:
     assert seeds_to_exclude(0.06, 0.28) == pytest.approx(231, abs=1)
     assert seeds_to_exclude(0.05, 0.28) is seeds_to_show(0.01, 0.28) is None
-    assert seeds_in_words(26) == "about 26 seeds"
-    assert seeds_in_words(None) == f"more than {MOST_SEEDS} seeds, so more seeds aren't the way"
+    assert seeds_in_words(26, 5) == seeds_in_words(26, 2) == "about 26 seeds"
+    assert seeds_in_words(None, 4) == f"more than {MOST_SEEDS} seeds, so more seeds aren't the way"
     assert np.isnan(TTestPower().power(8.54708812559251, 2, 0.05))  # by SciPy's noncentral t
     assert seeds_to_show(8.54708812559251, 1.0) == 3
+
+
+def test_a_spread_of_few_seeds_is_no_reason_to_stop() -> None:
+    poor = f"more than {MOST_SEEDS} seeds, but 3 tell the spread too poorly: add some seeds first"
+    assert seeds_in_words(None, 3) == poor
 
 
 SITUATIONS = [

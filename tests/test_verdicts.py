@@ -14,13 +14,14 @@ from statsmodels.stats.proportion import proportion_confint
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.failures import compare_failures
 from cnnlab.inquiry.judge.new_images import interval_on_new_images
 from cnnlab.inquiry.judge.statistics import crossed_interval
 from cnnlab.inquiry.judge.verdict import Verdict, judge, seen_before, to_content, verdict
 from cnnlab.inquiry.prediction import Prediction, predict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.files import run_file
-from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.ledger import Record, VerdictRecord, load_records, record_verdict
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
@@ -206,12 +207,37 @@ def test_failed_runs_are_counted_and_not_averaged_whatever_the_metric(
     assert (found.outcome, found.effect) == ("withheld", None)
     low, high = proportion_confint(1, 3, method="beta")
     assert f"1 of 6 runs failed ({CONTROL}: 0 of 3, 95 % interval 0 to 71 %; {DROPOUT}: 1 of 3, " in str(found)
-    assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %). A mean over failed runs is not an effect" in str(
+    assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %). A mean over failed runs is not an effect. " in str(
+        found
+    )
+    assert "Fisher's exact test gives p = 1, so these runs can't tell whether the arms fail equally often." in str(
         found
     )
     loss = judge(interaction, GRID, one_failed, [])
     assert loss.outcome == "withheld"
     assert "1 of 12 runs failed" in str(loss)
+    assert "Fisher's exact test gives p = 1, so" in str(loss)
+
+
+FAILURES = [  # failed of n in each arm -> p by hand, in words
+    ([(2, 5), (0, 5)], "p = 0.44, so these runs can't tell whether the arms fail"),  # 2 x (5 over 2) / (10 over 2)
+    ([(5, 5), (0, 5)], "p = 0.0079, so the arms don't fail"),  # 2 / (10 over 5)
+    ([(9, 9), (0, 9)], "p < 0.001, so the arms don't fail"),
+    ([(3, 5), (0, 5), (0, 5), (0, 5)], "p = 0.034, so the arms don't fail"),  # by simulation; 40 / (20 over 3) = 0.035
+    ([(1, 3), (0, 3), (0, 3), (0, 3)], "p = 1, so these runs can't tell whether the arms fail"),
+    ([(4, 4), (4, 4)], "p = 1, so these runs can't tell whether the arms fail"),
+]
+
+
+@pytest.mark.parametrize(("counts", "said"), FAILURES)
+def test_how_often_arms_fail_is_compared_by_fishers_exact_test(counts: list, said: str) -> None:
+    outcomes = [
+        (f"arm {arm}", "diverged at step 7" if i < failed else "finished")
+        for arm, (failed, n) in enumerate(counts)
+        for i in range(n)
+    ]
+    table = pd.DataFrame(outcomes, columns=["arm", "fact.outcome"])
+    assert compare_failures(table) == f"Fisher's exact test gives {said} equally often."
 
 
 def test_a_prediction_from_before_that_rule_averages_them_and_says_so(
@@ -238,15 +264,45 @@ def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Pr
 def test_other_arms_are_those_without_failures(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     runs = runs.copy()
     runs.loc[runs["arm"] == BOTH, ["fact.outcome", "accuracy/valid"]] = "diverged at step 7", 0.1
-    assert list(judge(arm_prediction, GRID, runs, []).others.index) == [NORM]
+    found = judge(arm_prediction, GRID, runs, [])
+    assert list(found.others.index) == [NORM]
+    for shown in (str(found), found._repr_html_()):
+        assert f"Not compared: {BOTH} (3 of 3 runs failed)." in shown
+    runs.loc[runs["arm"] == NORM, ["fact.outcome"]] = "diverged at step 7"
+    assert f"Not compared: {NORM} (3 of 3 runs failed); {BOTH} (3" in str(judge(arm_prediction, GRID, runs, []))
 
 
-def test_no_arm_gets_two_intervals_in_one_output(
+def test_intervals_of_other_arms_hold_together_with_those_shown_elsewhere(
+    arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    """Two tables beside the same control are one family: three arms, of which each table has some."""
+    elsewhere = {("accuracy/valid", frozenset((NORM, CONTROL)))}
+    found = judge(arm_prediction, GRID, runs, [], shown=elsewhere)
+    values = runs.pivot(index="seed", columns="arm", values="accuracy/valid")
+    peer = stats.ttest_rel(100 * values[BOTH], 100 * values[CONTROL]).confidence_interval(1 - 0.05 / 3)
+    assert list(found.others.index) == [BOTH]
+    assert found.others.loc[BOTH, ["low", "high"]].tolist() == pytest.approx([peer.low, peer.high])
+    assert "95 % intervals, simultaneous for all 3 of the study (Bonferroni)" in found._repr_html_()
+
+
+def test_the_sign_of_most_seeds_is_said(interaction: Prediction, runs: pd.DataFrame) -> None:
+    lower = {CONTROL: [0.5] * 3, DROPOUT: [0.6] * 3, NORM: [0.4] * 3, BOTH: [0.48, 0.47, 0.46]}
+    found = judge(interaction, GRID, with_values(runs, "loss/valid", lower), [])
+    assert "The effect is negative in 3 of 3 seeds." in str(found)
+
+
+def test_no_two_arms_get_two_intervals_in_one_output(
     module_home: Path, arm_prediction: Prediction, interaction: Prediction, runs: pd.DataFrame
 ) -> None:
-    found = [one for one in verdict(GRID, connect()) if one.effect]
+    """Whichever of the two is subtracted: a prediction with `against` shows what the table of another would."""
+    turned = predict(GRID, arm=CONTROL, against=NORM, metric="accuracy/valid", direction="lower", size=(1, 5), **WORDS)
+    try:
+        found = [one for one in verdict(GRID, connect()) if one.effect]
+    finally:
+        connect().client.delete_run(turned.record.run_id)
+    assert turned.record.run_id in {one.prediction.record.run_id for one in found}
     intervals = [
-        (one.prediction.metric.name, one.prediction.contrast.control, arm)
+        (one.prediction.metric.name, frozenset((one.prediction.contrast.control, arm)))
         for one in found
         for arm in [*one.others.index, *(one.prediction.contrast.new if one.prediction.contrast.kind == "arm" else ())]
     ]
@@ -364,6 +420,27 @@ def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
     assert all(len(seal) == 64 for _, seal, _ in used)
     note = store.client.get_run(record.run_id).data.tags["mlflow.note.content"]
     assert found[0].headline() in note
+
+
+def test_other_words_for_the_same_verdict_are_no_new_one(
+    module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
+) -> None:
+    """Else a lab that says it otherwise would add verdicts and logbook entries, with reflections to write again."""
+    store, record = connect(), arm_prediction.record
+    again = to_content(next(one for one in verdict(GRID, store) if one.prediction.record.run_id == record.run_id))
+    (last,) = known_verdicts(record)
+    assert record_verdict(store, record, again | {"said": "in other words"}, "other words") == last
+    assert record_verdict(store, record, again | {"of_a_later_lab": "1"}, "more") == last
+    assert len(known_verdicts(record)) == 1
+    try:
+        other = record_verdict(store, record, again | {"n": "4"}, "another")
+        assert (other.number, len(known_verdicts(record))) == (2, 2)
+    finally:
+        record_verdict(store, record, again, "as before")
+
+
+def known_verdicts(record: Record) -> tuple[VerdictRecord, ...]:
+    return next(one for one in load_records(connect()) if one.run_id == record.run_id).verdicts
 
 
 def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(

@@ -13,7 +13,7 @@ from cnnlab.course.profiles import PROFILES
 from cnnlab.course.reference import OWNER, reference_studies
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.judge.review import claim_of, effect_of, outcome_of
+from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import trained
@@ -52,10 +52,8 @@ def results_text(store: Store) -> str:
 
 
 def _row(number: int, record: Record) -> str:
-    last = record.verdicts[-1].content
     sure = f"{record.content['confidence']} %"
-    label = "" if last["label"] == "confirmatory" else f", {last['label']}"
-    verdict = f"{outcome_of(record)}{label}"
+    verdict = labelled(outcome_of(record), record)
     return f"| {number} | {record.experiment} | {claim_of(record)} | {sure} | {verdict} | {effect_of(record)} |"
 
 

@@ -44,7 +44,10 @@ class Claim(Params):
     size: Pair | None = Field(
         None, description="two numbers, such as (1, 3): the range that you are 80 % sure of; it may be left out"
     )
-    confidence: float = Field(description="how sure you are of the direction, a number from 50 (a coin) to 99 (%)")
+    confidence: float = Field(
+        description="how sure you are of a difference in this direction that isn't negligible, a number from 50 (a "
+        "coin) to 99 (%)"
+    )
     because: str = Field(description="a sentence about the mechanism that you have in mind")
     if_refuted: str = Field(description="a sentence about what you learn if it turns out otherwise")
     sesoi: float | None = Field(None, description="the smallest effect of interest, in the metric's unit")
@@ -99,14 +102,22 @@ class Claim(Params):
 
     def _check_size(self, direction: Direction, sesoi: float, metric: Metric) -> None:
         unit = metric.unit or "its unit"
+        smallest = f"the smallest effect of interest, {sesoi:g} {unit}"
         if direction == "none" and self.size is not None:
             raise LabError("no difference has no size: leave size out, and choose sesoi instead.")
+        if direction == "none" and self.at_least_sesoi:
+            raise LabError("at_least_sesoi needs a direction: leave it out, or choose 'higher' or 'lower'.")
         if max(sesoi, *(self.size or (0.0,))) > LARGEST:
             raise LabError(f"an effect of more than {LARGEST} {unit} is not possible: choose a smaller size and sesoi.")
-        if self.at_least_sesoi and (direction == "none" or (self.size and self.size[1] <= sesoi)):
+        if self.size and self.size[1] <= sesoi:
             raise LabError(
-                f"at_least_sesoi needs a direction, and a size, if you give one, that reaches beyond the smallest "
-                f"effect of interest, {sesoi:g} {unit}."
+                f"size={self.size!r} doesn't reach beyond {smallest}, so with enough seeds the effect is negligible "
+                "and the prediction fails: choose a larger size, a smaller sesoi or direction='none'."
+            )
+        if self.size and self.at_least_sesoi and self.size[0] < sesoi:
+            raise LabError(
+                f"size={self.size!r} begins below {smallest}, and at_least_sesoi=True claims more than that: begin "
+                f"at {sesoi:g}, or leave at_least_sesoi out."
             )
 
 

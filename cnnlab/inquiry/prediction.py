@@ -146,11 +146,12 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     a field, or an `interaction` of two changes, such as `{"dropout": 0.5, "norm": "batch"}`.
 
     What you expect: the `metric` gets `direction` "higher", "lower" or "none"; for an interaction also "synergy",
-    "antagonism" or "additive". `confidence` is how sure you are of that, 50 to 99 (%). `sesoi` is the smallest effect
-    of interest (default: the metric's; one of more than three times that needs a reason, `sesoi_because`); with
-    `at_least_sesoi` you claim an effect of at least that. `size` is the range in which you expect the effect with 80 %,
-    if the direction is right: smallest and largest, as positive numbers in the metric's unit (pp or nats). Without a
-    range you claim the direction alone.
+    "antagonism" or "additive". `confidence` is how sure you are of a difference in this direction that isn't
+    negligible (of "none": of a negligible one), 50 to 99 (%). `sesoi` is the smallest effect of interest (default: the
+    metric's; one of more than three times that needs a reason, `sesoi_because`); with `at_least_sesoi` you claim an
+    effect of at least that. `size` is the range in which you expect the effect with 80 %, if the direction is right:
+    smallest and largest, as positive numbers in the metric's unit (pp or nats). Without a range you claim the direction
+    alone.
 
     Runs that fail (diverge) are counted, whatever the metric is: a mean over them says nothing about an effect.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.identity import Identity, differences
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.task import task
@@ -67,12 +68,7 @@ def _explored(prediction: Prediction, free: pd.DataFrame) -> str:
         name: [i.config.seed for i in free["identity"] if getattr(i.config, name) != getattr(control, name)]
         for name in contrast.factors
     }
-    said = [f"{name} in {len(seeds)} (seeds: {len(set(seeds))})" for name, seeds in varied.items() if seeds]
-    if not said:
-        return ""
-    return (
-        f"runs of no prediction had varied before it: {', '.join(said)}. The prediction is about {prediction.n} seeds."
-    )
+    return _varied("runs without a prediction", varied, prediction.n)
 
 
 def _tried(prediction: Prediction, predicted: pd.DataFrame) -> str:
@@ -84,10 +80,15 @@ def _tried(prediction: Prediction, predicted: pd.DataFrame) -> str:
         for identity in predicted["identity"].drop_duplicates()
         if set(differences(control, identity.config)) - ({"seed", *task().negligible} - asked) == asked
     ]
-    if not seeds:
-        return ""
-    varied = f"{' and '.join(sorted(asked))} in {len(seeds)} (seeds: {len(set(seeds))})"
-    return f"runs of other predictions had varied before it: {varied}. The prediction is about {prediction.n} seeds."
+    return _varied("runs of other predictions", {" and ".join(sorted(asked)): seeds}, prediction.n)
+
+
+def _varied(runs: str, seeds: dict[str, list[int]], n: int) -> str:
+    """Say which fields such runs had varied, given the seed of each run; "" where none had."""
+    said = [
+        f"{name} ({count(len(some), 'run')}, {count(len(set(some)), 'seed')})" for name, some in seeds.items() if some
+    ]
+    return f"before it, {runs} had varied {', '.join(said)}; the prediction has {count(n, 'seed')}." if said else ""
 
 
 def _seen_by_others(prediction: Prediction, others: pd.DataFrame) -> str:
@@ -97,7 +98,7 @@ def _seen_by_others(prediction: Prediction, others: pd.DataFrame) -> str:
     looked = Counter(run["owner"] for _, run in unshipped.iterrows() if run["identity"].arm.look_alike in new)
     if not looked:
         return ""
-    named = ", ".join(f"{owner} ({count})" for owner, count in looked.most_common(NAMED))
+    named = ", ".join(f"{owner} ({times})" for owner, times in looked.most_common(NAMED))
     more = f" and {len(looked) - NAMED} more" if len(looked) > NAMED else ""
     return f"other owners of this store had run its arms before it: {named}{more}."
 
@@ -116,10 +117,10 @@ def _new_runs(prediction: Prediction) -> set[Identity]:
 
 def by_chance(together: list[Prediction]) -> list[str]:
     """Say what chance does where several predictions are about the same runs."""
-    count = len(together)
-    if count < 2:
+    k = len(together)
+    if k < 2:
         return []
     return [
-        f"{count} predictions are about the same runs. Without any effect, each is 'supported' in at most "
-        f"{FALSE_SUPPORT} % of studies, and at least one of them in at most {count * FALSE_SUPPORT:g} % (Bonferroni)."
+        f"{k} predictions are about the same runs. Without any effect, each is 'supported' in at most "
+        f"{FALSE_SUPPORT} % of studies, and at least one of them in at most {k * FALSE_SUPPORT:g} % (Bonferroni)."
     ]

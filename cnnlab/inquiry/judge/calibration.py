@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import nan
 
 import pandas as pd
 
@@ -13,20 +14,24 @@ from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.shown import Part, Shown
 
-COLUMNS = ["study", "prediction", "confidence", "label", "outcome", "in_size_range"]
+COLUMNS = ["study", "prediction", "confidence", "label", "outcome", "in_size_range", "interval_score"]
 
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Shown):
     """All predictions with their verdicts, and what they say about the predictor, of directions and of sizes.
 
-    table: one row per prediction, `study, prediction, confidence, label, outcome, in_size_range` (None where no range
-    was given). Only confirmatory verdicts count.
+    table: one row per prediction, `study, prediction, confidence, label, outcome, in_size_range, interval_score` (the
+    last two are None and NaN where no range was given). Only confirmatory verdicts count.
 
-    Directions have the Brier score. It leaves out inconclusive verdicts, which say nothing about the prediction. That
-    flatters predictions that can't be decided, so the score that counts them as failures is given too. Sizes have the
-    coverage of their ranges (Gneiting & Raftery 2007, section 6.2): a range is given for the case that the direction is
-    right, so only supported predictions count, and 80 % of their ranges should hold the estimate.
+    Directions have the Brier score. Confidence is that of a difference in the predicted direction that isn't
+    negligible, so "practically equivalent" counts as not supported. It leaves out inconclusive verdicts, which say
+    nothing about the prediction. That flatters predictions that can't be decided, so the score that counts them as
+    failures is given too.
+
+    Sizes have the coverage of their ranges: a range is given for the case that the direction is right, so only
+    supported predictions count, and 80 % of their ranges should hold the estimate. Since a range from 0 to 100 holds
+    everything, the interval score stands beside it, which is lower for narrow ranges that hold (`interval_score`).
     """
 
     table: pd.DataFrame
@@ -34,6 +39,10 @@ class Calibration(Shown):
     @property
     def _confirmatory(self) -> pd.DataFrame:
         return self.table[self.table["label"] == "confirmatory"]
+
+    @property
+    def _supported(self) -> pd.DataFrame:
+        return self._confirmatory[self._confirmatory["outcome"] == "supported"]
 
     @property
     def decided(self) -> pd.DataFrame:
@@ -63,9 +72,16 @@ class Calibration(Shown):
     @property
     def coverage(self) -> tuple[int, int]:
         """How many predicted ranges hold the estimate, of how many supported predictions with a range."""
-        supported = self._confirmatory[self._confirmatory["outcome"] == "supported"]
-        ranges = supported["in_size_range"].dropna()
+        ranges = self._supported["in_size_range"].dropna()
         return int(ranges.astype(bool).sum()), len(ranges)
+
+    @property
+    def interval_score(self) -> float:
+        """The mean interval score of these ranges, each in units of its smallest effect of interest; NaN without any.
+
+        The lower, the better; see `interval_score`.
+        """
+        return float(self._supported["interval_score"].mean())
 
     @property
     def surprises(self) -> pd.DataFrame:
@@ -75,23 +91,30 @@ class Calibration(Shown):
 
     def sentence(self) -> str:
         """Return the summary in words, with every n."""
+        made = count(len(self.table), "prediction")
         if self.decided.empty:
-            return f"{len(self.table)} predictions, none of them decided by a confirmatory verdict yet."
+            return f"{made}, none decided by a confirmatory verdict yet."
         n, held, left_out = len(self.decided), int(self.decided["supported"].sum()), self.inconclusive
-        inside, of = self.coverage
         said = (
-            f"{len(self.table)} predictions; {n} decided by a confirmatory verdict: {held} supported, at a mean "
-            f"confidence of {self.decided['confidence'].mean():.0f} %. Brier score {self.brier:.2f} (n = {n}; 0 is "
-            "perfect, 0.25 is what always saying 50 % gets)."
+            f"{made}; {n} decided by a confirmatory verdict: {held} supported, at a mean confidence of "
+            f"{self.decided['confidence'].mean():.0f} %. Brier score {self.brier:.2f} (n = {n}; 0 is perfect, 0.25 is "
+            "what always saying 50 % gets)."
         )
         if left_out:
             said += (
                 f" With {count(left_out, 'inconclusive verdict')} counted as not supported, it is "
                 f"{self.brier_of_all:.2f} (n = {n + left_out})."
             )
-        if of:
-            said += f" Sizes: {inside} of {of} ranges hold the estimate; {RANGE_LEVEL} % should."
-        return f"{said} Surprises: {len(self.surprises)}."
+        return f"{said}{self._sizes()} Surprises: {len(self.surprises)}."
+
+    def _sizes(self) -> str:
+        inside, of = self.coverage
+        if not of:
+            return ""
+        return (
+            f" Sizes: the estimate lies in {inside} of {count(of, 'range')}; it should in {RANGE_LEVEL} %. Mean "
+            f"interval score {self.interval_score:.1f} times the smallest effect of interest (lower is better)."
+        )
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
@@ -100,6 +123,16 @@ class Calibration(Shown):
 
 def _brier(confidence: pd.Series, supported: pd.Series) -> float:
     return float(((confidence / 100 - supported) ** 2).mean())
+
+
+def interval_score(low: float, high: float, value: float, level: float = RANGE_LEVEL / 100) -> float:
+    """Return the score of a range for a value, in its unit: width + 2 / alpha x how far the value is outside.
+
+    The range is central, and alpha = 1 - level is the share of values that should be outside (Gneiting & Raftery 2007,
+    section 6.2, equation 43). The lower, the better; on average it is lowest for the range that one believes in.
+    """
+    missed = max(low - value, value - high, 0.0)
+    return high - low + 2 / (1 - level) * missed
 
 
 def calibrate_records(records: Iterable[Record]) -> Calibration:
@@ -117,6 +150,7 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
                 "label": last["label"],
                 "outcome": last["outcome"],
                 "in_size_range": _in_size_range(content, last),
+                "interval_score": _interval_score(content, last),
             }
         )
     return Calibration(pd.DataFrame(rows, columns=COLUMNS))
@@ -127,6 +161,16 @@ def _in_size_range(content: dict[str, str], verdict: dict[str, str]) -> bool | N
     if content["direction"] == "none":
         return None
     return {"True": True, "False": False}.get(verdict.get("in_size_range", ""))
+
+
+def _interval_score(content: dict[str, str], verdict: dict[str, str]) -> float:
+    """Return the score of the predicted range in units of the smallest effect of interest; NaN where there is none."""
+    sign = {"higher": 1, "lower": -1}.get(content["direction"], nan)
+    try:
+        low, high, sesoi = (float(content[name]) for name in ("low", "high", "sesoi"))
+        return interval_score(low, high, sign * float(verdict["estimate"])) / sesoi
+    except (KeyError, ValueError):  # no range, or no effect
+        return nan
 
 
 def my_calibration(store: Store) -> Calibration:

@@ -1,9 +1,13 @@
 """Runs that failed: they are counted, with exact intervals, and not averaged."""
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from cnnlab.inquiry.judge.statistics import exact_interval
+from cnnlab.inquiry.judge.statistics import LEVEL, exact_interval
 from cnnlab.inquiry.task import task
+
+LEAST_P = 0.001  # that is shown as a number
 
 
 def failed_runs(runs: pd.DataFrame) -> pd.Series:
@@ -17,9 +21,27 @@ def failures_in_words(runs: pd.DataFrame) -> str:
     failed = failed_runs(runs)
     if not failed.any():
         return ""
-    counts = failed.groupby(runs["arm"], sort=False).agg(["sum", "size"])
-    said = "; ".join(f"{arm}: {_share(int(row['sum']), int(row['size']))}" for arm, row in counts.iterrows())
+    said = "; ".join(f"{arm}: {_share(*counts)}" for arm, counts in failures_by_arm(runs).items())
     return f"{failed.sum()} of {len(runs)} runs failed ({said})."
+
+
+def failures_by_arm(runs: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return for each arm how many of its runs failed, and how many it has."""
+    return {str(arm): (int(some.sum()), len(some)) for arm, some in failed_runs(runs).groupby(runs["arm"], sort=False)}
+
+
+def compare_failures(runs: pd.DataFrame) -> str:
+    """Return in a sentence whether two or more arms fail equally often, by Fisher's exact test.
+
+    Fisher 1935; for more than two arms Freeman & Halton 1951, by simulation, always with the same random numbers. The
+    test takes all runs as independent: where the runs of a seed tend to fail together, it is cautious.
+    """
+    table = [(failed, n - failed) for failed, n in failures_by_arm(runs).values()]
+    simulated = stats.MonteCarloMethod(rng=np.random.default_rng(0)) if len(table) > 2 else None
+    p = float(stats.fisher_exact(table, method=simulated).pvalue)
+    said = "the arms don't fail" if p <= 1 - LEVEL else "these runs can't tell whether the arms fail"
+    shown = f"p = {p:.2g}" if p >= LEAST_P else f"p < {LEAST_P}"
+    return f"Fisher's exact test gives {shown}, so {said} equally often."
 
 
 def _share(failed: int, n: int) -> str:

@@ -13,6 +13,9 @@ interval lies between -m and m. The stricter rule is a choice: one interval serv
 and a false "equivalent" each come up in at most 2.5 % of studies.
 
 Direction and size are two claims. The outcome is about the direction; the predicted range is judged beside it.
+
+What confidence is about: that there is a difference in the predicted direction that isn't negligible. So "practically
+equivalent" counts as not supported, even where the interval excludes 0 in that direction; the words then say so.
 """
 
 from typing import Literal
@@ -49,6 +52,8 @@ def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
     """Return an outcome in a few words, direction and size apart: "direction supported, size missed (too large)"."""
     if outcome == "inconclusive" and effect and _excludes_zero(effect):
         return "inconclusive (a difference of unclear size)"
+    if outcome == "practically equivalent" and effect and _excludes_zero(effect):
+        return f"practically equivalent ({'in' if _nearest(p, effect) > 0 else 'against'} the predicted direction)"
     if effect is None or outcome != "supported" or not p.sign:
         return outcome
     direction = "supported" if p.claim.at_least_sesoi else "direction supported"
@@ -66,7 +71,7 @@ def meaning(p: Prediction, outcome: Outcome, effect: Effect) -> list[str]:
     if outcome == "inconclusive":
         lines = [_undecided(p, effect, m)]
     elif outcome == "practically equivalent":
-        lines = [f"Whatever the effect is, it is smaller than what matters ({m})."]
+        lines = [_negligible(p, effect, m)]
     elif outcome == "refuted" and p.claim.at_least_sesoi:
         lines = [f"The effect is smaller than the claimed {m}, or goes the other way."]
     elif outcome == "refuted":
@@ -113,22 +118,42 @@ def _excludes_zero(effect: Effect) -> bool:
     return effect.low > 0 or effect.high < 0
 
 
-def _undecided(p: Prediction, effect: Effect, m: str) -> str:
-    """Return what the runs can't tell, and how many seeds might.
+def _negligible(p: Prediction, effect: Effect, m: str) -> str:
+    """Return that an effect is smaller than what matters, and its direction where the interval has one."""
+    if not _excludes_zero(effect):
+        return f"Whatever the effect is, it is smaller than what matters ({m})."
+    if _nearest(p, effect) > 0:
+        return f"The effect is in the predicted direction, and smaller than what matters ({m})."
+    return f"The effect goes the other way, and is smaller than what matters ({m})."
 
-    Where the interval excludes zero, the number assumes that the effect is what was estimated, else that there is none.
+
+def _unclear_size(p: Prediction, effect: Effect, m: str) -> str:
+    """Return that there is a difference, and how many seeds would tell its size if it is what was estimated.
+
+    An estimate so near to the smallest effect of interest that no number of seeds would tell is said to be there.
     """
-    guess = f"judging by the spread of these {effect.n}"
+    what = "There is a difference: the interval excludes 0. Whether it is more than"
+    said = f"{what} {m} can't be told with {effect.n} seeds"
+    needed = seeds_to_show(abs(abs(effect.estimate) - p.sesoi), effect.sd)
+    if needed is None:
+        place = "right at" if p.metric.say(abs(effect.estimate), sign=False) == m else "close to"
+        return f"{said}: the estimate is {place} {m}, the smallest effect of interest."
+    return (
+        f"{said}. If it is what was estimated, then judging by the spread of these {effect.n}, that takes "
+        f"{seeds_in_words(needed, effect.n)}."
+    )
+
+
+def _undecided(p: Prediction, effect: Effect, m: str) -> str:
+    """Return what the runs can't tell, and how many seeds would show that an effect of zero is smaller than m."""
     if _excludes_zero(effect):
-        needed = seeds_to_show(abs(abs(effect.estimate) - p.sesoi), effect.sd)
-        return (
-            f"There is a difference: the interval excludes 0. Whether it is more than {m} can't be told with "
-            f"{effect.n} seeds. If it is what was estimated, then {guess}, that takes {seeds_in_words(needed)}."
-        )
+        return _unclear_size(p, effect, m)
+    guess = f"judging by the spread of these {effect.n}"
     needed = seeds_to_exclude(p.sesoi, effect.sd)
     found = p.metric.say_detectable(detectable(effect.sd, effect.n))
     if needed and needed <= effect.n:
         aim = f"If there were none, then {guess}, they would probably have shown that it is smaller than {m}"
     else:
-        aim = f"If there is none, then {guess}, showing that it is smaller than {m} takes {seeds_in_words(needed)}"
+        seeds = seeds_in_words(needed, effect.n)
+        aim = f"If there is none, then {guess}, showing that it is smaller than {m} takes {seeds}"
     return f"These runs can't tell whether there is a difference. With {effect.n} seeds, {found}. {aim}."

@@ -25,7 +25,7 @@ class Power(Shown):
     """The noise floor and what follows from it, in the metric's unit. Printed it is two sentences.
 
     sd: between runs of the same arm, over n runs that differ in their seed only; nan where n < 2. is_own: whether
-    these are runs of the study's control, or those of another arm, taken for a guess.
+    these are runs of the study's control, or those of another arm, used as a rough guide.
     """
 
     study: Design = field(repr=False)
@@ -50,12 +50,12 @@ class Power(Shown):
                 "Noise floor unknown: run the A/A test first (two equal arms with different seeds). Until then nobody "
                 f"knows which difference in {m.label} {seeds} seeds can show."
             )
-        whose = "its control" if self.is_own else "an arm that is trained otherwise, taken for a guess"
-        needed = seeds_to_show(m.sesoi, math.sqrt(2) * self.sd)
+        whose = "its control" if self.is_own else "another arm, used as a rough guide"
+        needed = seeds_in_words(seeds_to_show(m.sesoi, math.sqrt(2) * self.sd), self.n)
         return (
             f"Noise floor: runs that differ only in their seed have a {m.label} with SD {m.say(self.sd, sign=False)} "
             f"(n = {self.n} runs of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
-            f"{m.say(m.sesoi, sign=False)} takes {seeds_in_words(needed)}. Arms that share their seeds may vary "
+            f"{m.say(m.sesoi, sign=False)} takes {needed}. Arms that share their seeds may vary "
             "together, and then smaller effects show."
         )
 
@@ -69,7 +69,7 @@ def power(study: Design, metric: str = "accuracy/valid", store: Store | None = N
     """Return what a study can show, from this owner's runs with the config of its control, on the same images, in any
     study.
 
-    Where there are fewer than two of them, the arm with the most runs in the store is taken for a guess.
+    Where there are fewer than two of them, the arm with the most runs in the store is used as a rough guide.
 
     Raises:
         LabError: there is no such metric, or the store doesn't answer.

@@ -379,8 +379,11 @@ def claim_of(record: Record) -> str:
     about, unit = f"{get('contrast')}: {get('metric')}", get("unit", "")
     if get("direction") == "none":
         return f"{about} differs by less than {get('sesoi')} {unit}".rstrip()
-    size = f" by {get('low')} to {get('high')} {unit}".rstrip() if "low" in record.content else ""
-    return f"{about} {get('direction')}{size}"
+    size = f"{get('low')} to {get('high')} {unit}".rstrip() if "low" in record.content else ""
+    if get("at_least_sesoi") == "True":
+        least = f"by at least {get('sesoi')} {unit}".rstrip()
+        return f"{about} {get('direction')} {least}" + (f" ({size})" if size else "")
+    return f"{about} {get('direction')}" + (f" by {size}" if size else "")
 
 
 def outcome_of(record: Record) -> str:
@@ -392,6 +395,12 @@ def outcome_of(record: Record) -> str:
         return outcome_in_words(Prediction.from_record(record), outcome, _recorded_effect(record))
     except LabError:  # it was changed, or another version wrote it
         return outcome
+
+
+def labelled(words: str, record: Record) -> str:
+    """Return words for the last verdict with its label, unless that is "confirmatory"."""
+    label = record.verdicts[-1].content.get("label", "")
+    return words if label in ("", "confirmatory") else f"{words}, {label}"
 
 
 def effect_of(record: Record) -> str:

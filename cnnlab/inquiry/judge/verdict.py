@@ -18,7 +18,7 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.before import asked_at_once, by_chance, seen_before, standing, what_was_known
-from cnnlab.inquiry.judge.failures import failed_runs, failures_in_words
+from cnnlab.inquiry.judge.failures import compare_failures, failed_runs, failures_by_arm, failures_in_words
 from cnnlab.inquiry.judge.fairness import Fairness, check_fairness
 from cnnlab.inquiry.judge.new_images import interval_on_new_images
 from cnnlab.inquiry.judge.outcome import Outcome, decide, in_range, meaning, outcome_in_words
@@ -36,9 +36,11 @@ from cnnlab.inquiry.task import find_metric, task
 
 NAN = float("nan")
 RUNS_IN_A_PARAM = 40  # each takes up to 124 characters, of the 6,000 of a param in MLflow
-MEAN_OF_FAILED = "A mean over failed runs is not an effect: compare how often they fail."
+MEAN_OF_FAILED = "A mean over failed runs is not an effect."
+NO_SPREAD = "all seeds give exactly the same effect: no interval can be computed."
 NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."
 Label = Literal["confirmatory", "exploratory", "example"]
+Pair = tuple[str, frozenset[str]]  # a metric and two arms, whose difference has one interval, whichever is subtracted
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,8 +51,9 @@ class Verdict(Shown):
     was sealed, or the seeds aren't the predicted ones; or "example": the words of the prediction are the lab's. effect:
     in the metric's unit, positive where the metric is higher; its interval is about new seeds on the same images,
     `on_new_images` about both (None where the metric isn't known image by image). others: arms that no prediction is
-    about, compared with its control (exploratory). other_scales: an interaction depends on the scale, so it is computed
-    for accuracy and for loss. runs: what was used, one row each.
+    about, compared with its control (exploratory), with intervals that are simultaneous for all `num_others` arms of
+    the study but the control; `not_compared` says of an arm why not. other_scales: an interaction depends on the scale,
+    so it is computed for accuracy and for loss. runs: what was used, one row each.
     """
 
     prediction: Prediction
@@ -64,6 +67,8 @@ class Verdict(Shown):
     on_new_images: tuple[float, float] | None = None
     other_scales: dict[str, Effect] = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
+    num_others: int = 0
+    not_compared: dict[str, str] = field(default_factory=dict)
     recorded: VerdictRecord | None = None  # what stands in MLflow
 
     @property
@@ -114,8 +119,12 @@ class Verdict(Shown):
         shown += [Folded(self._noted()), *self.fairness.details()]
         if not self.others.empty:
             unit = f" in {p.metric.unit}" if p.metric.unit else ""
-            about = f"difference to {p.contrast.control}{unit}, simultaneous 95 % intervals (Bonferroni)"
+            intervals = f"95 % intervals, simultaneous for all {self.num_others} of the study (Bonferroni)"
+            about = f"difference to {p.contrast.control}{unit}, {intervals}"
             shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(3)))
+        if self.not_compared:
+            said = "; ".join(f"{arm} ({why})" for arm, why in self.not_compared.items())
+            shown.append([f"Not compared: {said}."])
         return shown
 
 
@@ -126,13 +135,19 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
 
 
 def _signs(p: Prediction, effect: Effect) -> str:
-    """Say in how many seeds the effect has the predicted sign; below six, no share is surely more than a half."""
-    positive = sum((p.sign or 1) * one > 0 for one in effect.by_seed)
-    share = f"{positive} of {effect.n} seeds"
-    said = f"{share} have the predicted sign" if p.sign else f"The effect is positive in {share}"
+    """Say in how many seeds the effect has the predicted sign, without one the sign of most.
+
+    Below six seeds, no share is surely more than a half.
+    """
+    positive, negative = (sum(sign * one > 0 for one in effect.by_seed) for sign in (1, -1))
+    sign = p.sign or (1 if positive >= negative else -1)
+    found = positive if sign > 0 else negative
+    share = f"{found} of {effect.n} seeds"
+    word = "positive" if sign > 0 else "negative"
+    said = f"{share} have the predicted sign" if p.sign else f"The effect is {word} in {share}"
     if effect.n < 6:
         return f"{said}."
-    low, high = exact_interval(positive, effect.n)
+    low, high = exact_interval(found, effect.n)
     return f"{said} (95 % interval of the share: {low:.2f} to {high:.2f})."
 
 
@@ -182,17 +197,21 @@ def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]
             "anew later, maybe in another study. There is nothing to confront the runs with."
         )
     compared = [one for one in about if one.contrast.kind == "arm"]
-    own = {(one.metric.name, one.contrast.control, arm) for one in compared for arm in one.contrast.new}
+    shown = {_pair(one, arm) for one in compared for arm in one.contrast.new}
     found = []
     for one in about:
         notes = [*what_was_known(one, everything), *by_chance(asked_at_once(one, claims))]
-        judged = judge(one, study, runs, seen_before(one, everything), notes, own)
-        own |= {(one.metric.name, one.contrast.control, arm) for arm in judged.others.index}
+        judged = judge(one, study, runs, seen_before(one, everything), notes, shown)
+        shown |= {_pair(one, arm) for arm in (*judged.others.index, *judged.not_compared)}
         if judged.effect:
             images = interval_on_new_images(one.metric, judged.runs, one.contrast.weights, store)
             judged = replace_fields(judged, on_new_images=images)
         found.append(judged)
     return found
+
+
+def _pair(prediction: Prediction, arm: str) -> Pair:
+    return prediction.metric.name, frozenset((prediction.contrast.control, arm))
 
 
 def judge(
@@ -201,44 +220,53 @@ def judge(
     runs: pd.DataFrame,
     known: list[str],
     notes: Sequence[str] = (),
-    shown: Collection[tuple[str, str, str]] = (),
+    shown: Collection[Pair] = (),
 ) -> Verdict:
     """Return the verdict on a prediction from the finished runs of its study.
 
     `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction; `notes` say
-    what else was known or tried; `shown` are metric, control and arm of differences that have an interval elsewhere.
+    what else was known or tried; `shown` are differences that have an interval elsewhere.
     """
     contrast = prediction.contrast
     seeds = sorted({*contrast.seeds, *study.seeds}) if _adds_seeds(prediction, study) else list(contrast.seeds)
-    used = runs[runs["arm"].isin(list(contrast.arms)) & runs["seed"].isin(seeds)].reset_index(drop=True)
+    runs = runs[runs["seed"].isin(seeds)]
+    used = runs[runs["arm"].isin(list(contrast.arms))].reset_index(drop=True)
     because = _why_exploratory(prediction, study, known, used)
-    withheld = Verdict(prediction, "withheld", because, used, (*notes, *task().cautions(used)))
+    found = Verdict(prediction, "withheld", because, used, (*notes, *task().cautions(used)))
     wanted = len(seeds) * len(contrast.arms)
     if missing := wanted - len(used):
-        return replace_fields(withheld, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
+        return replace_fields(found, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
     if broken := _broken_seals(used):
-        return replace_fields(withheld, reasons=(broken,))
-    fairness = check_fairness(used, contrast.control, contrast.factors, contrast.nuisances)
-    withheld = replace_fields(withheld, fairness=fairness)
-    if not fairness.is_fair:
-        return replace_fields(withheld, reasons=(*fairness.unfair, *fairness.unknown))
-    if counted := failures_in_words(used):
-        if prediction.counts_failures:
-            return replace_fields(withheld, reasons=(counted, MEAN_OF_FAILED))
-        withheld = replace_fields(withheld, notes=(*withheld.notes, f"{counted} {NO_RULE}"))
-    if problem := _no_numbers(used, prediction.metric.name):
-        return replace_fields(withheld, reasons=(problem,))
+        return replace_fields(found, reasons=(broken,))
+    found = replace_fields(found, fairness=check_fairness(used, contrast.control, contrast.factors, contrast.nuisances))
+    if reasons := _why_no_effect(found):
+        return replace_fields(found, reasons=reasons)
     effect = _effect(prediction.metric, used, contrast.weights)
     if effect.sd <= SAME:
-        reason = "all seeds give exactly the same effect: no interval can be computed."
-        return replace_fields(withheld, reasons=(reason,))
+        return replace_fields(found, reasons=(NO_SPREAD,))
     return replace_fields(
-        withheld,
+        _with_others(found, study, runs, shown),
         outcome=decide(effect, prediction.sign, prediction.sesoi, prediction.claim.at_least_sesoi),
+        notes=(*found.notes, *_averaged(used)),
         effect=effect,
         other_scales=_other_scales(prediction, used),
-        others=_others(prediction, study, runs[runs["seed"].isin(seeds)], shown),
     )
+
+
+def _why_no_effect(found: Verdict) -> tuple[str, ...]:
+    """Return why no effect can be computed from runs that are all there: unfair, failed, or without numbers."""
+    if not found.fairness.is_fair:
+        return *found.fairness.unfair, *found.fairness.unknown
+    if found.prediction.counts_failures and (counted := failures_in_words(found.runs)):
+        return counted, MEAN_OF_FAILED, compare_failures(found.runs)
+    problem = _no_numbers(found.runs, found.prediction.metric.name)
+    return (problem,) if problem else ()
+
+
+def _averaged(used: pd.DataFrame) -> list[str]:
+    """Return that failed runs were averaged, which are there only where the prediction has no rule for them."""
+    counted = failures_in_words(used)
+    return [f"{counted} {NO_RULE}"] if counted else []
 
 
 def _effect(metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
@@ -299,18 +327,22 @@ def _other_scales(prediction: Prediction, used: pd.DataFrame) -> dict[str, Effec
     return {name: _effect(find_metric(name), used, contrast.weights) for name in others}
 
 
-def _others(
-    prediction: Prediction, study: Design, runs: pd.DataFrame, shown: Collection[tuple[str, str, str]]
-) -> pd.DataFrame:
-    """Return the arms that have no interval yet beside the control, with simultaneous intervals; none with failures."""
-    metric, control = prediction.metric, prediction.contrast.control
+def _with_others(found: Verdict, study: Design, runs: pd.DataFrame, shown: Collection[Pair]) -> Verdict:
+    """Return the verdict with the arms that have no interval yet beside the control; those with failures are named."""
+    metric, contrast = found.prediction.metric, found.prediction.contrast
+    arms = [arm for arm in study.arms if arm not in contrast.weights and _pair(found.prediction, arm) not in shown]
     values = runs[~failed_runs(runs)].pivot(index="seed", columns="arm", values=metric.name)
-    arms = [arm for arm in study.arms if arm == control or (metric.name, control, arm) not in shown]
-    arms = [arm for arm in arms if arm == control or arm not in prediction.contrast.weights]
-    complete = metric.scale * values.reindex(columns=arms).dropna(axis="columns")
-    if control not in complete or len(complete.columns) < 2:
-        return pd.DataFrame()
-    return compare_with_control(complete, control)
+    complete = metric.scale * values.reindex(columns=[contrast.control, *arms]).dropna(axis="columns")
+    if contrast.control not in complete:
+        return found
+    k = len(study.arms) - 1
+    failures = failures_by_arm(runs).items()
+    return replace_fields(
+        found,
+        others=compare_with_control(complete, contrast.control, k) if len(complete.columns) > 1 else pd.DataFrame(),
+        num_others=k,
+        not_compared={arm: f"{some} of {n} runs failed" for arm, (some, n) in failures if some and arm in arms},
+    )
 
 
 def to_content(one: Verdict) -> dict[str, str]:

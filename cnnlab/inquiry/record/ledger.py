@@ -97,14 +97,15 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
 def record_verdict(store: Store, record: Record, content: Mapping[str, str], note: str) -> VerdictRecord:
     """Write a verdict on a prediction, chained to what was recorded there before; `note` is shown in the MLflow UI.
 
-    A verdict that says what the last one said isn't written again.
+    One that is the same as the last, in whatever words (`said`), isn't written again: the last one is returned. What
+    an earlier version of the lab didn't record is no difference.
 
     Raises:
         LabError: a text is too long for MLflow, or the store can't be written.
     """
     with _writing(store):
         known = _record(store.client.get_run(record.run_id), record.experiment)
-        if known.verdicts and content.items() <= known.verdicts[-1].content.items():
+        if known.verdicts and _is_same(content, known.verdicts[-1].content):
             return known.verdicts[-1]
         number = len(known.verdicts) + 1
         full = _sealed(content, known.last_seal)
@@ -112,6 +113,11 @@ def record_verdict(store: Store, record: Record, content: Mapping[str, str], not
         store.client.log_batch(record.run_id, params=params)
         store.client.set_tag(record.run_id, "mlflow.note.content", note)
     return VerdictRecord(number, full)
+
+
+def _is_same(content: Mapping[str, str], last: Mapping[str, str]) -> bool:
+    """Return whether a verdict is the one that was recorded last, in whatever words."""
+    return all(last.get(name, value) == value for name, value in content.items() if name != "said")
 
 
 def load_records(store: Store, experiment: str | None = None, owner: str | None = None) -> list[Record]:

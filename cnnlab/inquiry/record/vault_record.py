@@ -93,12 +93,12 @@ class Recorded(Shown):
     reason: str
     said: str
     arms: pd.DataFrame
-    runs: dict[str, list[str]]  # the ids of each arm's runs; older records don't say
+    runs: dict[str, list[str]]  # the ids of each arm's runs; older records don't say, and have none
 
     def is_about(self, reason: str, runs: Mapping[str, list[str]]) -> bool:
         """Return whether it was made for this reason, with these runs."""
         named = {_plain(arm): ids for arm, ids in runs.items()}
-        unknown = {arm: [""] for arm in named}
+        unknown: dict[str, list[str]] = {arm: [] for arm in named}
         return self.reason == reason and list(self.runs) == list(named) and self.runs in (named, unknown)
 
     def parts(self) -> list[Part]:
@@ -118,7 +118,8 @@ def load_vault(store: Store, owner: str) -> list[Recorded]:
                 rows.setdefault(arm, {})[column] = value
             arms = [_plain(arm) for arm in run.data.params["arms"].split(", ")]
             table = pd.DataFrame.from_dict({arm: rows[arm] for arm in arms}, orient="index").rename(columns=EARLIER)
-            runs = {arm: run.data.params.get(f"runs/{arm}", "").split(", ") for arm in arms}
+            named = {arm: run.data.params.get(f"runs/{arm}") for arm in arms}
+            runs = {arm: ids.split(", ") if ids else [] for arm, ids in named.items()}
             found.append(Recorded(run.data.params["reason"], run.data.params["said"], table, runs))
     return found
 

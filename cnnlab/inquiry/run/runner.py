@@ -68,24 +68,44 @@ def run_study(
     with _alone(study), stopping("Stopped. What was measured is kept; study.run() goes on from here."):
         deliver_leftovers()
         finished = results(study, store)
-        _refuse_other_images(study, store)
-        predictions = {} if explore else _predictions(study, store)
-        _refuse_another_network(study, finished)
+        predictions = _check(study, finished, store, explore)
         close_dead_runs(store, study.name, owner())
-        log.info(study.describe())
-        if len(finished):
-            log.info(f"{len(finished)} of its runs are finished already and are not trained again.")
-        _publish(study, store)
+        _announce(study, finished, store)
         jobs = _take_over(_jobs(study, finished, predictions, device), store)
         failures = _train_all(study, jobs, store, engine, device, progress) if jobs else []
         table = results(study, store)
         _export_best(table, store)
+    _refuse_failures(study, failures)
+    return table
+
+
+def _check(study: Design, finished: pd.DataFrame, store: Store, explore: bool) -> dict[str, Contrast]:
+    """Return what this owner has predicted, by the seals; nothing where it explores.
+
+    Raises:
+        LabError: the study may not be run as it is.
+    """
+    _refuse_other_images(study, store)
+    predictions = {} if explore else _predictions(study, store)
+    _refuse_another_network(study, finished)
+    return predictions
+
+
+def _announce(study: Design, finished: pd.DataFrame, store: Store) -> None:
+    """Say what will be run, here and in the MLflow UI."""
+    log.info(study.describe())
+    if len(finished):
+        log.info(f"{len(finished)} of its runs are finished already and are not trained again.")
+    _publish(study, store)
+
+
+def _refuse_failures(study: Design, failures: list[str]) -> None:
+    """Raise a LabError where runs failed, after all others are finished."""
     if failures:
         raise LabError(
             f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
             "finished and kept. Running the study again tries these once more."
         )
-    return table
 
 
 @contextmanager

@@ -177,14 +177,18 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
     said = float(confidence.mean()) if n else float("nan")
     _draw_share(right, 1, true, n, said, f"direction: said {said:.0f} % on average, came true in {true} of {n}")
     _draw_share(
-        right, 0, held, of, RANGE_LEVEL, f"size: {RANGE_LEVEL} % expected, {held} of {of} ranges held the estimate"
+        right,
+        0,
+        held,
+        of,
+        RANGE_LEVEL,
+        f"size: {RANGE_LEVEL} % expected, {held} of {count(of, 'range')} held the estimate",
     )
     right.set(xlabel="share of predictions (%)", xlim=(-4, 104), ylim=(-0.45, 1.75), yticks=[])
     right.grid(axis="x", alpha=0.3)
     legend_below(figure)
-    title = (
-        f"{true} of {n} decided predictions came true, and {said:.0f} % were expected" if n else "nothing decided yet"
-    )
+    came = f"{true} of {count(n, 'decided prediction')} came true"
+    title = f"{came} ({100 * true / n:.0f} %), {said:.0f} % expected" if n else "nothing decided yet"
     return titled(figure, f"Calibration: {title}", number)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.failures import failed_runs
-from cnnlab.inquiry.judge.review import outcome_of
+from cnnlab.inquiry.judge.review import labelled, outcome_of
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import load_runs
@@ -121,10 +121,9 @@ def _outcome(record: Record, failed: Container[str]) -> str:
     """Return the outcome in few words, such as "supported, size missed, exploratory"."""
     said = outcome_of(record).removeprefix("direction ").replace(" (", ", ").rstrip(")").split(", ")
     last = record.verdicts[-1].content
-    label = last.get("label", "")
     failures = _failures(last, failed) if "estimate" in last else 0
-    more = [*([] if label == "confirmatory" else [label]), f"{count(failures, 'run')} failed" if failures else ""]
-    return ", ".join(filter(None, [*said[:2], *more]))
+    words = labelled(", ".join(said[:2]), record)
+    return f"{words}, {count(failures, 'run')} failed" if failures else words
 
 
 def _failures(verdict: dict[str, str], failed: Container[str]) -> int:

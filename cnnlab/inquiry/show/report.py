@@ -8,7 +8,7 @@ from cnnlab.inquiry import paths
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.calibration import calibrate_records
-from cnnlab.inquiry.judge.review import effect_of, outcome_of
+from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import Entry, entries, reflected
@@ -88,7 +88,7 @@ def _markdown(judged: list[Record], words: dict[Entry, list[int]], head: str, pi
     told = "\n\n".join(_reflection(entry, numbers) for entry, numbers in words.items())
     return (
         f"# Experiments with CNNs: report of {owner()}\n\n"
-        f"{now} · {len(judged)} predictions with a verdict · head {head}\n\n"
+        f"{now} · {count(len(judged), 'prediction')} with a verdict · head {head}\n\n"
         f"| | study | predicted (confidence) | verdict | effect, 95 % interval |\n|---|---|---|---|---|\n{rows}\n\n"
         f"![Every prediction beside what came out]({pictures}-predictions.png)\n\n"
         f"{calibrate_records(judged).sentence()}\n\n![Calibration of the predictions]({pictures}-calibration.png)\n\n"
@@ -97,11 +97,9 @@ def _markdown(judged: list[Record], words: dict[Entry, list[int]], head: str, pi
 
 
 def _row(number: int, record: Record) -> str:
-    content, last = record.content, record.verdicts[-1].content
-    claim = f"{content['metric']} {content['direction']}: {content['contrast']} ({content['confidence']} %)"
-    label = "" if last["label"] == "confirmatory" else f", {last['label']}"
+    claim = f"{claim_of(record)} ({record.content['confidence']} %)"
     effect = effect_of(record).replace(", 95 % interval", "").removesuffix(" seeds")
-    return f"| {number} | {record.experiment} | {claim} | {outcome_of(record)}{label} | {effect} |"
+    return f"| {number} | {record.experiment} | {claim} | {labelled(outcome_of(record), record)} | {effect} |"
 
 
 def _reflection(entry: Entry, numbers: list[int]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cnnlab.inquiry import server
+from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.review import Review
 from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.record.store import Store
@@ -26,9 +27,10 @@ def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
     `hide` is an owner whose predictions and runs are only counted.
     """
     if found.is_intact:
-        first = f"Intact: {len(found.predictions)} predictions and {found.runs} runs, each as it was sealed."
+        held = f"{count(len(found.predictions), 'prediction')} and {count(found.runs, 'run')}"
+        first = f"Intact: {held}, each as it was sealed."
     else:
-        first = f"NOT INTACT: {len(found.problems)} things do not fit together."
+        first = f"NOT INTACT: {count(len(found.problems), 'problem')}."
     lasts = {owner: theirs[-1] for owner, theirs in found.heads.items() if owner != hide}
     sections = {
         "Heads (one handed in earlier: `cnnlab review --head ...` says whether all before it is unchanged)": [
