@@ -53,21 +53,23 @@ def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
     own, free = earlier["owner"] == prediction.record.owner, earlier["prediction"] == ""
     lines = (
         "" if prediction.contrast.images == task().own_data else f"it is about {task().other_data}.",
-        _explored(prediction, earlier[own & free]),
+        _explored(prediction, earlier[own], free),
         _tried(prediction, earlier[own & ~free]),
         _seen_by_others(prediction, earlier[~own]),
     )
     return [line for line in lines if line]
 
 
-def _explored(prediction: Prediction, free: pd.DataFrame) -> str:
-    """Say which of its factors had been varied before, in runs of no prediction."""
+def _explored(prediction: Prediction, earlier: pd.DataFrame, free: pd.Series) -> str:
+    """Say which of its factors had been varied before, in runs without a prediction (`free`)."""
     contrast = prediction.contrast
     control = task().canonical(contrast.arms[contrast.control])
-    varied = {
-        name: [i.config.seed for i in free["identity"] if getattr(i.config, name) != getattr(control, name)]
-        for name in contrast.factors
-    }
+    varied = {}
+    for name in contrast.factors:
+        values = pd.Series([getattr(identity.config, name) for identity in earlier["identity"]], earlier.index, object)
+        others = earlier[(values != getattr(control, name)) & free.loc[earlier.index]]
+        if values.nunique() > 1:  # a field that was the same in all of them wasn't varied
+            varied[name] = [identity.config.seed for identity in others["identity"]]
     return _varied("runs without a prediction", varied, prediction.n)
 
 
