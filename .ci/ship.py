@@ -1,7 +1,8 @@
 """Make the store small enough to ship: uv run .ci/ship.py, when the reference runs are done and the vault was opened.
 
-What was measured stays for every run. Figures and model stay for the best run of each arm, weights for the champion.
-A run whose files go says so in its note, and names the run that has them.
+What was measured stays for every run, but for curves that others give or that are about the machine. Figures and model
+stay for the best run of each arm, weights for the champion. A run whose files go says so in its note, and names the run
+that has them.
 """
 
 import shutil
@@ -20,6 +21,7 @@ from cnnlab.one_run import WEIGHTS
 from cnnlab.task import SHIPPED
 
 ACCURACY = "final/accuracy/valid"
+CURVES = ("gap/accuracy", "lr", "time/epoch_s", "time/images_per_s")  # of which only the last value ships
 
 
 def arm_of(run: RawRun) -> tuple[str, str]:
@@ -49,6 +51,15 @@ def drop_models(models: list[str]) -> None:
             shutil.rmtree(folder)
 
 
+def drop_curves(database: sqlite3.Connection) -> None:
+    """Remove all but the last value of curves that don't ship."""
+    database.executemany(
+        "DELETE FROM metrics WHERE key = ?1 AND step < (SELECT step FROM latest_metrics AS last "
+        "WHERE last.run_uuid = metrics.run_uuid AND last.key = ?1)",
+        [(name,) for name in CURVES],
+    )
+
+
 def note_seals(store: Store) -> None:
     """Write down the seals of what ships, by which it can be told from what others made under the same owners."""
     records = [record.sha256 for record in load_records(store, owner=OWNER)]
@@ -72,6 +83,8 @@ def main() -> None:
     drop_models(models)
     note_seals(store)
     with sqlite3.connect(paths.database()) as database:
+        drop_curves(database)
+        database.commit()
         database.execute("PRAGMA page_size = 1024")  # MLflow has many empty tables, and each takes a page or two
         database.execute("VACUUM")
         (answer,) = database.execute("PRAGMA integrity_check").fetchone()
