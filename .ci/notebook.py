@@ -1,8 +1,8 @@
 """The finished lab: uv run .ci/notebook.py
 
 It fills the blanks of 04_experiments.ipynb with what the reference recorded, runs it in the full profile, and writes
-experiment_log/reference.ipynb. Missing runs are trained. The weights of the networks are needed, so it comes before
-.ci/ship.py.
+experiment_log/reference.ipynb. A section without a verdict on record stays as it is. The weights of the networks are
+needed, so it comes before .ci/ship.py.
 """
 
 import os
@@ -40,7 +40,6 @@ STUDIES = {  # by the section of the notebook, with which the ids of its cells b
     "3d": "03-tiny-batches",
     "5": "05-search",
 }
-OWN = "own-"  # how the ids of the cells begin that are the student's alone
 BLANK = re.compile(r"^(?P<begin> *(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
 QUIZ = re.compile(r'(?P<begin>quiz\("(?P<number>\d)", answer=)\.\.\.')
 Answers = Mapping[str, Mapping[str, Any]]  # by the id of a cell, then by the name of a blank
@@ -68,11 +67,17 @@ def fill(source: str, answers: Mapping[str, Any]) -> str:
     return BLANK.sub(lambda blank: f"{blank['begin']}{answers[blank['name']]!r}", source)
 
 
+def is_left_open(cell: nbformat.NotebookNode, answers: Answers) -> bool:
+    """Return whether a cell belongs to a section with a prediction that has no answer, such as the student's own."""
+    section = cell.id.partition("-")[0]
+    return section in ("own", *STUDIES) and f"{section}-reflect" not in answers
+
+
 def filled(notebook: nbformat.NotebookNode, answers: Answers) -> nbformat.NotebookNode:
-    """Return a notebook with answers in its blanks; those of an own question stay."""
+    """Return a notebook with answers in its blanks; a section without answers stays as it is."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
-        if has_blanks(cell) and not cell.id.startswith(OWN):
+        if has_blanks(cell) and not is_left_open(cell, answers):
             cell.source = fill(cell.source, answers.get(cell.id, {}))
     return notebook
 
@@ -83,7 +88,9 @@ def recorded(store: Store) -> Answers:
     known = load_predictions(store, owner=OWNER)
     studies = reference_studies() | {"05-search": search_study(PROFILES["full"], store)}
     for section, name in STUDIES.items():
-        about = [one for one in known if one.study == name]
+        about = [one for one in known if one.study == name and one.record.verdicts]
+        if not about:
+            continue
         for number, example in enumerate(EXAMPLES[name], start=1):
             wanted = (choose_contrast(studies[name], Claim(**example)).text, example["metric"])
             claims = [one.claim for one in about if (one.contrast.text, one.metric.name) == wanted]
@@ -95,23 +102,24 @@ def recorded(store: Store) -> Answers:
     return answers | {"vault": {"arms": arms, "reason": load_vault(store, OWNER)[0].reason}}
 
 
-def run(notebook: nbformat.NotebookNode, timeout: int | None = None) -> None:
-    """Run the cells of a notebook in the project folder, except those of an own question."""
-    own = [cell for cell in notebook.cells if cell.id.startswith(OWN) and cell.cell_type == "code"]
-    kept = [cell.source for cell in own]
-    for cell in own:
+def run(notebook: nbformat.NotebookNode, answers: Answers) -> None:
+    """Run the cells of a filled notebook in the project folder, except those of sections that are open."""
+    still = [cell for cell in notebook.cells if cell.cell_type == "code" and is_left_open(cell, answers)]
+    kept = [cell.source for cell in still]
+    for cell in still:
         cell.source = ""  # a cell without code is not run
     folder = {"metadata": {"path": str(paths.project_root())}}
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False, resources=folder).execute()
-    for cell, source in zip(own, kept, strict=True):
+    NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, resources=folder).execute()
+    for cell, source in zip(still, kept, strict=True):
         cell.source = source
 
 
 def main() -> None:
     """Write the finished lab."""
     os.environ |= {"CNNLAB_OWNER": OWNER, "CNNLAB_PROFILE": "full"}
-    notebook = filled(nbformat.read(paths.project_root() / NOTEBOOK, as_version=4), recorded(connect()))
-    run(notebook)
+    answers = recorded(connect())
+    notebook = filled(nbformat.read(paths.project_root() / NOTEBOOK, as_version=4), answers)
+    run(notebook, answers)
     nbformat.write(notebook, paths.experiment_log() / FINISHED)
 
 

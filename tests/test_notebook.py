@@ -61,7 +61,7 @@ def with_blanks_first(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             blank.id += "-blank"
             blank.metadata["tags"] = ["raises-exception"]
             cells.append(blank)
-        if not before.id.startswith(TOOL["OWN"]):
+        if not TOOL["is_left_open"](before, example_answers()):
             cells.append(after)
     filled.cells = cells
     return filled
