@@ -65,15 +65,6 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "03-learning-rates": [
         {
-            "interaction": {"norm": "batch", "lr": 0.003},
-            "metric": "accuracy/valid",
-            "direction": "higher",
-            "size": (5, 60),
-            "confidence": 80,
-            "because": "normalised maps have the same scale whatever the weights, so small steps lead further",
-            "if_refuted": "a learning rate that is too low is too low with batch normalisation as well",
-        },
-        {
             "interaction": {"norm": "batch", "lr": 0.3},
             "metric": "accuracy/valid",
             "direction": "higher",
@@ -179,6 +170,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "confidence": 80,
             "because": "it had the lowest loss of all trials, and not all of that will have been luck",
             "if_refuted": "the winner was lucky, and its settings are no better than those of the baseline",
+            "builds_on": "the search before",
         }
     ],
 }
