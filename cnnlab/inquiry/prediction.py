@@ -10,7 +10,7 @@ from cnnlab.inquiry.contrast import Contrast, arm_contrast, interaction_contrast
 from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.metrics import Metric
-from cnnlab.inquiry.params import ConfigError
+from cnnlab.inquiry.params import ConfigError, replace
 from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.environment import SHIPPED, owner
 from cnnlab.inquiry.record.ledger import Record, load_records, record_prediction
@@ -208,7 +208,8 @@ def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Pr
     content = _content(study, contrast, claim)
     for known in reversed(load_predictions(store, study.name, owner())):
         if known.contrast.text == contrast.text and known.claim.metric == claim.metric:
-            if (known.contrast, known.claim) == (contrast, claim):
+            asked = replace(known.contrast, factors=contrast.factors)  # older ones list fields without effect too
+            if (asked, known.claim) == (contrast, claim):
                 return known
             break  # a change of mind
     written = record_prediction(store, study.name, content, f"prediction: {contrast.text}")
