@@ -1,6 +1,7 @@
 """The notebook stops at every blank and runs to its end once they are filled; what it calls is in the package."""
 
 import ast
+import os
 import re
 import runpy
 from copy import deepcopy
@@ -18,6 +19,8 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import empty_reflections, entries
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_runs
+from tests.golden import copy_what_ships
+from tests.helpers import settle
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / ".ci" / "notebook.py"))
@@ -179,3 +182,26 @@ def test_the_notebook_ships_without_outputs(notebook: nbformat.NotebookNode) -> 
         if cell.cell_type == "code":
             assert cell.execution_count is None and cell.outputs == []
     assert notebook.metadata.kernelspec.display_name == "Python 3 (ipykernel)"  # what JupyterLab would write
+
+
+def test_the_finished_notebook_is_the_students_with_what_the_reference_recorded(
+    notebook: nbformat.NotebookNode, finished: nbformat.NotebookNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy_what_ships(tmp_path)
+    settle(monkeypatch, tmp_path, owner="reference")
+    answers = TOOL["recorded"](connect())
+    expected = TOOL["filled"](notebook, answers)
+    assert [(cell.id, cell.source) for cell in finished.cells] == [(cell.id, cell.source) for cell in expected.cells]
+    ran = [cell for cell in finished.cells if cell.cell_type == "code" and not TOOL["is_left_open"](cell, answers)]
+    assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
+    assert not [cell.id for cell in ran for output in cell.outputs if output.output_type == "error"]
+    still = [cell.id for cell in finished.cells if cell.cell_type == "code" and cell not in ran]
+    assert {name.partition("-")[0] for name in still} == {"3c", "own"}  # the former is predicted and not run yet
+
+
+def test_the_finished_notebook_says_nothing_of_the_machine_and_is_small() -> None:
+    file = ROOT / "experiment_log" / TOOL["FINISHED"]
+    raw = file.read_text(encoding="utf-8")
+    for path in (str(Path.home()), str(ROOT), os.sep + "tmp" + os.sep):
+        assert path not in raw
+    assert len(raw) < 3_000_000
