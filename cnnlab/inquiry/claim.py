@@ -111,8 +111,8 @@ class Claim(Params):
             raise LabError(f"an effect of more than {LARGEST} {unit} is not possible: choose a smaller size and sesoi.")
         if self.size and self.size[1] <= sesoi:
             raise LabError(
-                f"size={self.size!r} doesn't reach beyond {smallest}, so with enough seeds the effect is negligible "
-                "and the prediction fails: choose a larger size, a smaller sesoi or direction='none'."
+                f"size={self.size!r} doesn't reach beyond {smallest}: an effect in this range is negligible, and with "
+                "enough seeds the prediction fails. Choose a larger size, a smaller sesoi or direction='none'."
             )
         if self.size and self.at_least_sesoi and self.size[0] < sesoi:
             raise LabError(
