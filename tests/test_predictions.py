@@ -212,7 +212,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"size": (3, 1)}, "smallest and largest"),
         ({"direction": "none"}, "no difference has no size"),
         ({"sesoi": 0}, "more than 0"),
-        ({"sesoi": 0.08}, r"size=\(0.01, 0.08\) doesn't reach beyond the smallest effect of interest, 0.08 nats: an effect"),
+        ({"sesoi": 0.08}, r"size=\(0.01, 0.08\) doesn't reach beyond the smallest effect of interest, 0.08 nats: an"),
         ({"at_least_sesoi": True, "sesoi": 0.02}, r"size=\(0.01, 0.08\) begins below the smallest effect of interest"),
         ({"at_least_sesoi": True, "size": None, "direction": "none"}, "at_least_sesoi needs a direction"),
         ({"confidence": 30}, "from 50 .a coin. to 99"),
