@@ -51,7 +51,7 @@ def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> 
     assert done.returncode == 0, done.stderr
     assert "MLflow: my lab/mlflow.db" in done.stdout
     said = done.stdout.index('as the owner "example"')
-    assert said < done.stdout.index("tiny-02-dropout: 4 arms x 2 seeds, each 2 epochs of 640 images.")
+    assert said < done.stdout.index("tiny-02-dropout: 4 arms x 2 seeds, each 1 epoch of 640 images.")
     assert done.stdout.count("I am 60 % confident that") >= 2  # said when recorded, and above the verdict
     assert done.stdout.count("95 % interval [") == 2
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]

@@ -45,10 +45,11 @@ PROFILES = {
     "tiny": Profile(  # a minute: does everything work?
         "tiny",
         train_images=640,
+        epochs=1,
         seeds=2,
         baseline_seeds=2,
         few_images=320,
-        many_epochs=3,
+        many_epochs=2,
         tiny_batch_images=128,
         trials=3,
         interaction_seeds=2,
