@@ -7,6 +7,7 @@ If the stored statistics are what harms, new ones bring the accuracy back.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -60,29 +61,34 @@ def renew_statistics(network: nn.Module, images: Tensor) -> None:
 def renewed_accuracies(study: Design, runs: pd.DataFrame, data: Data, store: Store) -> pd.DataFrame:
     """Return per arm the accuracy (%) as trained and with new statistics, and the change (pp) with its 95 % interval.
 
-    An arm without BatchNorm, or without weights in the store, is left out.
+    An arm without BatchNorm is left out. An arm whose weights aren't in the store says so: the lab ships without most.
     """
     images = data.normaliser()(data.train.x[:IMAGES])
     rows = {}
     for arm, some in runs.groupby("arm", sort=False):
         if some["config"].iloc[0].norm == "batch" or some["config"].iloc[0].head_norm == "batch":
             try:
-                pairs = [_before_and_after(run, images, data, store) for _, run in some.iterrows()]
-            except LabError:  # what ships has no weights
-                continue
-            rows[arm] = _row(pd.DataFrame(pairs, columns=["before", "after"]))
-    return pd.DataFrame.from_dict(rows, orient="index").reindex([arm for arm in study.arms if arm in rows])
+                after = [_renewed_accuracy(run, images, data, store) for _, run in some.iterrows()]
+            except LabError:
+                after = []
+            rows[arm] = _row(100 * some["accuracy/valid"].to_numpy(), np.array(after))
+    columns = ["n", "as trained (%)", "with new statistics (%)", "change (pp)"]
+    arms = [arm for arm in study.arms if arm in rows]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(index=arms, columns=columns)
 
 
-def _before_and_after(run: pd.Series, images: Tensor, data: Data, store: Store) -> tuple[float, float]:
+def _renewed_accuracy(run: pd.Series, images: Tensor, data: Data, store: Store) -> float:
     network = trained_network(run, store, data)
     renew_statistics(network, images)
-    return 100 * run["accuracy/valid"], accuracy(network, data)
+    return accuracy(network, data)
 
 
-def _row(pairs: pd.DataFrame) -> dict[str, object]:
-    change = (pairs["after"] - pairs["before"]).to_numpy()
-    row = {"n": len(pairs), "as trained (%)": pairs["before"].mean(), "with new statistics (%)": pairs["after"].mean()}
+def _row(before: np.ndarray, after: np.ndarray) -> dict[str, object]:
+    row = {"n": len(before), "as trained (%)": before.mean()}
+    if not len(after):
+        return row | {"change (pp)": "no weights in the store"}
+    row["with new statistics (%)"] = after.mean()
+    change = after - before
     if len(change) < 2 or change.std() <= SAME:
         return row | {"change (pp)": f"{change.mean():+.2f}"}
     e = t_interval(change)
