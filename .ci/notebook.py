@@ -7,6 +7,7 @@ needed, so it comes before .ci/ship.py.
 
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -40,8 +41,9 @@ STUDIES = {  # by the section of the notebook, with which the ids of its cells b
     "3d": "03-tiny-batches",
     "5": "05-search",
 }
-BLANK = re.compile(r"^(?P<begin> *(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
+BLANK = re.compile(r"^(?P<begin>(?P<indent> *)(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
 QUIZ = re.compile(r'(?P<begin>quiz\("(?P<number>\d)", answer=)\.\.\.')
+WIDTH = 88  # characters of a line of code in JupyterLab, at 1440 px
 Answers = Mapping[str, Mapping[str, Any]]  # by the id of a cell, then by the name of a blank
 
 
@@ -50,6 +52,14 @@ class Code(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def literal(value: Any, indent: str) -> str:
+    """Return the code of an answer; a long text is broken into strings that fit a line."""
+    if not isinstance(value, str) or isinstance(value, Code) or len(value) < WIDTH:
+        return repr(value)
+    parts = textwrap.wrap(value, WIDTH, drop_whitespace=False, replace_whitespace=False, expand_tabs=False)
+    return "\n".join(["(", *(f"{indent}    {part!r}" for part in parts), f"{indent})"])
 
 
 def has_blanks(cell: nbformat.NotebookNode) -> bool:
@@ -64,7 +74,10 @@ def fill(source: str, answers: Mapping[str, Any]) -> str:
         KeyError: a blank has no answer.
     """
     source = QUIZ.sub(lambda blank: f"{blank['begin']}{QUESTIONS[blank['number']].right!r}", source)
-    return BLANK.sub(lambda blank: f"{blank['begin']}{answers[blank['name']]!r}", source)
+    return BLANK.sub(
+        lambda blank: blank["begin"] + literal(answers[blank["name"]], blank["indent"]),
+        source,
+    )
 
 
 def is_left_open(cell: nbformat.NotebookNode, answers: Answers) -> bool:

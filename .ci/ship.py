@@ -1,8 +1,8 @@
 """Make the store small enough to ship: uv run .ci/ship.py, when the reference runs are done and the vault was opened.
 
-What was measured stays for every run, but for curves that others give or that are about the machine. Figures and model
-stay for the best run of each arm, weights for the champion. A run whose files go says so in its note, and names the run
-that has them.
+What was measured stays for every run, but for curves that others give or that are about the machine. Figures stay for the
+best run of each arm, the model for the best run of each study, weights for the champion. A run whose files go says so in
+its note, and names the run that has them. The largest indexes go too: the lab makes them again.
 """
 
 import shutil
@@ -16,6 +16,7 @@ from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import RawRun, load_raw
+from cnnlab.inquiry.record.schema import INDEXES
 from cnnlab.inquiry.record.store import Store
 from cnnlab.one_run import WEIGHTS
 from cnnlab.task import SHIPPED
@@ -29,6 +30,11 @@ def arm_of(run: RawRun) -> tuple[str, str]:
     return run.experiment, run.tags["arm"]
 
 
+def rank(run: RawRun) -> tuple[float, str]:
+    """Return what a run is better by, and its id, which decides between equal ones."""
+    return run.metrics[ACCURACY], run.run_id
+
+
 def drop_files(store: Store, run: RawRun, best: RawRun, champion: str) -> None:
     """Remove the files of a run that don't ship."""
     folder = artifact_folder(store.client.get_run(run.run_id).info.artifact_uri, store.uri)
@@ -36,7 +42,7 @@ def drop_files(store: Store, run: RawRun, best: RawRun, champion: str) -> None:
         (folder / WEIGHTS).unlink(missing_ok=True)
     if run.run_id != best.run_id:
         shutil.rmtree(folder / "figures", ignore_errors=True)
-        note = f"Its figures and its model don't ship with the lab: the best run of this arm, {best.run_id}, has them."
+        note = f"Its figures don't ship with the lab: the best run of this arm, {best.run_id}, has some."
         store.client.set_tag(run.run_id, "mlflow.note.content", note)
 
 
@@ -73,17 +79,19 @@ def main() -> None:
     champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     runs = [run for run in load_raw(store) if run.kind == "run" and run.owner == OWNER and run.status == "FINISHED"]
     runs = sorted((run for run in runs if "reused_from" not in run.tags), key=arm_of)
-    models = []
     for _, arm in groupby(runs, arm_of):
-        ranked = sorted(arm, key=lambda run: (run.metrics[ACCURACY], run.run_id), reverse=True)
+        ranked = sorted(arm, key=rank)
         for run in ranked:
-            drop_files(store, run, ranked[0], champion)
-        outputs = [store.client.get_run(run.run_id).outputs for run in ranked[1:]]
-        models += [model.model_id for one in outputs for model in one.model_outputs]
+            drop_files(store, run, ranked[-1], champion)
+    kept = {max(some, key=rank).run_id for _, some in groupby(runs, lambda run: run.experiment)} | {champion}
+    outputs = [store.client.get_run(run.run_id).outputs for run in runs if run.run_id not in kept]
+    models = [model.model_id for one in outputs for model in one.model_outputs]
     drop_models(models)
     note_seals(store)
     with sqlite3.connect(paths.database()) as database:
         drop_curves(database)
+        for name in INDEXES:
+            database.execute(f"DROP INDEX IF EXISTS {name}")
         database.commit()
         database.execute("PRAGMA page_size = 1024")  # MLflow has many empty tables, and each takes a page or two
         database.execute("VACUUM")

@@ -139,6 +139,13 @@ def check_the_record(home: Path) -> None:
     assert empty_reflections(home / "experiment_log") == []
 
 
+@pytest.mark.parametrize("text", ["short", "a much longer thought " * 20, "with 'both' \"quotes\"\nand\tmore " * 9])
+def test_an_answer_fits_into_lines_and_stays_the_same(text: str) -> None:
+    code = TOOL["literal"](text, "    ")
+    assert ast.literal_eval(code) == text
+    assert max(map(len, code.splitlines())) < 110
+
+
 def test_every_section_has_its_place_and_every_study_its_five_steps(notebook: nbformat.NotebookNode) -> None:
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert re.findall(r"^## (.*)", text, re.MULTILINE) == [*SECTIONS, "Extensions", "Glossary"]

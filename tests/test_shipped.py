@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries, reflected
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.runs import load_raw, load_runs
+from cnnlab.inquiry.record.schema import INDEXES
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
@@ -64,6 +66,18 @@ def test_it_is_small_whole_and_names_no_folder_of_a_machine(clone: Path) -> None
         *(file for file in [*models.rglob("*"), *(clone / "experiment_log").rglob("*")] if file.is_file()),
     ]
     assert {file.name: found.group() for file in files if (found := ABSOLUTE.search(file.read_bytes()))} == {}
+
+
+def test_the_indexes_that_do_not_ship_are_made_again(store: Store, clone: Path, tables: Path) -> None:
+    """Without them MLflow would read its whole tables for each run."""
+    made, expected = indexes_of(clone / "mlflow.db"), indexes_of(tables)
+    assert made == expected
+    assert INDEXES.keys() < made.keys()
+
+
+def indexes_of(database: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(database)) as opened:
+        return dict(opened.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"))
 
 
 def test_what_ships_reads_as_before(store: Store, clone: Path) -> None:

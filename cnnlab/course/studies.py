@@ -189,14 +189,13 @@ def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
 
 
 def lab_map(studies: Mapping[str, Study], store: Store, engine: Engine) -> pd.DataFrame:
-    """Return a row per study: its question, whether it is in the core of the course, arms, seeds, and what is left to
-    train, with the time for it on this machine. Runs that several studies share are counted in each.
+    """Return a row per study: whether it is in the core of the course, arms, seeds, and what is left to train, with the
+    time for it on this machine. Runs that several studies share are counted in each.
     """
     rows = {}
     for name, study in studies.items():
         plan = study.plan(store, engine)
         rows[name] = {
-            "question": study.question,
             "path": "core" if name.endswith(CORE) else "extension",
             "arms": len(study.arms),
             "seeds": len(study.seeds),

@@ -14,7 +14,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import create_tables
 from cnnlab.inquiry.record.courier import deliver_leftovers
-from cnnlab.inquiry.record.schema import copy_database, keep_up_to_date, wait_until_free
+from cnnlab.inquiry.record.schema import add_indexes, copy_database, keep_up_to_date, wait_until_free
 from cnnlab.inquiry.record.store import Store, find_store, first_line, is_sqlite
 
 
@@ -45,6 +45,8 @@ def default_store() -> Store:
     if store.file:
         wait_until_free(store.file)
     ask(store)
+    if store.file:
+        add_indexes(store.file)
     _point_mlflow_at(store)
     deliver_leftovers()
     return store

@@ -22,6 +22,14 @@ from cnnlab.inquiry.mlflow_private import known_revisions, upgrade_tables
 BUSY_S = 60.0  # seconds that another program may hold a store
 MLFLOW = f"MLflow {importlib.metadata.version('mlflow')}"
 
+INDEXES = {  # a third of a file, and made again in a second: the file that ships with the lab has none of them
+    "index_metrics_run_uuid": "metrics (run_uuid)",
+    "index_metrics_run_uuid_key_step": 'metrics (run_uuid, "key", step)',
+    "index_latest_metrics_run_uuid": "latest_metrics (run_uuid)",
+    "index_params_run_uuid": "params (run_uuid)",
+    "index_tags_run_uuid": "tags (run_uuid)",
+}
+
 Age = Literal["new", "current", "older"]
 
 
@@ -69,6 +77,21 @@ def wait_until_free(file: Path) -> None:
             if "readonly" not in str(error):  # such a store can be looked at
                 raise
         database.rollback()
+
+
+def add_indexes(file: Path) -> None:
+    """Make the indexes of MLflow's large tables again where a store came without them; one that is read-only stays so.
+
+    Raises:
+        LabError: another program holds the store.
+    """
+    with opened(file, "rw") as database:
+        try:
+            for name, columns in INDEXES.items():
+                database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
 
 
 def age(file: Path, patience: float | None = None) -> Age:
