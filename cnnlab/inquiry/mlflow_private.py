@@ -19,6 +19,15 @@ STORE, ROOT, FOLDER, SERVES = (
 )
 SHARED_VIEW = "mlflow.sharedViewState."  # begins the tags of an experiment in which the UI keeps shared views
 ROOT_URI = "mlflow-artifacts:/"  # begins the addresses of artifacts that a server gives out
+# What the UI keeps in the browser of somebody who chose model training, and closed what is about language models.
+FIRST_CHOICES = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+    "mlflow.home.getting-started.collapsed_v1": "true",
+    "mlflow.telemetry.info.alert.dismissed_v1": "true",
+}
+ASSISTANT = "[data-assistant-ui]"  # the button, on every page, that opens a chat with a language model
 
 
 def create_tables(uri: str) -> None:
@@ -86,3 +95,10 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
     finals = [Metric(p.key, p.value, p.timestamp, p.step, model_id=model.model_id, run_id=run_id) for p in points]
     client.log_batch(run_id, metrics=finals)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=max((p.step for p in points), default=0))])
+
+
+def index_page() -> str:
+    """Return the page with which MLflow's UI begins."""
+    from mlflow.server import app
+
+    return (Path(str(app.static_folder)) / "index.html").read_text(encoding="utf-8")

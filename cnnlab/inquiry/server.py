@@ -359,7 +359,7 @@ def _command(at: int) -> list[str]:
     # What `mlflow server` runs in the end. That command itself would import MLflow a first time, only to start
     # this in a second process: twice the wait, and twice the memory.
     options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--header", f"{_FILE_HEADER}:{_file_id()}"]
-    return [sys.executable, "-m", "uvicorn", *options, "--no-access-log", "cnnlab.inquiry.record.served:app"]
+    return [sys.executable, "-m", "uvicorn", *options, "--no-access-log", "cnnlab.inquiry.show.served:app"]
 
 
 def _environment() -> dict[str, str]:

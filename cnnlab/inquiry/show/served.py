@@ -1,0 +1,54 @@
+"""What the MLflow server runs: MLflow's own app on a store whose tables fit it, with a front door for model training.
+
+MLflow opens with what it has for language models. The browser keeps what its user chose instead; where it has kept
+nothing yet, the page begins with model training.
+"""
+
+import importlib
+import json
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.log import log
+from cnnlab.inquiry.mlflow_private import ASSISTANT, FIRST_CHOICES, SERVER_APP, index_page
+from cnnlab.inquiry.record.schema import keep_up_to_date
+from cnnlab.inquiry.server import NOTE
+
+FIRST = """<script>
+for (const [name, value] of Object.entries({choices}))
+  if (localStorage.getItem(name) === null) localStorage.setItem(name, value);
+if (!location.hash) location.replace("#/experiments");
+</script>
+<style>{assistant} {display: none !important}</style>"""
+
+
+def front_door(request: Request) -> HTMLResponse:
+    """Return MLflow's page, which makes the first choices before its own scripts look for them."""
+    first = FIRST.replace("{choices}", json.dumps(FIRST_CHOICES)).replace("{assistant}", ASSISTANT)
+    return HTMLResponse(index_page().replace("<head>", f"<head>{first}", 1))
+
+
+def mlflow_app() -> Any:
+    """Return MLflow's app with the pages of the lab in front of it.
+
+    Raises:
+        SystemExit: the store can't be opened.
+    """
+    for handler in log.handlers:
+        handler.setFormatter(logging.Formatter(f"{NOTE}%(message)s"))
+    try:
+        keep_up_to_date(paths.database())
+    except LabError as error:
+        raise SystemExit(f"Error: {error}") from None
+    app = importlib.import_module(SERVER_APP).app
+    app.router.routes[:0] = [Route("/", front_door)]
+    return app
+
+
+app = mlflow_app()
