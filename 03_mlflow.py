@@ -112,7 +112,10 @@ def search_here(objective: Any, max_evals: int, random_trials: int, seed: int, f
 
 
 def search_on_ray(objective: Any, max_evals: int, random_trials: int, seed: int, folder: Path) -> None:
-    """Try `max_evals` points with the same algorithm, as many at a time as there are CPUs; `folder` keeps the state."""
+    """Try `max_evals` points with TPE too, but as many at a time as there are CPUs, so that others are tried.
+
+    `folder` keeps the state.
+    """
     from cnnlab.inquiry.run.ray_cluster import ray, start_ray  # says how to install Ray where it is missing
 
     start_ray()
@@ -144,7 +147,7 @@ def search_on_ray(objective: Any, max_evals: int, random_trials: int, seed: int,
 
 
 def parent_run(experiment_id: str, seed: int, random_trials: int, engine: str, key: str) -> str:
-    """Return the id of the run that stands for this search; its trials that were killed get an end."""
+    """Return the id of the run that stands for this search; its interrupted trials are marked KILLED."""
     client = mlflow.MlflowClient()
     searches = client.search_runs([experiment_id], f"tags.search = '{key}'")
     known = [run for run in searches if run.data.tags.get("owner") == owner()]

@@ -20,29 +20,18 @@ from cnnlab.course.profiles import PROFILES
 from cnnlab.course.questions import QUESTIONS
 from cnnlab.course.reference import OWNER, reference_studies
 from cnnlab.course.search import search_study
+from cnnlab.course.studies import SECTIONS
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.claim import Claim
-from cnnlab.inquiry.prediction import choose_contrast, load_predictions
+from cnnlab.inquiry.prediction import Prediction, choose_contrast, load_predictions
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.entries import entries
+from cnnlab.inquiry.record.entries import entries, reflected
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 
 NOTEBOOK, FINISHED = "04_experiments.ipynb", "reference.ipynb"
-STUDIES = {  # by the section of the notebook, with which the ids of its cells begin
-    "1": "01-baseline",
-    "2a": "02-dropout",
-    "2b": "02-dropout-long",
-    "3a": "03-normalization",
-    "4a": "04-combined",
-    "4b": "04-order",
-    "3b": "03-learning-rates",
-    "3c": "03-rates-per-norm",
-    "3d": "03-tiny-batches",
-    "5": "05-search",
-}
 BLANK = re.compile(r"^(?P<begin>(?P<indent> *)(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
-QUIZ = re.compile(r'(?P<begin>quiz\("(?P<number>\d)", answer=)\.\.\.')
+QUIZ = re.compile(r'(?P<begin>quiz\("(?P<section>\w+)", answer=)\.\.\.')
 WIDTH = 88  # characters of a line of code in JupyterLab, at 1440 px
 Answers = Mapping[str, Mapping[str, Any]]  # by the id of a cell, then by the name of a blank
 
@@ -73,7 +62,7 @@ def fill(source: str, answers: Mapping[str, Any]) -> str:
     Raises:
         KeyError: a blank has no answer.
     """
-    source = QUIZ.sub(lambda blank: f"{blank['begin']}{QUESTIONS[blank['number']].right!r}", source)
+    source = QUIZ.sub(lambda blank: f"{blank['begin']}{QUESTIONS[blank['section']].right!r}", source)
     return BLANK.sub(
         lambda blank: blank["begin"] + literal(answers[blank["name"]], blank["indent"]),
         source,
@@ -83,7 +72,7 @@ def fill(source: str, answers: Mapping[str, Any]) -> str:
 def is_left_open(cell: nbformat.NotebookNode, answers: Answers) -> bool:
     """Return whether a cell belongs to a section with a prediction that has no answer, such as the student's own."""
     section = cell.id.partition("-")[0]
-    return section in ("own", *STUDIES) and f"{section}-reflect" not in answers
+    return section in ("own", *SECTIONS) and f"{section}-reflect" not in answers
 
 
 def filled(notebook: nbformat.NotebookNode, answers: Answers) -> nbformat.NotebookNode:
@@ -95,22 +84,30 @@ def filled(notebook: nbformat.NotebookNode, answers: Answers) -> nbformat.Notebo
     return notebook
 
 
+def reflection_on(predictions: list[Prediction]) -> dict[str, str]:
+    """Return the last reflection on some predictions."""
+    seals = {one.record.sha256[:12] for one in predictions}
+    written = entries()
+    last = [name for name in written if name.partition("-")[0] in seals][-1]
+    words = reflected(written.values())[last]
+    return {"why": words.why, "next": words.next}
+
+
 def recorded(store: Store) -> Answers:
     """Return what the reference recorded, for every cell that asks for it."""
     answers: dict[str, dict[str, Any]] = {}
     known = load_predictions(store, owner=OWNER)
     studies = reference_studies() | {"05-search": search_study(PROFILES["full"], store)}
-    for section, name in STUDIES.items():
+    for section, name in SECTIONS.items():
         about = [one for one in known if one.study == name and one.record.verdicts]
         if not about:
             continue
+        asked = []
         for number, example in enumerate(EXAMPLES[name], start=1):
             wanted = (choose_contrast(studies[name], Claim(**example)).text, example["metric"])
-            claims = [one.claim for one in about if (one.contrast.text, one.metric.name) == wanted]
-            answers[f"{section}-predict-{number}"] = dict(claims[-1])
-        seals = {one.record.sha256[:12] for one in about}
-        last = [entry for entry in entries().values() if entry.id.partition("-")[0] in seals][-1]
-        answers[f"{section}-reflect"] = {"why": last.why, "next": last.next}
+            asked.append([one for one in about if (one.contrast.text, one.metric.name) == wanted][-1])
+            answers[f"{section}-predict-{number}"] = dict(asked[-1].claim)
+        answers[f"{section}-reflect"] = reflection_on(asked)
     arms = {arm: Code(f'(search_study(profile, store), "{arm}")') for arm in ("baseline", "winner")}
     return answers | {"vault": {"arms": arms, "reason": load_vault(store, OWNER)[0].reason}}
 

@@ -102,7 +102,7 @@ def run(
     """Train what is missing of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
 
     A study is run only after you have predicted something about it (`cnnlab predict`). With --examples the
-    predictions that ship with the lab are recorded first, as the owner "example"; your own start afresh.
+    predictions that ship with the lab are recorded first, as the owner "example"; yours start from nothing.
     "dropout" is enough of a name. Finished runs are not trained again: after an interruption the same command goes on.
     """
     if engine in ("auto", "workers"):
@@ -327,7 +327,7 @@ def _project_of(store: str | None) -> Path | None:
 
 @cli.command(short_help="Check everything the lab needs.")
 def doctor() -> None:
-    """Check everything the lab needs; each line is OK or says what mends it."""
+    """Check everything the lab needs; each line is OK or says how to fix it."""
     from cnnlab.doctor import examine
 
     all_well = True

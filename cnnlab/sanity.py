@@ -27,7 +27,7 @@ from cnnlab.training import Seeds, fit
 DEVICE = "cpu"  # the same numbers on every machine
 STARTS = 5  # initialisations over which the initial loss is averaged
 LOSS_IMAGES = 500  # on which it is measured
-LEARNED_IMAGES = 64  # to be learned by heart
+LEARNED_IMAGES = 64  # to be memorised
 LEARN_STEPS = 300  # without dropout: BASE needs about 50, with a normalisation 20 to 60
 RANDOM_TRAIN, RANDOM_VALID = 1024, 1000  # images with random labels
 RANDOM_STEPS = 64  # on them, of 32 images
@@ -278,7 +278,7 @@ CHECKS: dict[str, Check] = {
         _initial_loss,
     ),
     "one batch": Check(
-        "64 images learned by heart",
+        "64 images memorised",
         "no gradient reaches the weights (dead ReLU, frozen layers, a softmax before the loss), images and labels are "
         "in different orders, or much is dropped.",
         _one_batch,

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from cnnlab.course.examples import EXAMPLES
+from cnnlab.course.studies import SECTIONS
 from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import empty_reflections, entries
@@ -24,7 +25,7 @@ from tests.helpers import settle
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / ".ci" / "notebook.py"))
-SECTIONS = ["0 Set-up", "1 Baseline", "2 Dropout", "3 Normalization", "4 Combined", "Analysis and visualization"]
+HEADINGS = ["0 Set-up", "1 Baseline", "2 Dropout", "3 Normalization", "4 Combined", "Analysis and visualization"]
 STEPS = ["Question", "Predict", "Run", "Confront", "Explain"]
 WORDS = {"why": "the table shows a mechanism at work", "next": "the same with more seeds"}
 
@@ -43,7 +44,7 @@ def example_answers() -> dict[str, dict[str, Any]]:
     """An answer for every blank: the lab's examples."""
     claim = TOOL["Code"]('{"no norm": (norms, "norm=none"), "batch norm": (norms, "norm=batch")}')
     answers = {"vault": {"arms": claim, "reason": "the claim of this test"}}
-    for section, study in TOOL["STUDIES"].items():
+    for section, study in SECTIONS.items():
         answers[f"{section}-reflect"] = WORDS
         answers |= {f"{section}-predict-{i}": example for i, example in enumerate(EXAMPLES[study], start=1)}
     return answers
@@ -113,7 +114,7 @@ def test_the_notebook_refuses_every_blank_and_runs_to_its_end_once_they_are_fill
         assert "still open: " in found[0]["evalue"], name
     assert "6 checks passed" in "".join(texts(outputs["sanity"]))
     assert "Noise floor: runs that differ only in their seed" in "".join(texts(outputs["2a-power"]))
-    for section in TOOL["STUDIES"]:
+    for section in SECTIONS:
         shown = "".join(texts(outputs[f"{section}-verdict"]))
         assert "I am" in shown and "% confident that" in shown and "n = 2 seeds" in shown, section
         assert any("image/png" in output.get("data", {}) for output in outputs[f"{section}-verdict"]), section
@@ -129,7 +130,7 @@ def check_the_record(home: Path) -> None:
     store = connect()
     records = load_records(store)
     predicted = [(record.experiment.removeprefix("tiny-"), record.content["because"]) for record in records]
-    expected = [(study, one["because"]) for study in TOOL["STUDIES"].values() for one in EXAMPLES[study]]
+    expected = [(study, one["because"]) for study in SECTIONS.values() for one in EXAMPLES[study]]
     assert sorted(predicted) == sorted(expected)
     assert all(record.verdicts for record in records)
     assert {record.verdicts[-1].content["label"] for record in records} == {"example"}
@@ -148,17 +149,17 @@ def test_an_answer_fits_into_lines_and_stays_the_same(text: str) -> None:
 
 def test_every_section_has_its_place_and_every_study_its_five_steps(notebook: nbformat.NotebookNode) -> None:
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert re.findall(r"^## (.*)", text, re.MULTILINE) == [*SECTIONS, "Extensions", "Glossary"]
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == [*HEADINGS, "Extensions", "Glossary", "Sources"]
     steps = [line.lstrip("# ") for line in text.splitlines() if line.lstrip("# ") in STEPS and line.startswith("#")]
-    assert steps == STEPS * len(TOOL["STUDIES"])
+    assert steps == STEPS * len(SECTIONS)
     numbered = re.findall(r"^##+ (\d\w?) ", text, re.MULTILINE)
-    assert [one for one in numbered if one in TOOL["STUDIES"]] == list(TOOL["STUDIES"])
-    for section, study in TOOL["STUDIES"].items():
+    assert [one for one in numbered if one in SECTIONS] == list(SECTIONS)
+    for section, study in SECTIONS.items():
         assert study.startswith(f"0{section[0]}-")
 
 
 def test_every_term_is_in_the_glossary(notebook: nbformat.NotebookNode) -> None:
-    *cells, glossary = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    *cells, glossary, _ = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     known = glossary.lower()
     plain = re.sub(r"\*\*.*?\*\*", "", "\n".join(cells), flags=re.DOTALL)
     terms = {term.lower() for term in re.findall(r"(?<![\w*])\*([^*\n]+)\*", plain)} - {"italics"}
@@ -170,7 +171,7 @@ def test_every_term_is_in_the_glossary(notebook: nbformat.NotebookNode) -> None:
 
 def test_every_folded_explanation_names_a_number_and_a_misconception(notebook: nbformat.NotebookNode) -> None:
     folded = {cell.id: cell.source for cell in notebook.cells if "<details>" in cell.source}
-    assert list(folded) == [f"{section}-why" for section in TOOL["STUDIES"]]
+    assert list(folded) == [f"{section}-why" for section in SECTIONS]
     for name, text in folded.items():
         assert "If you were right, if you were wrong" in text and "**The usual misconception**" in text, name
 

@@ -77,6 +77,19 @@ def test_the_words_of_an_example_are_recorded_as_such(
     assert "one of the lab's examples" not in str(own)
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_one_sentence_of_the_reference_is_enough_to_be_no_words_of_ones_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("CNNLAB_OWNER", "reference")
+    predict(STUDY, store=store, **CLAIM)
+    monkeypatch.setenv("CNNLAB_OWNER", "a student")
+    words = {one: f"a thought about {one} of my own" for one in OWN}
+    predict(STUDY, store=store, **(CLAIM | words))
+    predict(STUDY, store=store, **(CLAIM | words | {name: CLAIM[name]}))
+    assert [one.is_example for one in load_predictions(store, owner="a student")] == [False, True]
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[tuple[Store, Verdict, Verdict]]:
     """The verdicts on a prediction in the words of an example, and on one in own words."""
@@ -138,17 +151,17 @@ def test_the_table_of_conclusions_has_a_row_per_study_from_the_record(judged: tu
 
 
 def test_a_question_shows_itself_until_it_is_answered_and_then_says_why() -> None:
-    for number, question in QUESTIONS.items():
-        shown = str(quiz(number, answer=BLANK))
+    for section, question in QUESTIONS.items():
+        shown = str(quiz(section, answer=BLANK))
         assert all(choice.text in shown for choice in question.choices.values())
         assert not any(choice.feedback in shown for choice in question.choices.values())
-        said = {letter: str(quiz(number, answer=letter)) for letter in question.choices}
+        said = {letter: str(quiz(section, answer=letter)) for letter in question.choices}
         assert [letter for letter in said if "Right." in said[letter]] == [question.right]
         assert all(question.choices[letter].feedback in text for letter, text in said.items())
     assert {question.right for question in QUESTIONS.values()} == {"a", "b", "c"}
     for call, sentence in (
-        ({"number": "9", "answer": "a"}, "no question '9'"),
-        ({"number": "1", "answer": "z"}, '"c"'),
+        ({"section": "9", "answer": "a"}, "no question '9'"),
+        ({"section": "1", "answer": "z"}, '"c"'),
     ):
         with pytest.raises(LabError, match=sentence):
             quiz(**call)

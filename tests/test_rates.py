@@ -52,6 +52,7 @@ def test_the_table_is_what_one_computes_by_hand() -> None:
     found = compare_rates(STUDY, runs_of(STUDY))
     assert list(found.table["best rate"]) == ["0.01", "0.006"]
     assert list(found.table["accuracy there (%)"]) == ["80.83", "86.03"]
+    assert not any("edge" in sentence for sentence in found.sentences)
     narrow, wide = found.table["range that works (highest / lowest)"]
     # none: 0.006 and 0.01 work in every seed; batch: from 0.001 in two seeds, up to 0.1 in one of the seeds
     assert narrow == "1.67 (the same for all 3 seeds)"
@@ -75,3 +76,11 @@ def test_other_studies_and_missing_runs_are_refused() -> None:
         compare_rates(STUDY, runs_of(STUDY)[:-1])
     with pytest.raises(LabError, match="doesn't vary norm and lr"):
         compare_rates(Study("x", "?", BASE, (0, 1), {"norm": ("none", "batch")}), runs_of(STUDY))
+
+
+def test_a_best_rate_at_the_edge_is_named() -> None:
+    study = Study("rates", "?", BASE, (0, 1, 2), {"norm": ("none", "batch"), "lr": (0.001, 0.006, 0.01)})
+    assert (
+        "Best at the edge of the rates that were tried, so another may be better: none."
+        in compare_rates(study, runs_of(study)).sentences
+    )

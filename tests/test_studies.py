@@ -10,7 +10,7 @@ from rich.console import Console
 from cnnlab import timing
 from cnnlab.config import BASE, Config, replace
 from cnnlab.course.profiles import find_profile
-from cnnlab.course.studies import lab_studies, pick
+from cnnlab.course.studies import SECTIONS, lab_studies, pick
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.verdict import verdict
@@ -254,12 +254,13 @@ def test_an_interval_is_the_t_interval() -> None:
 def test_profiles_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_PROFILE", "tiny")
     assert find_profile().name == "tiny"
-    names = ["01-baseline", "02-dropout", "02-dropout-long", "03-learning-rates", "03-normalization"]
-    names += ["03-rates-per-norm", "03-tiny-batches", "04-combined", "04-order"]
+    names = ["01-baseline", "02-dropout", "02-dropout-long", "03-normalization", "04-combined", "04-order"]
+    names += ["03-learning-rates", "03-rates-per-norm", "03-tiny-batches"]
     assert list(lab_studies(find_profile("quick"))) == [f"quick-{name}" for name in names]
     names.insert(2, "02-dropout-short")  # of the size that the quick profile has anyway
     assert list(lab_studies(find_profile("full"))) == names
     assert list(lab_studies(find_profile("full", epochs=3))) == [f"custom-{name}" for name in names]
+    assert [name for name in SECTIONS.values() if name != "05-search"] == [n for n in names if "short" not in n]
     with pytest.raises(LabError, match="choose tiny, quick, full"):
         find_profile("huge")
 

@@ -65,13 +65,13 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "03-learning-rates": [
         {
-            "interaction": {"norm": "batch", "lr": 0.3},
+            "interaction": {"norm": "batch", "lr": 0.003},
             "metric": "accuracy/valid",
             "direction": "higher",
             "size": (5, 60),
             "confidence": 80,
-            "because": "batch normalisation keeps the scale of the maps whatever a step did to the weights",
-            "if_refuted": "a learning rate that is too high is too high with batch normalisation as well",
+            "because": "batch normalisation keeps the scale of the maps, so that small steps are not lost among them",
+            "if_refuted": "a learning rate that is too low is too low with batch normalisation as well",
         },
     ],
     "03-normalization": [

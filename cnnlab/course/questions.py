@@ -33,7 +33,8 @@ QUESTIONS = {
         "Two networks with the same settings and different seeds reach 82.4 % and 82.1 %. What follows?",
         {
             "a": Choice(
-                "The first one is better by 0.3 pp.", "It is, on these images. Trained again, the order may turn."
+                "The first one is better by 0.3 pp.",
+                "It is, on these images. Trained again, the order may be reversed.",
             ),
             "b": Choice(
                 "Nothing yet: first ask how far apart two equal networks usually are.",
@@ -45,7 +46,7 @@ QUESTIONS = {
             ),
         },
     ),
-    "2": Question(
+    "2a": Question(
         "The training loss during an epoch is higher than the validation loss after it. The network has dropout. Why?",
         {
             "a": Choice(
@@ -57,13 +58,31 @@ QUESTIONS = {
                 "That would be odd. Look at what the two losses are measured with.",
             ),
             "c": Choice(
-                "During training dropout is on and the weights are older; validation has neither.",
+                "In training dropout is on and the weights are older; validation has neither of the two.",
                 "Right. Only losses measured alike, both in eval mode, can be compared.",
                 is_right=True,
             ),
         },
     ),
-    "3": Question(
+    "2b": Question(
+        "Suppose that dropout made a network worse. What does that say about dropout?",
+        {
+            "a": Choice(
+                "It harmed in this setting. With other images, or more epochs, it may help.",
+                "Right. What a method does depends on the network, the images and the length of the training.",
+                is_right=True,
+            ),
+            "b": Choice(
+                "It harms this network.",
+                "It harmed it with these images and that many epochs. Section 2b changes both.",
+            ),
+            "c": Choice(
+                "The rate was wrong.",
+                "Perhaps. But a rate that is right for one setting need not be right for another.",
+            ),
+        },
+    ),
+    "3a": Question(
         "A network with batch normalisation is in eval mode. Which mean does it subtract?",
         {
             "a": Choice(
@@ -75,16 +94,20 @@ QUESTIONS = {
                 "The mean of the batch that it is given.",
                 "That is what it does in train mode. In eval mode an image's result can't depend on other images.",
             ),
-            "c": Choice("The mean of each image.", "That is what layer and instance normalisation do, in both modes."),
+            "c": Choice(
+                "The mean of each image.", "That is what layer, group and instance normalisation do, in both modes."
+            ),
         },
     ),
-    "4": Question(
-        "Dropout alone lowers the accuracy by 1 pp, a norm alone raises it by 3 pp, both together by 2. What is that?",
+    "4a": Question(
+        "Dropout alone costs 1 pp of accuracy, a norm alone gains 3 pp, both together gain 2 pp. What is that?",
         {
             "a": Choice(
-                "Synergy: together they beat dropout alone.", "A sum does that too. Synergy is more than the sum."
+                "Synergy: together they beat dropout alone.", "Adding up gives that too. Synergy is more than the sum."
             ),
-            "b": Choice("Antagonism: together they are worse than the norm alone.", "A sum does that too: -1 + 3 = 2."),
+            "b": Choice(
+                "Antagonism: together they are worse than the norm alone.", "Adding up gives that too: -1 + 3 = 2."
+            ),
             "c": Choice(
                 "Neither: the effects add up.",
                 "Right. An interaction is what is left after adding up, here 0.",
@@ -92,19 +115,20 @@ QUESTIONS = {
             ),
         },
     ),
-    "5": Question(
-        "The best of twenty trials of a search reaches 92.9 %. Trained again with fresh seeds, what do you expect?",
+    "4b": Question(
+        'A verdict is "inconclusive". What does it say?',
         {
-            "a": Choice("92.9 % on average.", "The best of many noisy scores is partly luck, and luck doesn't repeat."),
-            "b": Choice(
-                "Less on average.",
-                "Right. The difference is called the winner's curse.",
-                is_right=True,
+            "a": Choice(
+                "There is no effect.",
+                'Then the interval would lie within the SESOI, and the verdict would be "practically equivalent".',
             ),
-            "c": Choice("More, since it is the best network.", "It was chosen for its score, luck included."),
+            "b": Choice("The prediction was a bad one.", "A good question may need more runs than there were."),
+            "c": Choice(
+                "These runs can't decide.", "Right. More seeds may: `power` says about how many.", is_right=True
+            ),
         },
     ),
-    "6": Question(
+    "vault": Question(
         "A 95 % interval for an effect is [+0.1, +0.9] pp. Which sentence is right?",
         {
             "a": Choice(
@@ -120,6 +144,63 @@ QUESTIONS = {
                 "With more seeds it would stay as wide.",
                 "The spread of single runs stays as it is; the interval for their mean narrows.",
             ),
+        },
+    ),
+    "3b": Question(
+        "At a learning rate of 0.3, a network with a norm is 20 pp better than one without. What follows?",
+        {
+            "a": Choice(
+                "The norm widens the range of rates that work.",
+                "One rate is one point: the range may have moved instead. Look at low rates as well.",
+            ),
+            "b": Choice(
+                "Nothing about the range: that takes several rates, low and high.",
+                "Right. A range has two ends.",
+                is_right=True,
+            ),
+            "c": Choice(
+                "Nothing: the rate has nothing to do with the norm.",
+                "It has: a norm changes how far a step moves the maps.",
+            ),
+        },
+    ),
+    "3c": Question(
+        "Two networks are trained with the same learning rate. Is that a fair comparison?",
+        {
+            "a": Choice(
+                "Only if the rate suits both, or each has its own best one.",
+                "Right. The rate is a nuisance: not asked for, but it can decide.",
+                is_right=True,
+            ),
+            "b": Choice("Yes: all settings but one are equal.", "Equal settings favour the network that they suit."),
+            "c": Choice(
+                "Only if there are several seeds.",
+                "Seeds show the noise. They can't show that a rate suits one arm better.",
+            ),
+        },
+    ),
+    "3d": Question(
+        "Each batch has two images. Where does batch normalisation have the fewest values for its statistics?",
+        {
+            "a": Choice("After the first convolution.", "There each channel has 2 x 784 values."),
+            "b": Choice(
+                "It is the same everywhere: two, one per image.", "In a convolution every position of the image counts."
+            ),
+            "c": Choice(
+                "In the head, after global average pooling.", "Right. There each channel has two values.", is_right=True
+            ),
+        },
+    ),
+    "5": Question(
+        "The best of twenty trials of a search reaches 92.9 %. Trained again with fresh seeds, what do you expect?",
+        {
+            "a": Choice("92.9 % on average.", "The best of many noisy scores is partly luck, and luck doesn't repeat."),
+            "b": Choice(
+                "Less on average.",
+                "Right. The difference is called the winner's curse.",
+                is_right=True,
+            ),
+            "c": Choice("More, since it is the best network.", "It was chosen for its score, luck included."),
         },
     ),
 }
@@ -142,7 +223,7 @@ class Asked(Shown):
         return [Head(self.question.text), lines, said]
 
 
-def quiz(number: str, answer: object) -> Asked:
+def quiz(section: str, answer: object) -> Asked:
     """Return the question of a section; with an answer such as "b" the feedback to it. `...` is no answer yet.
 
     Nothing is recorded: it is for you alone.
@@ -150,9 +231,9 @@ def quiz(number: str, answer: object) -> Asked:
     Raises:
         LabError: there is no such question, or no such choice.
     """
-    if number not in QUESTIONS:
-        raise LabError(f"there is no question {number!r}: choose {_or(QUESTIONS)}.")
-    question = QUESTIONS[number]
+    if section not in QUESTIONS:
+        raise LabError(f"there is no question {section!r}: choose {_or(QUESTIONS)}.")
+    question = QUESTIONS[section]
     if answer is ...:
         return Asked(question)
     if answer not in question.choices:

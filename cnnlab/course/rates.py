@@ -55,6 +55,11 @@ def compare_rates(study: Design, runs: pd.DataFrame) -> Rates:
             f"Each at its own best rate, {norm} - {first}: "
             f"{_in_pp((accuracy[norm][best[norm]] - accuracy[first][best[first]]).to_numpy())}.",
         ]
+    edges = [norm for norm, values in accuracy.items() if best[norm] in (values.columns[0], values.columns[-1])]
+    if edges:
+        sentences.append(
+            f"Best at the edge of the rates that were tried, so another may be better: {', '.join(edges)}."
+        )
     return Rates(pd.DataFrame.from_dict(rows, orient="index"), [*sentences, "The rates were chosen by the same runs."])
 
 

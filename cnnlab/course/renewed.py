@@ -61,34 +61,34 @@ def renew_statistics(network: nn.Module, images: Tensor) -> None:
 def renewed_accuracies(study: Design, runs: pd.DataFrame, data: Data, store: Store) -> pd.DataFrame:
     """Return per arm the accuracy (%) as trained and with new statistics, and the change (pp) with its 95 % interval.
 
-    An arm without BatchNorm is left out. An arm whose weights aren't in the store says so: the lab ships without most.
+    An arm without BatchNorm is left out. `n` counts the runs whose weights are in the store: most ship without.
     """
     images = data.normaliser()(data.train.x[:IMAGES])
     rows = {}
     for arm, some in runs.groupby("arm", sort=False):
         if some["config"].iloc[0].norm == "batch" or some["config"].iloc[0].head_norm == "batch":
-            try:
-                after = [_renewed_accuracy(run, images, data, store) for _, run in some.iterrows()]
-            except LabError:
-                after = []
-            rows[arm] = _row(100 * some["accuracy/valid"].to_numpy(), np.array(after))
+            kept = [(run, network) for _, run in some.iterrows() if (network := _network(run, store, data))]
+            for _, network in kept:
+                renew_statistics(network, images)
+            after = np.array([accuracy(network, data) for _, network in kept])
+            rows[arm] = _row(np.array([100 * run["accuracy/valid"] for run, _ in kept]), after)
     columns = ["n", "as trained (%)", "with new statistics (%)", "change (pp)"]
     arms = [arm for arm in study.arms if arm in rows]
     return pd.DataFrame.from_dict(rows, orient="index").reindex(index=arms, columns=columns)
 
 
-def _renewed_accuracy(run: pd.Series, images: Tensor, data: Data, store: Store) -> float:
-    network = trained_network(run, store, data)
-    renew_statistics(network, images)
-    return accuracy(network, data)
+def _network(run: pd.Series, store: Store, data: Data) -> nn.Module | None:
+    try:
+        return trained_network(run, store, data)
+    except LabError:
+        return None
 
 
 def _row(before: np.ndarray, after: np.ndarray) -> dict[str, object]:
-    row = {"n": len(before), "as trained (%)": before.mean()}
-    if not len(after):
-        return row | {"change (pp)": "no weights in the store"}
-    row["with new statistics (%)"] = after.mean()
     change = after - before
+    if not len(change):
+        return {"n": 0, "change (pp)": "no weights in the store"}
+    row = {"n": len(change), "as trained (%)": before.mean(), "with new statistics (%)": after.mean()}
     if len(change) < 2 or change.std() <= SAME:
         return row | {"change (pp)": f"{change.mean():+.2f}"}
     e = t_interval(change)

@@ -16,7 +16,19 @@ from cnnlab.inquiry.run.plan import duration
 from cnnlab.inquiry.seeds import OFFSET, my_seeds
 from cnnlab.inquiry.study import Study
 
-CORE = ("01-baseline", "02-dropout", "02-dropout-long", "03-normalization", "04-combined", "04-order")
+SECTIONS = {  # of the notebook, in its order; those up to 4b are the core of the course
+    "1": "01-baseline",
+    "2a": "02-dropout",
+    "2b": "02-dropout-long",
+    "3a": "03-normalization",
+    "4a": "04-combined",
+    "4b": "04-order",
+    "3b": "03-learning-rates",
+    "3c": "03-rates-per-norm",
+    "3d": "03-tiny-batches",
+    "5": "05-search",
+}
+CORE = 6  # of them
 
 
 class Studies(dict[str, Study]):
@@ -48,12 +60,12 @@ def lab_studies(profile: Profile, of: str = "") -> Studies:
         _dropout(profile, base, seeds),
         *([_dropout_short(profile, base, seeds)] if profile.short_images else []),
         _dropout_long(profile, base, seeds),
-        _learning_rates(profile, base, seeds),
         _normalization(profile, base, seeds),
-        _rates_per_norm(profile, base, seeds),
-        _tiny_batches(profile, base, seeds),
         _combined(profile, base, more),
         _order(profile, base, more),
+        _learning_rates(profile, base, seeds),
+        _rates_per_norm(profile, base, seeds),
+        _tiny_batches(profile, base, seeds),
     ]
     return Studies((study.name, study) for study in studies)
 
@@ -62,7 +74,7 @@ def _baseline(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
     """An A/A test: twice the same arm, with other random numbers."""
     return Study(
         profile.experiment("01-baseline"),
-        "How different are two arms that differ in nothing but chance?",
+        "How different are two arms that differ only by chance?",
         base,
         seeds,
         arms={"baseline": base, "baseline again": replace(base, seed=OFFSET)},
@@ -189,14 +201,17 @@ def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
 
 
 def lab_map(studies: Mapping[str, Study], store: Store, engine: Engine) -> pd.DataFrame:
-    """Return a row per study: whether it is in the core of the course, arms, seeds, and what is left to train, with the
-    time for it on this machine. Runs that several studies share are counted in each.
+    """Return a row per study in the order of the notebook: its section there, whether it is in the core of the course,
+    arms, seeds, and what is left to train, with the time for it on this machine. Runs that several studies share are
+    counted in each.
     """
     rows = {}
     for name, study in studies.items():
         plan = study.plan(store, engine)
+        section = next((number for number, known in SECTIONS.items() if name.endswith(known)), "")
         rows[name] = {
-            "path": "core" if name.endswith(CORE) else "extension",
+            "section": section,
+            "path": "core" if section in [*SECTIONS][:CORE] else "extension",
             "arms": len(study.arms),
             "seeds": len(study.seeds),
             "runs to train": int(plan.arms["to train"].sum()),

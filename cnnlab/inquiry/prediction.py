@@ -206,6 +206,8 @@ def choose_contrast(study: Design, claim: Claim) -> Contrast:
 def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Prediction:
     """Write a prediction into the ledger and return it; an equal one that stands is not repeated."""
     content = _content(study, contrast, claim)
+    if owner() not in SHIPPED and _has_shipped_words(claim, store):
+        content["words"] = EXAMPLE_WORDS
     for known in reversed(load_predictions(store, study.name, owner())):
         if known.contrast.text == contrast.text and known.claim.metric == claim.metric:
             asked = replace(known.contrast, factors=contrast.factors)  # older ones list fields without effect too
@@ -238,6 +240,13 @@ def load_predictions(
     return found
 
 
+def _has_shipped_words(claim: Claim, store: Store) -> bool:
+    """Return whether a claim's reason or conclusion is word for word that of a prediction that comes with the lab."""
+    shipped = [record.content for record in load_records(store) if record.owner in SHIPPED]
+    words = {content.get(name) for content in shipped for name in ("because", "if_refuted")} | task().example_words()
+    return not words.isdisjoint({claim.because, claim.if_refuted})
+
+
 def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
     """Return the params of the record of a prediction."""
     low, high = claim.size or ((None, None) if claim.direction != "none" else (0.0, claim.sesoi))
@@ -249,7 +258,6 @@ def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
         "high": high,
         "range_level": str(RANGE_LEVEL) if claim.size else "",
         "failed_runs": "are counted, and not averaged",
-        "words": EXAMPLE_WORDS if task().is_example(claim) and owner() not in SHIPPED else "",
         "seeds": ", ".join(map(str, contrast.seeds)),
         "design": contrast.to_json(),
     }

@@ -122,9 +122,9 @@ class Task(Protocol):
         """Return the facts about machine and software that results may depend on."""
         return {}
 
-    def is_example(self, claim: Any) -> bool:
-        """Return whether the words of a claim are those of one that comes with the lab."""
-        return False
+    def example_words(self) -> set[str]:
+        """Return the sentences of the predictions that come with the task."""
+        return set()
 
     def about(self, data: Any) -> Facts:
         """Return the facts about some data (None: the task's own) on which a description depends."""
