@@ -1,6 +1,7 @@
 """One figure of all predictions of an owner, each beside what came out, from what was recorded."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW
 from cnnlab.inquiry.task import find_metric
 
+NONE: Mapping[str, str] = MappingProxyType({})
 SIGNS = {"higher": 1, "lower": -1, "none": 1}
 TICKS = (1, 3, 10, 30, 100, 300)
 WORDS: dict[str, Any] = {"fontsize": 7, "weight": "bold", "linespacing": 1.1}
@@ -47,7 +49,12 @@ def failed_ids(store: Store) -> frozenset[str]:
 
 
 def plot_records(
-    records: Sequence[Record], number: str = "", is_short: bool = False, failed: Container[str] = ()
+    records: Sequence[Record],
+    number: str = "",
+    is_short: bool = False,
+    failed: Container[str] = (),
+    pending: Mapping[str, str] = NONE,
+    links: Mapping[str, str] = NONE,
 ) -> Figure:
     """Return one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
     outcome in words.
@@ -56,42 +63,51 @@ def plot_records(
     1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. A thin
     whisker is the interval over seeds and images, where it was recorded. With `is_short` a row is named by its number
     and study only, for a place beside a table. `failed` are the ids of runs that failed: an effect that includes some
-    says so.
+    says so. `pending` has words for predictions without a verdict, by their ids: those are shown in grey. `links` are
+    where the names of rows lead to in SVG, by the same ids.
     """
-    judged = [record for record in records if record.verdicts and not record.deleted]
+    shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
     height = 0.17 if is_short else 0.29
-    figure = Figure(figsize=(WIDTH, 1.1 + height * max(2, len(judged))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-1, 1, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)
-    for row, record in enumerate(judged):
+    for row, record in enumerate(shown):
         _draw_row(axes, row, record)
-        words = _outcome(record, failed)
+        words = _outcome(record, failed) if record.verdicts else pending[record.run_id]
         words = words if is_short else words.replace(", ", ",\n", 1)
-        colour = OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black")
-        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=colour, **WORDS)
+        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=_colour(record), **WORDS)
     _scale(axes)
-    axes.set_ylim(max(len(judged), 1) - 0.4, -0.6)
-    labels = [f"{row}  {one.experiment}" if is_short else _label(one) for row, one in enumerate(judged, start=1)]
-    axes.set_yticks(range(len(judged)), labels, fontsize=7)
+    axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
+    labels = [f"{row}  {one.experiment}" if is_short else _label(one) for row, one in enumerate(shown, start=1)]
+    axes.set_yticks(range(len(shown)), labels, fontsize=7)
+    for tick, record in zip(axes.get_yticklabels(), shown, strict=False):
+        tick.set_url(links.get(record.run_id))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "left", "right"]].set_visible(False)
-    images = [IMAGES] if any("images_low" in record.verdicts[-1].content for record in judged) else []
+    judged = [record.verdicts[-1].content for record in shown if record.verdicts]
+    images = [IMAGES] if any("images_low" in verdict for verdict in judged) else []
     legend_below(figure, [RANGE, SMALL, EFFECT, *images])
-    outcomes = [record.verdicts[-1].content.get("outcome", "?") for record in judged]
+    outcomes = [verdict.get("outcome", "?") for verdict in judged]
     return titled(figure, f"What was predicted, and what came out: {say_outcomes(outcomes)}", number)
 
 
+def _colour(record: Record) -> str:
+    """Return the colour of what came out; grey where nothing has yet."""
+    return OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black") if record.verdicts else GREY
+
+
 def _draw_row(axes: Axes, row: int, record: Record) -> None:
-    content, last = record.content, record.verdicts[-1].content
-    colour = OUTCOME_COLOURS.get(last.get("outcome", ""), "black")
+    content, last = record.content, record.verdicts[-1].content if record.verdicts else {}
+    colour = _colour(record)
     unit = _number(content, "sesoi") or find_metric(content["metric"]).sesoi
     low, high = (_number(content, end) for end in ("low", "high"))
     if content.get("direction") == "none":
         low, high = -unit, unit
     if low is not None and high is not None:
-        axes.barh(row, (high - low) / unit, left=low / unit, height=0.6, color=YELLOW, alpha=0.6)
+        bar = YELLOW if record.verdicts else GREY
+        axes.barh(row, (high - low) / unit, left=low / unit, height=0.6, color=bar, alpha=0.6)
     sign = SIGNS.get(content.get("direction", ""), 1)
     effect = _number(last, "estimate")
     for names, look in (

@@ -7,6 +7,7 @@ nothing yet, the page begins with model training.
 import importlib
 import json
 import logging
+from html import escape
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import ASSISTANT, FIRST_CHOICES, SERVER_APP, index_page
 from cnnlab.inquiry.record.schema import keep_up_to_date
+from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.server import NOTE
 
 FIRST = """<script>
@@ -34,6 +36,17 @@ def front_door(request: Request) -> HTMLResponse:
     return HTMLResponse(index_page().replace("<head>", f"<head>{first}", 1))
 
 
+def lab(request: Request) -> HTMLResponse:
+    """Return the page of the lab about the owner that is asked for; it only reads."""
+    from cnnlab.inquiry.show.lab_page import lab_page  # takes a second, which the start of the server need not pay
+
+    store = Store(f"sqlite:///{paths.database().as_posix()}")  # the file itself: this process is its server
+    try:
+        return HTMLResponse(lab_page(store, request.query_params.get("owner", "")))
+    except LabError as error:
+        return HTMLResponse(f"<p>{escape(str(error))}</p>", status_code=503)
+
+
 def mlflow_app() -> Any:
     """Return MLflow's app with the pages of the lab in front of it.
 
@@ -47,7 +60,7 @@ def mlflow_app() -> Any:
     except LabError as error:
         raise SystemExit(f"Error: {error}") from None
     app = importlib.import_module(SERVER_APP).app
-    app.router.routes[:0] = [Route("/", front_door)]
+    app.router.routes[:0] = [Route("/", front_door), Route("/lab", lab)]
     return app
 
 

@@ -1,0 +1,123 @@
+"""The page of the lab, /lab on its MLflow server: what an owner predicted and what came out, and everybody's verdicts.
+
+It only reads the store, and is made anew each time it is asked for.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib as mpl
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+from cnnlab.inquiry.design import count
+from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
+from cnnlab.inquiry.record.entries import Entry, entries, reflected
+from cnnlab.inquiry.record.ledger import Record, load_records
+from cnnlab.inquiry.record.runs import search_runs
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.logbook import entry_id
+from cnnlab.inquiry.show.predictions import plot_records
+from cnnlab.inquiry.show.style import OUTCOME_COLOURS
+
+TEMPLATE = Path(__file__).with_name("lab.html")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prediction as the page shows it; links lead into MLflow."""
+
+    study: str
+    claim: str
+    confidence: str
+    outcome: str
+    colour: str  # the outcome in a word, by which it has its colour
+    effect: str
+    reflection: str
+    link: str
+    study_link: str
+
+
+def lab_page(store: Store, owner: str = "") -> str:
+    """Return the page as HTML: about an owner, or without one about whoever predicted last.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    records = [record for record in load_records(store) if not record.deleted]
+    owner = owner or (records[-1].owner if records else "")
+    own = [record for record in records if record.owner == owner]
+    states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
+    ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
+    words = reflected(entries().values())
+    rows = [_row(record, states, ids, words) for record in own]
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        owner=owner,
+        rows=rows,
+        figure=_svg(plot_records(own, pending=states, links={r.run_id: _link(r, ids) for r in own})) if own else "",
+        is_running=any("in progress" in state for state in states.values()),
+        studies=sorted({record.experiment for record in records}),
+        owners=_by_owner(records),
+        colours=OUTCOME_COLOURS,
+    )
+
+
+def _by_owner(records: Sequence[Record]) -> dict[str, dict[str, list[Row]]]:
+    """Return the rows of everybody, by owner and study."""
+    everybody: dict[str, dict[str, list[Row]]] = {}
+    for record in records:
+        everybody.setdefault(record.owner, {}).setdefault(record.experiment, []).append(_row(record, {}, {}, {}))
+    return dict(sorted(everybody.items()))
+
+
+def _row(record: Record, states: dict[str, str], ids: dict[str, str], words: Mapping[str, Entry]) -> Row:
+    outcome = labelled(outcome_of(record), record) if record.verdicts else states.get(record.run_id, "not judged yet")
+    return Row(
+        study=record.experiment,
+        claim=claim_of(record),
+        confidence=record.content.get("confidence", "?"),
+        outcome=outcome,
+        colour=record.verdicts[-1].content.get("outcome", "").replace(" ", "-") if record.verdicts else "",
+        effect=effect_of(record),
+        reflection=_reflection(record, words),
+        link=_link(record, ids),
+        study_link=f"/#/experiments/{ids.get(record.experiment, '')}/runs",
+    )
+
+
+def _reflection(record: Record, words: Mapping[str, Entry]) -> str:
+    """Return whether the logbook of this folder has a reflection on the last verdict; "" without a verdict."""
+    if not record.verdicts:
+        return ""
+    return "written" if entry_id(record.sha256, record.verdicts[-1].number) in words else "missing"
+
+
+def _state(store: Store, record: Record) -> str:
+    """Return how far the runs of a prediction without a verdict are."""
+    runs = search_runs(store, f"tags.kind = 'run' and tags.owner = '{_quoted(record.owner)}'", record.experiment)
+    found = Counter(run.info.status for run in runs)
+    if not runs:
+        return "predicted, not run yet"
+    running = f", {found['RUNNING']} in progress" if found["RUNNING"] else ""
+    return f"{count(found['FINISHED'], 'run')} finished{running}, not judged yet"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _link(record: Record, ids: dict[str, str]) -> str:
+    return f"/#/experiments/{ids.get(record.experiment, '')}/runs/{quote(record.run_id)}"
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG, to stand in a page."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue().partition("<svg")[1] + file.getvalue().partition("<svg")[2]
