@@ -8,6 +8,7 @@ import warnings
 from cnnlab.inquiry.task import install
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else MLflow looks up a host on the internet
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else two lines for each run
 os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # else it copies project files into every model
 
 gc.set_threshold(10_000)  # with 700, Python searches all of torch and MLflow for garbage while it imports them

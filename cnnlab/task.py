@@ -85,6 +85,7 @@ class Lab(Task):
         at_the_end=("steps", "images_seen", "kept"),
     )
     own_data = DATA_SHA256
+    data_name = "Fashion-MNIST"
     other_data = "other images than Fashion-MNIST's own"
 
     @cached_property

@@ -76,6 +76,7 @@ class Regression(Task):
     bounds = {"accuracy/valid": 0.0, "loss/valid": 1e-9}  # noqa: RUF012
     compared = ("accuracy/valid", "loss/valid")
     own_data = OWN.sha256()
+    data_name = "stripes"
     other_data = "other stripes"
 
     def amount(self, config: Config) -> int:

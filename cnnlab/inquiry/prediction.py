@@ -1,6 +1,7 @@
 """Predictions: a claim about a study, said back as a sentence, and recorded before its runs."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -214,7 +215,8 @@ def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Pr
             if (asked, known.claim) == (contrast, claim):
                 return known
             break  # a change of mind
-    written = record_prediction(store, study.name, content, f"prediction: {contrast.text}")
+    said = f"{say_claim(content)}, {content['confidence']} % sure"
+    written = record_prediction(store, study.name, content, f"predicted: {contrast.text}", said)
     return Prediction.from_record(written)
 
 
@@ -262,6 +264,19 @@ def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
         "design": contrast.to_json(),
     }
     return {name: _text(value) for name, value in content.items() if value not in (None, "")}
+
+
+def say_claim(content: Mapping[str, str]) -> str:
+    """Return what a record expects of its contrast, such as "loss/valid higher by 0.01 to 0.08 nats"."""
+    get = content.get
+    metric, direction, unit = get("metric"), get("direction"), get("unit", "")
+    if direction == "none":
+        return f"{metric} differs by less than {get('sesoi')} {unit}".rstrip()
+    size = f"{get('low')} to {get('high')} {unit}".rstrip() if "low" in content else ""
+    if get("at_least_sesoi") == "True":
+        least = f"by at least {get('sesoi')} {unit}".rstrip()
+        return f"{metric} {direction} {least}" + (f" ({size})" if size else "")
+    return f"{metric} {direction}" + (f" by {size}" if size else "")
 
 
 def _text(value: object) -> str:

@@ -77,6 +77,7 @@ class Task(Protocol):
     metrics: tuple[Metric, ...]  # what can be predicted; the first is the share that is right
     facts: FactRules
     own_data: str  # the fingerprint of the data that a study is about where it names none
+    data_name: str  # what those data are called
     other_data: str  # what others are called, such as "other images than ..."
     unit: str = "steps"  # in which `amount` counts
     modules: tuple[str, ...] = ()  # what training imports, which a worker does before its first run

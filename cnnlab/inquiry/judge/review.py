@@ -23,7 +23,7 @@ from cnnlab.inquiry.judge.foreign import describe_foreign
 from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.statistics import Effect
 from cnnlab.inquiry.params import ConfigError
-from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.prediction import Prediction, say_claim
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.files import downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
@@ -376,14 +376,7 @@ def claim_of(record: Record) -> str:
     get = record.content.get
     if not record.sha256:
         return "(cut short)"
-    about, unit = f"{get('contrast')}: {get('metric')}", get("unit", "")
-    if get("direction") == "none":
-        return f"{about} differs by less than {get('sesoi')} {unit}".rstrip()
-    size = f"{get('low')} to {get('high')} {unit}".rstrip() if "low" in record.content else ""
-    if get("at_least_sesoi") == "True":
-        least = f"by at least {get('sesoi')} {unit}".rstrip()
-        return f"{about} {get('direction')} {least}" + (f" ({size})" if size else "")
-    return f"{about} {get('direction')}" + (f" by {size}" if size else "")
+    return f"{get('contrast')}: {say_claim(record.content)}"
 
 
 def outcome_of(record: Record) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import has_model, log_model
@@ -56,6 +56,11 @@ def _tags(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]
     client.log_batch(run_id, tags=[RunTag(k, v) for k, v in (entry["tags"] | arrived).items()])
 
 
+def _data(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
+    data = Dataset(entry["name"], entry["digest"], source_type="code", source="{}")
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
 def _files(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
     client.log_artifacts(run_id, str(spool.files))
 
@@ -70,7 +75,15 @@ def _end(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any])
     client.set_terminated(run_id, entry["status"], entry["time"])
 
 
-_EVENTS = {"create": _create, "metrics": _metrics, "tags": _tags, "files": _files, "model": _model, "end": _end}
+_EVENTS = {
+    "create": _create,
+    "metrics": _metrics,
+    "tags": _tags,
+    "data": _data,
+    "files": _files,
+    "model": _model,
+    "end": _end,
+}
 
 
 class Courier:

@@ -25,6 +25,7 @@ from cnnlab.inquiry.record.store import Store, answering
 
 START = "start"  # what the first record of an owner has instead of a previous one
 LONGEST = 6000  # characters of a param in MLflow
+PREDICTED, FOUND = "1 predicted", "2 verdict"  # tags of which the MLflow UI makes columns, in the order of their names
 VERDICT = "verdict_"  # how the params of a verdict begin, which are added later
 
 
@@ -78,8 +79,10 @@ class Record:
         return self.verdicts[-1].sha256 if self.verdicts else self.sha256
 
 
-def record_prediction(store: Store, experiment: str, content: Mapping[str, str], title: str) -> Record:
+def record_prediction(store: Store, experiment: str, content: Mapping[str, str], title: str, said: str) -> Record:
     """Write a prediction, chained to the owner's last one, and return its record.
+
+    `title` names it in the MLflow UI, and `said` is what a table there shows of it.
 
     Raises:
         LabError: a text is too long for MLflow, or the store can't be written.
@@ -88,6 +91,7 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
         previous = last_seal(load_records(store, owner=owner()))
         full = _sealed({**content, "owner": owner()}, previous)
         tags = {"kind": "prediction", "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
+        tags[PREDICTED] = said
         run = store.client.create_run(store.experiment_id(experiment), tags=tags, run_name=title)
         store.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in full.items()])
         store.client.set_terminated(run.info.run_id)

@@ -55,6 +55,7 @@ class RunLogger:
     def start(self, facts: Facts) -> None:
         """Record what was built, before the first step."""
         self._facts({**facts, **environment_facts()})
+        self._data(facts)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics after one epoch."""
@@ -94,6 +95,13 @@ class RunLogger:
         self.write("end", status=status, **when)
         self._courier.flush()
 
+    def _data(self, facts: Facts) -> None:
+        """Let the MLflow UI show which data a run was trained on."""
+        fingerprint = task().fingerprint(facts)
+        if fingerprint:
+            name = task().data_name if fingerprint == task().own_data else "other data"
+            self.write("data", name=name, digest=fingerprint[:8])
+
     def _facts(self, facts: Facts) -> None:
         self.write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
 
@@ -109,7 +117,8 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     config = from_params(task().config_type, run.data.params)
     kept = {name: value for name, value in run.data.tags.items() if name == "prediction" or name.startswith("fact.")}
     given = {name: value for name, value in tags.items() if name != "prediction"}
-    origin = f"Trained once, as run {run_id} of {client.get_experiment(run.info.experiment_id).name}: see there."
+    where = f"#/experiments/{run.info.experiment_id}/runs/{run_id}"
+    origin = f"Trained once, in {client.get_experiment(run.info.experiment_id).name}: [the run]({where}) has its files."
     tags = kept | given | {"reused_from": run_id, "mlflow.note.content": origin}
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
@@ -117,6 +126,7 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
             for point in client.get_metric_history(run_id, metric):
                 points.setdefault((point.step, point.timestamp), {})[metric] = point.value
     logger = RunLogger(courier, experiment, config, name, tags, started=run.info.start_time)
+    logger._data({name.removeprefix("fact."): value for name, value in kept.items()})
     for (step, measured), metrics in sorted(points.items()):
         logger.write("metrics", time=measured, step=step, metrics=metrics)
     logger.close(run.info.status, time=run.info.end_time)

@@ -5,12 +5,16 @@ The format is not documented; a test opens both views in a real browser.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import isfinite, nan
 from typing import Any
 from urllib.parse import urlencode
 
+from mlflow.entities import Run
+
 from cnnlab.inquiry.mlflow_private import SHARED_VIEW
 from cnnlab.inquiry.record.environment import owner
+from cnnlab.inquiry.record.ledger import FOUND, PREDICTED
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
@@ -43,35 +47,50 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
         "datasetsFilter": [],
         "selectedColumns": columns,
     }
-    keys = ("arm", "owner") if _has_several_owners(store, experiment) else ("arm",)
+    runs = search_runs(store, "tags.kind = 'run'", experiment)
+    owners = {owner(), *(run.data.tags.get("owner", "") for run in runs)}
+    keys = ("arm", "owner") if len(owners) > 1 else ("arm",)
     groups = [{"mode": "tag", "groupByData": key} for key in keys]
-    curves = table | {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}} | _charts()
+    curves = table | {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}} | _charts(runs)
     tags = store.client.get_experiment(experiment_id).tags
-    if not tags.get(NOTE, "").startswith(question):  # else it may hold verdicts as well
+    if question not in tags.get(NOTE, ""):  # else it may hold verdicts as well
         store.client.set_experiment_tag(experiment_id, NOTE, question)
     for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
         store.client.set_experiment_tag(experiment_id, f"{SHARED_VIEW}{key}", json.dumps(view))
 
 
-def _has_several_owners(store: Store, experiment: str) -> bool:
-    runs = search_runs(store, "tags.kind = 'run'", experiment)
-    return len({owner(), *(run.data.tags.get("owner", "") for run in runs)}) > 1
+def publish_verdicts(store: Store, experiment: str, question: str, outcomes: str, verdicts: Iterable[str]) -> None:
+    """Write above an experiment's table the outcomes in few words, its question, and the verdicts.
 
-
-def publish_verdicts(store: Store, experiment: str, question: str, verdicts: Iterable[str]) -> None:
-    """Write the question above an experiment's table, with what is known about it by now."""
-    note = question + "\n" + "".join(f"\n- {verdict}" for verdict in verdicts)
+    The UI shows the first line, and the rest when it is unfolded.
+    """
+    note = f"{outcomes}. {question}\n" + "".join(f"\n- {verdict}" for verdict in verdicts)
     store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note.strip())
 
 
+def publish_outcome(store: Store, run_id: str, title: str, predicted: str, found: str) -> None:
+    """Name a prediction in the MLflow UI by what came out, and write what its table shows."""
+    store.client.update_run(run_id, name=title)
+    store.client.set_tag(run_id, PREDICTED, predicted)
+    store.client.set_tag(run_id, FOUND, found)
+
+
 def _predictions(table: dict[str, Any]) -> dict[str, Any]:
-    params = ("contrast", "metric", "direction", "low", "high", "confidence", "verdict_1_outcome", "verdict_1_label")
-    columns = [*(f"params.`{name}`" for name in params), "tags.`owner`"]
+    columns = [f"tags.`{name}`" for name in (PREDICTED, FOUND, "owner")]
     order = {"orderByKey": "attributes.start_time", "orderByAsc": True}
     return table | {"searchFilter": "tags.kind = 'prediction'", "selectedColumns": columns} | order
 
 
-def _charts() -> dict[str, Any]:
+def _range(runs: Iterable[Run], metric: str) -> dict[str, float | None]:
+    """Return the part of the vertical axis in which the runs end, with room for how they got there."""
+    ends = [value for run in runs if isfinite(value := run.data.metrics.get(metric, nan))]
+    room = max(ends, default=0) - min(ends, default=0)
+    if not room:
+        return {"yMin": None, "yMax": None}
+    return {"yMin": min(ends) - room, "yMax": max(ends) + room}
+
+
+def _charts(runs: Sequence[Run]) -> dict[str, Any]:
     sections = [
         {"uuid": title, "name": title, "display": True, "isReordered": False, "deleted": False, "isGenerated": False}
         for title in task().charts
@@ -90,7 +109,7 @@ def _charts() -> dict[str, Any]:
             "lineSmoothness": 0,
             "selectedXAxisMetricKey": "",
             "useGlobalXaxisKey": True,
-            "range": {"xMin": None, "xMax": None, "yMin": None, "yMax": None},
+            "range": {"xMin": None, "xMax": None} | _range(runs, metric),
             "isGenerated": False,
             "deleted": False,
         }
