@@ -1,11 +1,17 @@
 """Results that print as text and show themselves in a notebook as HTML, both from one list of parts."""
 
+import io
+import shutil
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple, Union
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
 class Head(str):
@@ -51,15 +57,31 @@ class Shown:
 def _text(part: Part) -> str | None:
     """Return a part as text; None where it adds no line."""
     if isinstance(part, pd.DataFrame):
-        padded = part.apply(lambda column: column if is_numeric_dtype(column) else _padded(column.map(str)))
-        return str(padded.to_string(index=_has_names(part), justify="left"))
+        return _text_table(part)
     if isinstance(part, list):
         return "\n".join(part) if part else None
     return None if isinstance(part, Details) else str(part)
 
 
-def _padded(texts: pd.Series) -> pd.Series:
-    return texts.str.ljust(max(map(len, texts), default=0))
+def _text_table(table: pd.DataFrame) -> str:
+    """Return a table as text that fits the terminal: a long text breaks into lines, a number never."""
+    drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    columns = {name: table[name] for name in table.columns}
+    if _has_names(table):
+        columns = {table.index.name or "": table.index.to_series()} | columns
+    for name, column in columns.items():
+        is_number = is_numeric_dtype(column)
+        drawn.add_column(Text(str(name)), justify="right" if is_number else "left", no_wrap=is_number)
+    for row in zip(*columns.values(), strict=True):
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    console = Console(width=min(shutil.get_terminal_size().columns, 120), file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _cell(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _html(part: Part) -> str:

@@ -75,6 +75,7 @@ def run_study(
         failures = _train_all(study, jobs, store, engine, device, progress) if jobs else []
         table = results(study, store)
         _export_best(table, store)
+        _publish(study, store)  # once more: by now it is known between which values the curves end
     _refuse_failures(study, failures)
     return table
 
