@@ -65,14 +65,14 @@ def _text(part: Part) -> str | None:
 
 def _text_table(table: pd.DataFrame) -> str:
     """Return a table as text that fits the terminal: a long text breaks into lines, a number never."""
-    drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    columns = {name: table[name] for name in table.columns}
+    drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = [(str(name), column) for name, column in table.items()]
     if _has_names(table):
-        columns = {table.index.name or "": table.index.to_series()} | columns
-    for name, column in columns.items():
+        columns = [(str(table.index.name or ""), table.index.to_series()), *columns]
+    for name, column in columns:
         is_number = is_numeric_dtype(column)
-        drawn.add_column(Text(str(name)), justify="right" if is_number else "left", no_wrap=is_number)
-    for row in zip(*columns.values(), strict=True):
+        drawn.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number)
+    for row in zip(*(column for _, column in columns), strict=True):
         drawn.add_row(*(Text(_cell(value)) for value in row))
     console = Console(width=min(shutil.get_terminal_size().columns, 120), file=io.StringIO(), color_system=None)
     with console.capture() as captured:

@@ -38,7 +38,13 @@ class Plan(Shown):
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        return [self.study.describe(), self.arms, self.sentence]
+        says_nothing = {
+            "parameters": self.arms["parameters"].nunique() == 1,
+            "taken over": not self.arms["taken over"].any(),
+            "one run": not self.arms["to train"].any(),
+        }
+        table = self.arms.drop(columns=[name for name, is_so in says_nothing.items() if is_so])
+        return [self.study.describe(), table, self.sentence]
 
     @property
     def sentence(self) -> str:
