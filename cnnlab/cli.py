@@ -23,22 +23,37 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.printable import printable
 
 if TYPE_CHECKING:
+    from cnnlab.inquiry.record.store import Store
     from cnnlab.inquiry.study import Study
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class InOrder(click.Group):
+    """A group whose commands are listed in the order in which one works."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were defined."""
+        return list(self.commands)
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="cnnlab")
 def cli() -> None:
-    """Hypothesis-driven experiments with CNNs on Fashion-MNIST, every run logged to MLflow."""
+    """Hypothesis-driven experiments with CNNs on Fashion-MNIST, every run logged to MLflow.
+
+    For example: cnnlab predict dropout, then cnnlab run dropout, then cnnlab report.
+
+    The studies: baseline, dropout, dropout-long, normalization, combined, order, learning-rates, rates-per-norm,
+    tiny-batches, and search once 03_mlflow.py has run.
+    """
 
 
 def _sized(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how much is trained."""
-    profiles = "How much is trained: tiny (a minute), quick (minutes), full (hours).  [default: quick]"
+    profiles = "How much is trained: a minute, minutes or hours.  [default: quick]"
     seeds, epochs = click.IntRange(1, 1000), click.IntRange(1)
     command = click.option("--seeds", type=seeds, help="Seeds per arm, other than the profile's.")(command)
     command = click.option("--epochs", type=epochs, help="Epochs per run, other than the profile's.")(command)
-    return click.option("--profile", help=profiles)(command)
+    return click.option("--profile", type=click.Choice(["tiny", "quick", "full"]), help=profiles)(command)
 
 
 def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -70,23 +85,56 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
     claim = {name: value for name, value in said.items() if value is not None}
     if "interaction" in claim:
         claim["interaction"] = changes_from_text(claim["interaction"])
-    if not {"arm", "trend", "interaction"} & set(claim):
-        claim["arm"] = click.prompt(f"Arm ({', '.join(name for name in chosen.arms if name != chosen.control)})")
-    for name, field in Claim.model_fields.items():
-        if name not in claim and field.is_required():
-            claim[name] = click.prompt(f"{name}: {field.description}", type=float if field.annotation is float else str)
-    say(f"\n{record(chosen, store=connect(), **claim)}")
+    store = connect()
+    if asked := _ask_what_is_missing(chosen, claim, store):
+        text = "\n".join(f"  {name}: {value}" for name, value in claim.items())
+        click.confirm(f"\n{text}\nRecord this? It can't be changed afterwards", default=True, abort=True)
+    say(f"{chr(10) * asked}{record(chosen, store=store, **claim)}")
+
+
+def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") -> bool:
+    """Ask for what a claim lacks, and check each answer; return whether anything was asked."""
+    from cnnlab.inquiry.judge.power import power
+
+    what = {"arm": f"Arm, one of {', '.join(name for name in study.arms if name != study.control)}"}
+    what |= {name: f"{name}: {field.description}" for name, field in Claim.model_fields.items() if field.is_required()}
+    if {"arm", "trend", "interaction"} & set(claim):
+        del what["arm"]
+    missing = [name for name in what if name not in claim]
+    if missing:
+        say(f"{study.question}\nArms: {', '.join(study.arms)}, with {len(study.seeds)} seeds each.")
+    for name in missing:
+        claim[name] = _answer(study, claim, name, what[name])
+        if name == "metric":
+            say(f"{power(study, claim['metric'], store)}\n")
+        if name == "direction" and claim["direction"] not in ("none", "additive") and not claim.get("size"):
+            claim["size"] = _answer(study, claim, "size", "size: the range that you are 80 % sure of, such as 1 3")
+    return bool(missing)
+
+
+def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> Any:
+    """Ask until an answer is possible, and say why one isn't."""
+    from cnnlab.inquiry.prediction import check_so_far
+
+    while True:
+        text = click.prompt(question)
+        answer = tuple(text.replace(",", " ").split()) if name == "size" else text
+        try:
+            check_so_far(study, claim | {name: answer})
+            return answer
+        except LabError as error:
+            say(f"That can't be: {error}", err=True)
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
 @click.argument("studies", nargs=-1)
 @click.option("--examples", is_flag=True, help="Record the example predictions first, as the owner 'example'.")
 @_sized
-@click.option("--engine", default="auto", show_default=True, help="Where: auto, here, workers or ray.")
+@click.option("--engine", type=click.Choice(["auto", "here", "workers", "ray"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="How many worker processes.  [default: by cores]")
 @click.option("--address", help="The Ray cluster of --engine ray, such as 10.0.0.5:6379.  [default: this machine]")
 @click.option("--gpus-per-run", type=float, help="Share of a GPU for each run on Ray.  [default: 0.25 if any]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def run(
     studies: tuple[str, ...],

@@ -1,7 +1,7 @@
 """The studies of the lab, each at the size of a profile."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -42,10 +42,15 @@ class Studies(dict[str, Study]):
         for known, study in self.items():
             if isinstance(name, str) and known.endswith(f"-{name}") and name[:1].isdigit():
                 return study
-        close = [known for known in self if isinstance(name, str) and name in known]
-        close = close or difflib.get_close_matches(str(name), self, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise LabError(f"there is no study {name!r}: {hint}There are {', '.join(self)}.")
+        raise LabError(f"there is no study {name!r}: {_did_you_mean(str(name), self)}choose from {', '.join(self)}.")
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question about the study that a name may stand for, "" where none is near."""
+    short = {one.split("-", 1 + one.startswith(("quick-", "tiny-", "custom-")))[-1]: one for one in known}
+    close = [one for one in short.values() if name in one]
+    close = close or [short[one] for one in difflib.get_close_matches(name, short, n=1)]
+    return f"did you mean {close[0]!r}? Else " if close else ""
 
 
 def lab_studies(profile: Profile, of: str = "") -> Studies:
@@ -240,7 +245,11 @@ def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:
     for name in names:
         fitting = [study for key, study in studies.items() if key == name or key.endswith(f"-{name}")]
         fitting = fitting or [study for key, study in studies.items() if name in key]
-        if len(fitting) != 1:
-            raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(studies)}.")
+        if len(fitting) > 1:
+            raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(s.name for s in fitting)}.")
+        if not fitting:
+            raise LabError(
+                f"there is no study {name!r}: {_did_you_mean(name, studies)}choose from {', '.join(studies)}."
+            )
         chosen += fitting
     return chosen

@@ -174,6 +174,18 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     return _record(study, contrast, said.filled(contrast.kind), store or default_store())
 
 
+def check_so_far(study: Design, said: Mapping[str, Any]) -> None:
+    """Make sure that a claim can begin like this; what isn't said yet is taken as possible.
+
+    Raises:
+        LabError: something that was said is impossible, in one sentence.
+    """
+    open_yet = {"metric": task().metrics[0].name, "direction": "none", "confidence": 60.0}
+    open_yet |= dict.fromkeys(("because", "if_refuted"), "it is open yet")
+    claim = Claim(**{**open_yet, **said})
+    claim.filled(choose_contrast(study, claim).kind)
+
+
 def _signature() -> inspect.Signature:
     """Return the arguments of `predict` with the fields of a claim among them, for help and completion."""
     study, store, _ = inspect.signature(predict).parameters.values()
