@@ -1,8 +1,8 @@
 """The finished lab: uv run .ci/notebook.py
 
 It fills the blanks of 04_experiments.ipynb with what the reference recorded, runs it in the full profile, and writes
-experiment_log/reference.ipynb. A section without a verdict on record stays as it is. The weights of the networks are
-needed, so it comes before .ci/ship.py.
+experiment_log/reference.ipynb, and the same as a page. A section without a verdict on record stays as it is. It needs
+the weights of the networks, so it comes before .ci/ship.py.
 """
 
 import base64
@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from cnnlab.course.examples import EXAMPLES
@@ -151,6 +152,8 @@ def main() -> None:
     run(notebook, answers)
     make_smaller(notebook)
     nbformat.write(notebook, paths.experiment_log() / FINISHED)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    (paths.experiment_log() / FINISHED).with_suffix(".html").write_text(page, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
