@@ -1,10 +1,12 @@
 """The finished lab: uv run .ci/notebook.py
 
 It fills the blanks of 04_experiments.ipynb with what the reference recorded, runs it in the full profile, and writes
-experiment_log/reference.ipynb. A section without a verdict on record stays as it is. The weights of the networks are
-needed, so it comes before .ci/ship.py.
+experiment_log/reference.ipynb, and the same as a page. A section without a verdict on record stays as it is. It needs
+the weights of the networks, so it comes before .ci/ship.py.
 """
 
+import base64
+import io
 import os
 import re
 import textwrap
@@ -14,6 +16,8 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from PIL import Image
 
 from cnnlab.course.examples import EXAMPLES
 from cnnlab.course.profiles import PROFILES
@@ -124,13 +128,32 @@ def run(notebook: nbformat.NotebookNode, answers: Answers) -> None:
         cell.source = source
 
 
+def smaller(png: str) -> str:
+    """Return a picture with 256 colours, in base64 as it came: less than half as large, and nobody sees it."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        picture.convert("RGB").quantize(256).save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def make_smaller(notebook: nbformat.NotebookNode) -> None:
+    """Make all pictures of a notebook smaller."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
+
+
 def main() -> None:
     """Write the finished lab."""
     os.environ |= {"CNNLAB_OWNER": OWNER, "CNNLAB_PROFILE": "full"}
     answers = recorded(connect())
     notebook = filled(nbformat.read(paths.project_root() / NOTEBOOK, as_version=4), answers)
     run(notebook, answers)
+    make_smaller(notebook)
     nbformat.write(notebook, paths.experiment_log() / FINISHED)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    (paths.experiment_log() / FINISHED).with_suffix(".html").write_text(page, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

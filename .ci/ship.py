@@ -1,8 +1,9 @@
 """Make the store small enough to ship: uv run .ci/ship.py, when the reference runs are done and the vault was opened.
 
 What was measured stays for every run, but for curves that others give or that are about the machine. Figures stay for
-the best run of each arm, the model for the best run of each study, weights for the champion. A run whose files go says
-so in its note, and names the run that has them. The largest indexes go too: the lab makes them again.
+the best run of each arm, the model for the best run of each study, weights for the champion. A run whose files go
+says so in its note, and names the run that has them. The largest indexes go too. The lab makes them again when it
+opens the store, so this is the last step before a commit.
 """
 
 import shutil

@@ -110,7 +110,7 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     reviewed = here("review")
     assert reviewed.returncode == 0
     assert "1 prediction" in reviewed.stdout
-    assert "Reflections that are empty: custom-01-baseline.md (1)" in reviewed.stdout
+    assert "Reflections that are empty: tiny-01-baseline.md (1)" in reviewed.stdout
 
 
 def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_new_field_and_a_new_layer_are_judged_and_hide_no_older_record(clone: 
     *judged, runs, records = run(clone, STUDIES).split(", ")
     assert judged[0] in OUTCOMES and judged[2] in OUTCOMES
     assert judged[1] == judged[3] == "confirmatory"
-    assert (runs, records) == (str(289 + 8), str(23 + 2))
+    assert (runs, records) == (str(317 + 8), str(23 + 2))
 
 
 def test_a_study_on_label_noise_is_judged(clone: Path) -> None:

@@ -68,8 +68,8 @@ def check_the_search(stdout: str, trials: int) -> dict[str, float]:
     assert len(below) == trials
     for trial in below:
         assert from_params(Config, trial.data.params).train_images == 640
-        assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 2
-        assert trial.data.tags["fact.images_seen"] == "1280"
+        assert len(store.client.get_metric_history(trial.info.run_id, "loss/valid")) == 1
+        assert trial.data.tags["fact.images_seen"] == "640"
     assert {run.data.params["seed"] for run in below} == {str(my_seeds(1)[0])}
     best = min(below, key=lambda run: run.data.metrics["final/loss/valid"])
     scores = {name: best.data.metrics[f"final/{name}/valid"] for name in ("loss", "accuracy")}
@@ -136,7 +136,7 @@ def record_trial(
     client, experiment_id = store.client, store.experiment_id("tiny-05-search")
     parents = client.search_runs([experiment_id], "tags.kind = 'search'")
     parent = parents[0] if parents else client.create_run(experiment_id, tags={"kind": "search", "owner": owner})
-    config = replace(BASE, train_images=640, epochs=2, seed=7, blocks=((1, 8), (1, 16)), **is_)
+    config = replace(BASE, train_images=640, epochs=1, seed=7, blocks=((1, 8), (1, 16)), **is_)
     tags = {"kind": "trial", "owner": owner, "mlflow.parentRunId": parent.info.run_id, "fact.num_parameters": "9"}
     run_id = client.create_run(experiment_id, tags=tags).info.run_id
     for name, value in to_params(config).items():
@@ -169,7 +169,7 @@ def test_the_winner_is_the_own_finished_trial_with_the_lowest_loss(home: Path) -
     record_trial(float("nan"), lr=0.06)
     study = search_study(PROFILES["tiny"], connect())
     assert (study.name, study.control, study.seeds) == ("tiny-05-search", "baseline", my_seeds(2, first=100))
-    assert study.arms["baseline"] == replace(BASE, train_images=640, epochs=2)
+    assert study.arms["baseline"] == replace(BASE, train_images=640, epochs=1)
     assert study.arms["winner"] == replace(study.base, blocks=((1, 8), (1, 16)), lr=0.02)
     with pytest.raises(NoTrials, match="no trials in quick-05-search"):
         search_study(PROFILES["quick"], connect())

@@ -34,7 +34,6 @@ from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import settle
 
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
-PENDING = ("03-rates-per-norm",)  # predicted, and not run yet
 KNOWN_BEFORE = ("b82ba1556954", "9dc793405158")  # predictions with an arm that had been run before, which they say
 MB = 1_000_000
 
@@ -92,11 +91,10 @@ def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflectio
     assert {record.experiment for record in records} == {*reference_studies(), "05-search"}
     covered = reflected(written.values())
     for record in records:
-        if record.experiment not in PENDING:
-            known = record.sha256[:12] in KNOWN_BEFORE
-            assert record.verdicts[-1].content["label"] == ("exploratory" if known else "confirmatory")
-            entry = covered[f"{record.sha256[:12]}-{record.verdicts[-1].number}"]
-            assert entry.why and entry.next, f"{entry.file.name}: a reflection is empty"
+        known = record.sha256[:12] in KNOWN_BEFORE
+        assert record.verdicts[-1].content["label"] == ("exploratory" if known else "confirmatory")
+        entry = covered[f"{record.sha256[:12]}-{record.verdicts[-1].number}"]
+        assert entry.why and entry.next, f"{entry.file.name}: a reflection is empty"
 
 
 def test_what_ships_judged_anew_is_no_new_verdict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +128,6 @@ def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
     for run in load_raw(store):
         assert run.status == "FINISHED" or (run.kind, run.status) == ("trial", "KILLED"), run.name
     for name, study in reference_studies().items():
-        if name in PENDING:
-            continue
         runs = results(study, store, OWNER)
         assert len(runs) == len(study.runs()), name
         assert runs.groupby("arm").size().min() >= (10 if name == "01-baseline" else 5)

@@ -5,11 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.mlflow_private import has_model, log_model
+from cnnlab.inquiry.mlflow_private import ROOT_URI, has_model, log_model
 from cnnlab.inquiry.params import from_params
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.runs import RawRun, facts_of
-from cnnlab.inquiry.record.store import Store, first_line
+from cnnlab.inquiry.record.store import Store, first_line, is_sqlite
 from cnnlab.inquiry.task import task
 
 Files = Callable[[RawRun, str], Path | None]  # a file of a run, by its name; None where there is none
@@ -22,6 +22,11 @@ def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
         LabError: the run has no such file in the store.
     """
     try:
+        address = store.client.get_run(run_id).info.artifact_uri
+        if is_sqlite(store.uri) and address.startswith(ROOT_URI):
+            file = artifact_folder(address, store.uri) / name  # MLflow would look for the models of the run each time
+            file.stat()
+            return file
         return Path(store.client.download_artifacts(run_id, name, str(folder)))
     except Exception as error:  # MLflow raises whatever the library below it raises
         reason = first_line(error)

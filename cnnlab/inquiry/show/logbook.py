@@ -36,8 +36,8 @@ def logbook_file(study: str) -> Path:
 def reflect(study: Design, *, why: str, next: str = "", store: Store | None = None) -> None:
     """Write into the logbook why a study came out as it did, and what to do next, in your own words.
 
-    They go to the entry of your last verdict about the study, and stand for the verdicts before it too. The same call
-    again changes nothing; other words are added to the old ones.
+    They go to the entry of your last verdict about the study, and stand for the verdicts before it too. Words that one
+    of its entries has already change nothing; others are added to the old ones.
 
     Raises:
         LabError: a blank (`...`), too few words, or there is no verdict yet.
@@ -50,7 +50,8 @@ def reflect(study: Design, *, why: str, next: str = "", store: Store | None = No
     known = [entry for entry in entries().values() if entry.id in own]
     if not known:
         raise LabError(f"there is no verdict on {study.name} to reflect on yet: run it, then confront(study).")
-    fill(known[-1].file, known[-1].id, {"why": why, "next": next})
+    if not any(why.strip() in one.why and next.strip() in one.next for one in known):
+        fill(known[-1].file, known[-1].id, {"why": why, "next": next})
     log.info(f"Written into {known[-1].file.parent.name}/{known[-1].file.name}.")
 
 
