@@ -108,8 +108,16 @@ def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") 
         if name == "metric":
             say(f"{power(study, claim['metric'], store)}\n")
         if name == "direction" and claim["direction"] not in ("none", "additive") and not claim.get("size"):
-            claim["size"] = _answer(study, claim, "size", "size: the range that you are 80 % sure of, such as 1 3")
+            what_size = "size: the range that you are 80 % sure of, such as 1 3; empty: none"
+            claim["size"] = _answer(study, claim, "size", what_size)
     return bool(missing)
+
+
+def _value(name: str, text: str) -> Any:
+    """Return an answer as the claim has it: a number, two numbers or none, or the text."""
+    if name == "size":
+        return tuple(map(float, text.replace(",", " ").split())) or None
+    return float(text) if name == "confidence" else text
 
 
 def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> Any:
@@ -117,12 +125,12 @@ def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> 
     from cnnlab.inquiry.prediction import check_so_far
 
     while True:
-        text = click.prompt(question)
-        answer = tuple(text.replace(",", " ").split()) if name == "size" else text
+        text = click.prompt(question, default="" if name == "size" else None, show_default=False)
         try:
+            answer = _value(name, text)
             check_so_far(study, claim | {name: answer})
             return answer
-        except LabError as error:
+        except (LabError, ValueError) as error:
             say(f"That can't be: {error}", err=True)
 
 

@@ -156,7 +156,10 @@ def test_without_verdicts_there_is_nothing_to_score() -> None:
     assert str(nothing) == "0 predictions, none decided by a confirmatory verdict yet."
 
 
-def test_it_is_shown_as_text_and_in_a_notebook_whatever_is_missing(found: Calibration) -> None:
+def test_it_is_shown_as_text_and_in_a_notebook_whatever_is_missing(
+    found: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     assert found.table["in_size_range"].isna().any()  # the withheld one has no estimate
     for shown in (str(found), found._repr_html_()):
         assert "practically equivalent" in shown and "Brier score" in shown

@@ -145,8 +145,8 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "hint"),
     [
-        (("run", "--profile", "huge"), 1, "choose tiny, quick, full"),
-        (("run", "normalisation"), 1, "names 0 studies"),
+        (("run", "--profile", "huge"), 2, "'huge' is not one of 'tiny', 'quick', 'full'"),
+        (("run", "normalisation"), 1, "did you mean 'quick-03-normalization'?"),
         (
             (
                 "predict",
@@ -170,7 +170,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
         (("review", "nowhere"), 1, "there is no MLflow store"),
         (("report",), 1, "there is nothing to report yet"),
         (("run", "--epochs", "0"), 2, "0 is not in the range"),
-        (("run", "--engine", "cloud"), 1, "choose auto, here, workers, ray"),
+        (("run", "--engine", "cloud"), 2, "'cloud' is not one of 'auto', 'here', 'workers', 'ray'"),
         (("run", "--engine", "here", "--workers", "2"), 1, "workers=2 is for the engine workers"),
         (("fly",), 2, "No such command"),
         (("server", "status"), 1, ""),

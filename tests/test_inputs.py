@@ -167,7 +167,7 @@ def test_two_words_are_no_reason_and_three_are(home: Path, study: Study) -> None
 
 def test_a_study_that_is_not_there_is_answered_with_those_that_are() -> None:
     studies = lab_studies(PROFILES["full"])
-    with pytest.raises(LabError, match=r"there is no study 'dropout': did you mean '02-dropout'\? There are 01-base"):
+    with pytest.raises(LabError, match=r"there is no study 'dropout': did you mean '02-dropout'\? Else choose"):
         studies["dropout"]
 
 

@@ -206,7 +206,7 @@ def test_an_end_mark_that_was_deleted_costs_its_own_field_only(tmp_path: Path, s
 
 
 def test_the_experiments_note_has_question_and_verdicts_and_keeps_them(story: Story) -> None:
-    assert story.note.startswith(STUDY.question)
+    assert story.note.startswith("1 of 4 predictions supported, 2 inconclusive, 1 withheld. " + STUDY.question)
     for one in story.first:
         assert f"- {one.prediction.contrast.text}: {one.headline()}" in story.note
     assert story.note_after_rerun == story.note

@@ -99,7 +99,7 @@ def test_a_killed_search_resumes_to_the_same_winner_and_says_what_comes_next(
 
     commands = re.findall("uv run cnnlab (.+)", stdout)
     assert commands == ["predict search --profile tiny", "run search --profile tiny"]
-    answers = ["winner", "loss/valid", "lower", "70", "it has more layers", "the search was only lucky"]
+    answers = ["winner", "loss/valid", "lower", "", "70", "it has more layers", "the search was only lucky", "y"]
     for one in commands:
         found = CliRunner().invoke(cli, one.split(), input="\n".join(answers))
         assert found.exit_code == 0, found.output

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from cnnlab.inquiry.log import Collector, log
 from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
@@ -29,8 +30,8 @@ def test_every_part_is_in_the_text_and_in_the_html() -> None:
         "one",
         "line",
         "two",
-        "inside n",
-        "arm",
+        "arm inside n",
+        "─" * 15,
         "a True 5",
         "<b> None 12",
         "",
@@ -47,8 +48,17 @@ def test_every_part_is_in_the_text_and_in_the_html() -> None:
 
 
 def test_a_table_without_rows_or_names_is_shown() -> None:
-    assert "Empty DataFrame" in str(Example(pd.DataFrame({"outcome": []})))
-    assert str(Example(pd.DataFrame({"outcome": ["refuted"]}))).splitlines()[1].strip() == "refuted"
+    assert str(Example(pd.DataFrame({"outcome": []}))).splitlines()[0] == "outcome"
+    assert str(Example(pd.DataFrame({"outcome": ["refuted"]}))).splitlines()[2].strip() == "refuted"
+
+
+def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = "a long sentence about what came out, of which nothing may be lost " * 2
+    table = pd.DataFrame({"effect": [said], "other": [said], "n": [1234567]}, index=["an arm with a long name"])
+    text = str(Example(table))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "1234567" in text and text.count("sentence") == 4
 
 
 def test_a_collector_gives_each_line_once() -> None:

@@ -270,7 +270,7 @@ def test_a_study_is_found_by_a_part_of_its_name() -> None:
     assert [study.name for study in pick(studies, ("dropout",))] == ["quick-02-dropout"]
     assert pick(studies, ()) == list(studies.values())
     assert [study.name for study in pick(studies, ("long",))] == ["quick-02-dropout-long"]
-    with pytest.raises(LabError, match="'layers' names 0 studies"):
+    with pytest.raises(LabError, match="there is no study 'layers': choose from"):
         pick(studies, ("layers",))
     with pytest.raises(LabError, match="'03' names 4 studies"):
         pick(studies, ("03",))

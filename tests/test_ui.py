@@ -17,7 +17,8 @@ from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.verdict import verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
-from cnnlab.inquiry.record.views import publish_verdicts, view_links
+from cnnlab.inquiry.record.views import view_links
+from cnnlab.inquiry.show.confront import confront
 from tests.helpers import predicted, settle, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
@@ -115,10 +116,10 @@ def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.Data
     store = connect()
     (record,) = load_records(store)
     (found,) = verdict(STUDY, store)
-    publish_verdicts(store, STUDY.name, STUDY.question, [found.headline()])
+    confront(STUDY, store)
     page.goto(view_links(store, address)["quick-02-dropout"]["predictions"])
     expect(page.get_by_text("1 matching run", exact=False).first).to_be_visible()
-    expect(page.get_by_text(record.content["contrast"]).first).to_be_visible()
+    expect(page.get_by_text(f"{found.outcome}: {record.content['contrast']}", exact=False).first).to_be_attached()
     expect(page.get_by_text(found.outcome).first).to_be_visible()
     expect(page.get_by_text(found.headline()).first).to_be_attached()  # in the note above the table
 

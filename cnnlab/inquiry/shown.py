@@ -71,7 +71,7 @@ def _text_table(table: pd.DataFrame) -> str:
         columns = [(str(table.index.name or ""), table.index.to_series()), *columns]
     for name, column in columns:
         is_number = is_numeric_dtype(column)
-        drawn.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number)
+        drawn.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in zip(*(column for _, column in columns), strict=True):
         drawn.add_row(*(Text(_cell(value)) for value in row))
     console = Console(width=min(shutil.get_terminal_size().columns, 120), file=io.StringIO(), color_system=None)
