@@ -4,6 +4,7 @@ Without Chromium these tests are skipped; where `CNNLAB_BROWSER` names one (as i
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -122,6 +123,45 @@ def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.Data
     expect(page.get_by_text(f"{found.outcome}: {record.content['contrast']}", exact=False).first).to_be_attached()
     expect(page.get_by_text(found.outcome).first).to_be_visible()
     expect(page.get_by_text(found.headline()).first).to_be_attached()  # in the note above the table
+
+
+@pytest.fixture
+def newcomer(browser: BrowserContext) -> Iterator[Page]:
+    """A page of a browser that has never been at MLflow, on a laptop's screen."""
+    assert browser.browser
+    context = browser.browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()
+
+
+def test_a_newcomer_sees_the_experiments_and_nothing_about_language_models(
+    shown: tuple[str, pd.DataFrame], newcomer: Page
+) -> None:
+    address, _ = shown
+    newcomer.goto(address)
+    newcomer.get_by_role("link", name="quick-02-dropout").click()
+    expect(newcomer.get_by_text("Run Name").first).to_be_visible()
+    for other in ("Traces 0", "Detect Issues", "telemetry"):
+        expect(newcomer.get_by_text(other)).to_have_count(0)
+    expect(newcomer.locator("[data-assistant-ui]").first).to_be_hidden()
+    newcomer.goto(f"{address}/#/")
+    expect(newcomer.get_by_text("Recent Experiments")).to_be_visible()
+    expect(newcomer.get_by_text("AI Gateway")).to_have_count(0)
+
+
+def test_the_page_of_the_lab_shows_what_was_predicted_and_what_came_out(
+    shown: tuple[str, pd.DataFrame], newcomer: Page
+) -> None:
+    address, _ = shown
+    newcomer.goto(f"{address}/lab")
+    expect(newcomer.get_by_role("heading", name="Predictions of a student")).to_be_visible()
+    (record,) = load_records(connect(), owner="a student")
+    claim = newcomer.get_by_role("link", name=record.content["contrast"]).first
+    expect(claim).to_have_attribute("href", re.compile(record.run_id))
+    newcomer.goto(f"{address}/lab?owner=<script>alert(1)</script>")
+    expect(newcomer.get_by_role("heading", name="<script>alert(1)</script>")).to_be_visible()
 
 
 def test_the_curves_of_two_owners_are_never_mixed(
