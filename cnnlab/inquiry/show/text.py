@@ -95,7 +95,8 @@ def links(store: Store, experiments: Collection[str] = ()) -> str:
     if store.kind == "embedded":
         address, first = server.address(), "Start the MLflow UI with ./start_server.sh, then open:\n"
     else:
-        address, first = store.uri, "In the MLflow UI (click 'Model training' at its first start):\n"
+        page = f"Predictions and what came out: {store.uri}/lab\n" if store.kind == "server" else ""
+        address, first = store.uri, f"{page}In the MLflow UI:\n"
     lines = [f"  {key:12}{said}" for key, said in VIEWS.items()]
     for name, views in view_links(store, address).items():
         if not experiments or name in experiments:
