@@ -114,10 +114,18 @@ def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") 
 
 
 def _value(name: str, text: str) -> Any:
-    """Return an answer as the claim has it: a number, two numbers or none, or the text."""
-    if name == "size":
-        return tuple(map(float, text.replace(",", " ").split())) or None
-    return float(text) if name == "confidence" else text
+    """Return an answer as the claim has it: a number, two numbers or none, or the text.
+
+    Raises:
+        LabError: it should be numbers.
+    """
+    try:
+        if name == "size":
+            return tuple(map(float, text.replace(",", " ").split())) or None
+        return float(text) if name == "confidence" else text
+    except ValueError:
+        example = "two numbers, such as 1 3, or nothing" if name == "size" else "a number, such as 70"
+        raise LabError(f"{name} is {text!r}, and should be {example}.") from None
 
 
 def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> Any:
@@ -130,7 +138,7 @@ def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> 
             answer = _value(name, text)
             check_so_far(study, claim | {name: answer})
             return answer
-        except (LabError, ValueError) as error:
+        except LabError as error:
             say(f"That can't be: {error}", err=True)
 
 

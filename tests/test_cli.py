@@ -114,10 +114,11 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
 
 
 def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\n60\n\n"))  # no range: it may be left out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\nsixty\n60\n\n"))
     given = ("--metric", "loss/valid", "--direction", "higher")
     done = here("predict", "baseline", "--profile", "tiny", *given, "--because", "a b c", "--if-refuted", "d e f")
     assert done.returncode == 0, done.stderr
+    assert "That can't be: confidence is 'sixty', and should be a number, such as 70." in done.stderr
     assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
 
 

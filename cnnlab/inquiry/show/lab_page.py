@@ -120,4 +120,4 @@ def _svg(figure: Figure) -> str:
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue().partition("<svg")[1] + file.getvalue().partition("<svg")[2]
+    return "<svg" + file.getvalue().partition("<svg")[2]
