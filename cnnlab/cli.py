@@ -5,11 +5,13 @@ Every command loads what it needs when it runs, so that `cnnlab --help` answers 
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,17 @@ from cnnlab.inquiry.printable import printable
 if TYPE_CHECKING:
     from cnnlab.inquiry.record.store import Store
     from cnnlab.inquiry.study import Study
+
+
+COLOURS = {
+    "supported": "green",
+    "refuted": "red",
+    "practically equivalent": "blue",
+    "inconclusive": "yellow",
+    "withheld": "magenta",
+}
+# An outcome at the beginning of a line, or of a row of a table, or after an arrow.
+OUTCOME = re.compile(rf"(?m)^((?: *\d+ +| *=> )?)((?:direction )?({'|'.join(COLOURS)}))\b")
 
 
 class InOrder(click.Group):
@@ -291,7 +304,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
     """Show the predictions, verdicts and effects of the reference runs, as they stand in the store."""
-    from cnnlab.course.overview import results_text, write_results
+    from cnnlab.course.overview import Results, write_results
     from cnnlab.inquiry.record.connection import connect
 
     store = connect()
@@ -302,7 +315,7 @@ def results(write: bool) -> None:
                 f"there is no {readme} to write into: run this in the lab's own folder, without CNNLAB_HOME."
             )
         write_results(store, readme)
-    say(f"\n{results_text(store)}")
+    say(f"\n{Results(store)}")
 
 
 @cli.command(short_help="Register a run's model as models:/fashion-cnn@champion.")
@@ -469,8 +482,20 @@ def ui(in_browser: bool) -> None:
 
 
 def say(text: object, err: bool = False) -> None:
-    """Print a text, with nothing in it that could hide something on a terminal."""
-    click.echo(printable(str(text), keep="\n\t"), err=err)
+    """Print a text, with nothing in it that could hide something on a terminal; there, outcomes have their colours."""
+    lines = printable(str(text), keep="\n\t").split("\n")
+    if sys.stdout.isatty():
+        lines = [_wrapped(line, shutil.get_terminal_size().columns) for line in lines]
+    coloured = OUTCOME.sub(lambda found: found[1] + click.style(found[2], fg=COLOURS[found[3]]), "\n".join(lines))
+    click.echo(coloured, err=err, color=False if "NO_COLOR" in os.environ else None)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Return a line that is too long as several, below its own margin; never broken within a word."""
+    if len(line) <= width:
+        return line
+    margin = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cnnlab.course.champion import ADDRESS, ALIAS, MODEL
-from cnnlab.course.overview import plot_overview, results_text
+from cnnlab.course.overview import Results, plot_overview
 from cnnlab.course.reference import OWNER, reference_studies
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
@@ -159,7 +159,7 @@ def test_the_axis_of_all_accuracies_is_named_within_the_figure(store: Store) -> 
 
 
 def test_the_readme_says_what_the_store_holds(store: Store) -> None:
-    assert results_text(store) in (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert Results(store).markdown() in (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_has_a_line_for_every_folder_and_for_the_chapter() -> None:

@@ -13,18 +13,21 @@ from cnnlab.course.profiles import PROFILES
 from cnnlab.course.reference import OWNER, reference_studies
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
-from cnnlab.inquiry.prediction import Prediction
+from cnnlab.inquiry.judge.review import labelled, outcome_of, recorded_effect
+from cnnlab.inquiry.prediction import Prediction, say_claim
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.vault_record import load_vault
+from cnnlab.inquiry.record.vault_record import Recorded, load_vault
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, say_means, titled
 from cnnlab.inquiry.show.predictions import plot_predictions
 from cnnlab.inquiry.show.scales import error_scale
+from cnnlab.inquiry.show.sentences import came_out
 from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH
+from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.study import Study
+from cnnlab.inquiry.task import find_metric
 from cnnlab.task import METRICS
 
 PREDICTIONS = "![Every prediction beside what came out](experiment_log/figures/predictions.png)"
@@ -37,39 +40,73 @@ OLD_OPENING = (
 BEGIN, END = "<!-- results: written by `cnnlab results --write` -->", "<!-- end of results -->"
 
 
-def results_text(store: Store) -> str:
-    """Return the reference results as Markdown: predictions with their verdicts, and what the vault gave.
+class Results(Shown):
+    """The reference results: `predictions`, one row each, and the openings of the test vault."""
 
-    Raises:
-        LabError: the store has none.
-    """
-    records = [record for record in load_records(store, owner=OWNER) if record.verdicts and not record.deleted]
-    if not records:
-        raise LabError("this store has no reference results: they ship with the lab, in its mlflow.db.")
-    rows = [_row(number, record) for number, record in enumerate(records, start=1)]
-    head = "| | study | predicted | sure | verdict | effect |\n|---|---|---|---|---|---|"
-    return "\n".join([head, *rows, *_vault_lines(store)])
+    def __init__(self, store: Store) -> None:
+        """Read them.
+
+        Raises:
+            LabError: the store has none.
+        """
+        records = [record for record in load_records(store, owner=OWNER) if record.verdicts and not record.deleted]
+        if not records:
+            raise LabError("this store has no reference results: they ship with the lab, in its mlflow.db.")
+        self.predictions = pd.DataFrame(map(_row, records), index=range(1, len(records) + 1))
+        self.openings = load_vault(store, OWNER)
+
+    def parts(self) -> list[Part]:
+        """Return what there is to show."""
+        shown: list[Part] = [self.predictions]
+        for opening in self.openings:
+            shown += ["", _test_table(opening), "", *_said(opening)]
+        return shown
+
+    def markdown(self) -> str:
+        """Return them as the README has them, the predictions folded."""
+        lines = ["<details><summary>What was predicted, and what came out, in words</summary>", ""]
+        lines += [*_markdown_table(self.predictions), "", "</details>"]
+        for opening in self.openings:
+            lines += ["", *_markdown_table(_test_table(opening)), "", *(f"{line}  " for line in _said(opening))]
+        return "\n".join(lines)
 
 
-def _row(number: int, record: Record) -> str:
-    sure = f"{record.content['confidence']} %"
-    verdict = labelled(outcome_of(record), record)
-    return f"| {number} | {record.experiment} | {claim_of(record)} | {sure} | {verdict} | {effect_of(record)} |"
+def _row(record: Record) -> dict[str, str]:
+    effect, metric = recorded_effect(record), find_metric(record.content["metric"])
+    return {
+        "verdict": labelled(outcome_of(record), record).removeprefix("direction "),
+        "what came out": came_out(record),
+        "95 % interval": metric.say_interval(effect.low, effect.high).partition("]")[0] + "]" if effect else "",
+        "n": str(effect.n) if effect else "",
+        "predicted (how sure)": f"{record.experiment}: {say_claim(record.content)} ({record.content['confidence']} %)",
+    }
 
 
-def _vault_lines(store: Store) -> list[str]:
-    lines: list[str] = []
-    for opening in load_vault(store, OWNER):
-        lines += ["", "| test set | n | test accuracy, mean (SD) | validation |", "|---|---|---|---|"]
-        lines += [
-            f"| {arm} | {row.n:.0f} | {row.test:.2f} % ({row.test_sd:.2f} pp) | {row.valid:.2f} % |"
-            for arm, row in opening.arms.iterrows()
-        ]
-        said = opening.said.splitlines()
-        if any(line.startswith(OLD_OPTIMISM) for line in said):
-            said = [*(line for line in said if not line.startswith(OLD_OPTIMISM)), OLD_OPENING]
-        lines += ["", *(f"{line}  " for line in said)]
-    return lines
+def _test_table(opening: Recorded) -> pd.DataFrame:
+    """Return the accuracies on test and validation images, one row per arm."""
+    rows = {
+        arm: {
+            "n": f"{row.n:.0f}",
+            "test accuracy, mean (SD)": f"{row.test:.2f} % ({row.test_sd:.2f} pp)",
+            "validation": f"{row.valid:.2f} %",
+        }
+        for arm, row in opening.arms.iterrows()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test set")
+
+
+def _said(opening: Recorded) -> list[str]:
+    """Return what an opening of the vault said; of optimism, only what still holds."""
+    said = opening.said.splitlines()
+    if not any(line.startswith(OLD_OPTIMISM) for line in said):
+        return said
+    return [*(line for line in said if not line.startswith(OLD_OPTIMISM)), OLD_OPENING]
+
+
+def _markdown_table(table: pd.DataFrame) -> list[str]:
+    head = [table.index.name or "", *table.columns]
+    rows = [[str(name), *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def plot_overview(store: Store) -> Figure:
@@ -142,7 +179,7 @@ def write_results(store: Store, readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise LabError(f"{readme.name} has no place for the results: put {BEGIN} and {END} on lines of their own.")
-    block = f"{BEGIN}\n\n{PREDICTIONS}\n\n{results_text(store)}\n\n{END}"
+    block = f"{BEGIN}\n\n{PREDICTIONS}\n\n{Results(store).markdown()}\n\n{END}"
     pictures = paths.experiment_log() / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     plot_overview(store).savefig(pictures / "results.png", dpi=120)

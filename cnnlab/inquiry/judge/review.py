@@ -385,7 +385,7 @@ def outcome_of(record: Record) -> str:
         return "no verdict yet"
     outcome = record.verdicts[-1].content.get("outcome", "?")
     try:
-        return outcome_in_words(Prediction.from_record(record), outcome, _recorded_effect(record))
+        return outcome_in_words(Prediction.from_record(record), outcome, recorded_effect(record))
     except LabError:  # it was changed, or another version wrote it
         return outcome
 
@@ -398,14 +398,15 @@ def labelled(words: str, record: Record) -> str:
 
 def effect_of(record: Record) -> str:
     """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
-    effect, metric = _recorded_effect(record), metrics().get(record.content.get("metric", ""))
+    effect, metric = recorded_effect(record), metrics().get(record.content.get("metric", ""))
     if effect is None or metric is None:
         return ""
     interval = metric.say_interval(effect.low, effect.high)
     return f"{metric.say(effect.estimate)}, 95 % interval {interval}, n = {effect.n} seeds"
 
 
-def _recorded_effect(record: Record) -> Effect | None:
+def recorded_effect(record: Record) -> Effect | None:
+    """Return the effect of the last verdict, as recorded, without its spread; None where it has none."""
     content = record.verdicts[-1].content if record.verdicts else {}
     try:
         estimate, low, high = (float(content[name]) for name in ("estimate", "low", "high"))
