@@ -15,7 +15,7 @@ from cnnlab.config import Config, replace
 from cnnlab.course import reference
 from cnnlab.course.champion import ADDRESS, register_champion
 from cnnlab.course.examples import predict_examples
-from cnnlab.course.overview import BEGIN, END, PREDICTIONS, Results, plot_overview, write_results
+from cnnlab.course.overview import BEGIN, END, Results, plot_overview, write_results
 from cnnlab.course.profiles import PROFILES
 from cnnlab.course.studies import lab_studies
 from cnnlab.data import Batches, Data
@@ -155,7 +155,7 @@ def test_the_results_are_written_between_their_marks(shipped: Store, home: Path)
     for _ in range(2):  # again changes nothing
         write_results(shipped, readme)
         text = readme.read_text(encoding="utf-8")
-        assert text == f"# A lab\n\n{BEGIN}\n\n{PREDICTIONS}\n\n{Results(shipped).markdown()}\n\n{END}\n\nthe rest\n"
+        assert text == f"# A lab\n\n{BEGIN}\n\n{Results(shipped).markdown()}\n\n{END}\n\nthe rest\n"
     assert text.count("| 02-dropout |") == 1 and "n = 3 seeds |" in text and "old" not in text
     (axes,) = plot_overview(shipped).axes
     labels = [label.get_text() for label in axes.get_yticklabels()]

@@ -162,8 +162,8 @@ def test_the_readme_says_what_the_store_holds(store: Store) -> None:
     assert Results(store).markdown() in (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_has_a_line_for_every_folder_and_for_the_chapter() -> None:
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+def test_the_map_of_the_code_has_a_line_for_every_folder_and_for_the_chapter() -> None:
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     folders = [f"{file.parent.name}/" for file in (PROJECT / "cnnlab").rglob("__init__.py")]
     chapter = ["config.py", "data.py", "models.py", "training.py"]
     wanted = [*folders, *chapter]

@@ -30,7 +30,6 @@ from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import find_metric
 from cnnlab.task import METRICS
 
-PREDICTIONS = "![Every prediction beside what came out](experiment_log/figures/predictions.png)"
 # How openings of the vault spoke of optimism, and what is said of them now.
 OLD_OPTIMISM = "Selection optimism: validation is at most"
 OLD_OPENING = (
@@ -63,12 +62,12 @@ class Results(Shown):
         return shown
 
     def markdown(self) -> str:
-        """Return them as the README has them, the predictions folded."""
-        lines = ["<details><summary>What was predicted, and what came out, in words</summary>", ""]
-        lines += [*_markdown_table(self.predictions), "", "</details>"]
+        """Return them as the README has them, folded away."""
+        lines = ["<details><summary>What was predicted, and what came out</summary>", ""]
+        lines += _markdown_table(self.predictions)
         for opening in self.openings:
             lines += ["", *_markdown_table(_test_table(opening)), "", *(f"{line}  " for line in _said(opening))]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", "</details>"])
 
 
 def _row(record: Record) -> dict[str, str]:
@@ -179,7 +178,7 @@ def write_results(store: Store, readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise LabError(f"{readme.name} has no place for the results: put {BEGIN} and {END} on lines of their own.")
-    block = f"{BEGIN}\n\n{PREDICTIONS}\n\n{Results(store).markdown()}\n\n{END}"
+    block = f"{BEGIN}\n\n{Results(store).markdown()}\n\n{END}"
     pictures = paths.experiment_log() / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     plot_overview(store).savefig(pictures / "results.png", dpi=120)
