@@ -3,6 +3,9 @@
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +13,14 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than cores would wait for each other
 
+from cnnlab.cli import main
 from cnnlab.config import BASE, Config, replace
 from cnnlab.data import Data
 from cnnlab.fashion_mnist import load_data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from tests.helpers import SMALL_DATA, free_port, settle, spare_figures
+from tests.helpers import SMALL_DATA, Cnnlab, free_port, settle, spare_figures
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +80,23 @@ def small() -> Config:
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this process draw no figures and leave no models."""
     spare_figures(monkeypatch)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cnnlab:
+    """The command line in this process, which saves the seconds of its imports."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["cnnlab", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    return call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

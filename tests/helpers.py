@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,8 @@ from cnnlab.inquiry.record.files import run_file
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.study import Study
 from cnnlab.one_run import WEIGHTS
+
+Cnnlab = Callable[..., subprocess.CompletedProcess[str]]  # the command line, by its arguments
 
 
 def free_port() -> int:

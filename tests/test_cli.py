@@ -7,41 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cnnlab.cli import main
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.spool import spool_folder
 from cnnlab.inquiry.show.text import links
-from tests.helpers import epochs_in, wait_for
+from tests.helpers import Cnnlab, epochs_in, wait_for
 
-Cnnlab = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
 
 
 def cnnlab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cnnlab", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cnnlab:
-    """The command line in this process, which saves the seconds of its imports."""
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["cnnlab", *arguments])
-        before = signal.getsignal(signal.SIGTERM)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
-
-    return call
 
 
 def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> None:

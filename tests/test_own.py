@@ -1,4 +1,4 @@
-"""One's own question, layer, field and images, made as the README says, word for word."""
+"""The Python blocks of the README and the docs are executed, word for word: a question, layers, fields, images."""
 
 import ast
 import os
@@ -13,7 +13,20 @@ import pytest
 from tests.golden import copy_what_ships
 
 PROJECT = Path(__file__).parents[1]
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DOCS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+BLOCKS = [
+    block for page in DOCS for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
+OWN = (PROJECT / "docs" / "own.md").read_text(encoding="utf-8")
+CONCEPTS, MANY_RUNS = (
+    "from cnnlab import BASE, Study, confront, my_seeds, power",
+    "from cnnlab import BASE, Study, my_seeds",
+)
+FIELD, EFFECT = "    alpha_dropout: Rate", "    if config.alpha_dropout"
+NOISE, DIGITS = (
+    "import torch\n\nfrom cnnlab import BASE, Study, confront, load_data",
+    "import numpy as np\nfrom sklearn",
+)
 
 STUDY = """
 study = Study("{name}", "Does it help?", base, my_seeds(2), vary={vary})
@@ -47,9 +60,9 @@ OUTCOMES = ("supported", "refuted", "inconclusive", "practically equivalent")
 
 
 def block(beginning: str) -> str:
-    """The code block of the README that begins with these words, with one seed less."""
-    (found,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text.startswith(beginning)]
-    return str(found).replace("my_seeds(3)", "my_seeds(2)")
+    """The code block that begins with these words, with fewer seeds."""
+    (found,) = [text for text in BLOCKS if text.startswith(beginning)]
+    return re.sub(r"my_seeds\(\d\)", "my_seeds(2)", found)
 
 
 @pytest.fixture
@@ -76,9 +89,9 @@ def run(clone: Path, script: str) -> str:
 
 
 def test_a_new_field_and_a_new_layer_are_judged_and_hide_no_older_record(clone: Path) -> None:
-    insert(clone / "cnnlab" / "config.py", "    conv_dropout: Rate", block("    alpha_dropout: Rate"))
-    insert(clone / "cnnlab" / "models.py", '    layers["linear"]', block("    if config.alpha_dropout"))
-    assert '`"elu": nn.ELU` in `ACTIVATIONS`' in README
+    insert(clone / "cnnlab" / "config.py", "    conv_dropout: Rate", block(FIELD))
+    insert(clone / "cnnlab" / "models.py", '    layers["linear"]', block(EFFECT))
+    assert '`"elu": nn.ELU` to `ACTIVATIONS`' in OWN
     for name, before, after in (
         ("models.py", '"silu": nn.SiLU}', '"silu": nn.SiLU, "elu": nn.ELU}'),
         ("config.py", '"gelu", "silu"]', '"gelu", "silu", "elu"]'),
@@ -93,8 +106,25 @@ def test_a_new_field_and_a_new_layer_are_judged_and_hide_no_older_record(clone: 
     assert (runs, records) == (str(317 + 8), str(23 + 2))
 
 
+def test_every_block_has_its_test() -> None:
+    known = (CONCEPTS, MANY_RUNS, FIELD, EFFECT, NOISE, DIGITS)
+    assert sorted(block(beginning)[:20] for beginning in known) == sorted(text[:20] for text in BLOCKS)
+
+
+def test_a_question_is_predicted_run_and_judged(clone: Path) -> None:
+    """The examples of studies, with small networks, and a prediction about the second."""
+    small = "import cnnlab\ncnnlab.BASE = cnnlab.replace(cnnlab.BASE, train_images=200, epochs=1)\n"
+    plan, study_run, rest = block(MANY_RUNS).partition("study.run()")
+    said = 'arm="norm=batch", metric="accuracy/valid", direction="higher", confidence=60'
+    why = 'because="it takes larger steps", if_refuted="these steps are too few"'
+    second = f"{plan}predict(study, {said}, {why})\n{study_run}{rest}"
+    first = f"{small}{block(CONCEPTS)}\nlabel = confront(study).verdicts[0].label\n"
+    done = run(clone, f"{first}{second}\nprint(label, len(study.results()))")
+    assert done == "confirmatory 6"
+
+
 def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
-    script = block("import torch\n\nfrom cnnlab import BASE, Study, confront, load_data") + "\n".join(
+    script = block(NOISE) + "\n".join(
         [
             "from cnnlab import connect",
             "from cnnlab.inquiry.judge.verdict import verdict",
@@ -108,9 +138,9 @@ def test_a_study_on_label_noise_is_judged(clone: Path) -> None:
 
 
 def test_other_data_sets_go_all_the_way_to_the_vault(clone: Path) -> None:
-    grey = block("import numpy as np\nfrom sklearn")
-    (line,) = re.findall(r"`(x = np\.stack\([^`]*)`", README)
-    colour = grey.replace("data = Data(", f"{' '.join(line.split())}\ndata = Data(").replace("my-digits", "my-colours")
+    grey = block(DIGITS)
+    (line,) = re.findall(r"`(x = np\.stack\([^`]*)`", OWN)
+    colour = grey.replace("train, valid", f"{line}\ntrain, valid", 1).replace("my-digits", "my-colours")
     seen = "seen.append((len(runs := study.results()), *set(runs['fact.image_shape'])))"
     script = "\n".join(
         [
