@@ -12,55 +12,58 @@ from cnnlab.inquiry.design import Design
 from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.probes import watch
 
+COLUMNS = ("n", "accuracy (%)", "SD (pp)", "loss (nats)", "SD (nats)", "gap (nats)", "s/epoch")
+DIGITS = (0, 2, 2, 3, 3, 3, 1)
+
 
 def layer_summary(model: nn.Module, shape: tuple[int, ...] = (1, 28, 28)) -> pd.DataFrame:
     """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
 
     The output shapes are those of one image of `shape` (channels, height, width) on its way through the network.
     """
-    rows = []
+    rows = {}
 
     def note(name: str, layer: nn.Module, _inputs: object, output: Tensor) -> None:
-        rows.append((name, type(layer).__name__, tuple(output.shape[1:]), num_parameters(layer)))
+        rows[name] = (type(layer).__name__, tuple(output.shape[1:]), num_parameters(layer))
 
     watch(model, torch.zeros(1, *shape, device=next(model.parameters()).device), note)
-    return pd.DataFrame(rows, columns=["layer", "type", "output", "parameters"]).set_index("layer")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["type", "output", "parameters"])
+    return table.rename_axis(columns="layer")
 
 
 def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and SD over the seeds for each arm, in the order of the study.
 
-    Columns: `n`; `accuracy` and `accuracy_sd` in percent and percentage points; `loss`, `loss_sd` and
-    `gap_loss` in nats; `epoch_s`, the mean time per epoch in seconds, whatever else the machine was doing. The SD of a
-    single run is unknown (nan), and so is every mean of an arm in which a run failed: it diverged.
+    The columns are `COLUMNS`: accuracy and loss on the validation images, each with its SD; the gap, validation loss -
+    training loss in eval mode; the mean time per epoch, whatever else the machine was doing. The SD of a single run is
+    unknown (nan), and so is every mean of an arm in which a run failed: it diverged.
     """
     if runs.empty:
         return pd.DataFrame()
     accuracy = (100 * runs["accuracy/valid"]).mask(failed_runs(runs))  # that of ruins is a number all the same
     groups = runs.assign(accuracy=accuracy).groupby("arm")
-    table = pd.DataFrame(
-        {
-            "n": groups.size(),
-            "accuracy": groups["accuracy"].mean(skipna=False),
-            "accuracy_sd": groups["accuracy"].std(skipna=False),
-            "loss": groups["loss/valid"].mean(skipna=False),
-            "loss_sd": groups["loss/valid"].std(skipna=False),
-            "gap_loss": groups["gap/loss"].mean(skipna=False),
-            "epoch_s": groups["time/epoch_s"].mean(),
-        }
-    )
-    return table.reindex([arm for arm in study.arms if arm in table.index])
+    values = [
+        groups.size(),
+        groups["accuracy"].mean(skipna=False),
+        groups["accuracy"].std(skipna=False),
+        groups["loss/valid"].mean(skipna=False),
+        groups["loss/valid"].std(skipna=False),
+        groups["gap/loss"].mean(skipna=False),
+        groups["time/epoch_s"].mean(),
+    ]
+    table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    return table.reindex([arm for arm in study.arms if arm in table.index]).rename_axis(index=None, columns="arm")
 
 
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
     """Return the table of `summary` for a terminal: one row for each arm, with n and SD beside every mean."""
     table = Table(title=title, title_justify="left")
     table.add_column("arm")
-    for heading in ("n", "acc. %", "SD pp", "loss", "SD", "gap", "s/epoch"):
-        table.add_column(heading, justify="right", no_wrap=True)  # a long name breaks into lines, a number never
+    for heading in COLUMNS:
+        table.add_column(
+            heading.replace(" (", "\n("), justify="right", no_wrap=True
+        )  # a long name breaks into lines, a number never
     for arm, row in arms.iterrows():
-        numbers = (row.accuracy, row.accuracy_sd, row.loss, row.loss_sd, row.gap_loss, row.epoch_s)
-        digits = (2, 2, 3, 3, 3, 1)
-        texts = ["-" if math.isnan(x) else f"{x:.{places}f}" for x, places in zip(numbers, digits, strict=True)]
-        table.add_row(str(arm), f"{row.n:.0f}", *texts)
+        texts = ["-" if math.isnan(x) else f"{x:.{places}f}" for x, places in zip(row, DIGITS, strict=True)]
+        table.add_row(str(arm), *texts)
     return table

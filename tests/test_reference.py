@@ -156,7 +156,7 @@ def test_the_results_are_written_between_their_marks(shipped: Store, home: Path)
         write_results(shipped, readme)
         text = readme.read_text(encoding="utf-8")
         assert text == f"# A lab\n\n{BEGIN}\n\n{Results(shipped).markdown()}\n\n{END}\n\nthe rest\n"
-    assert text.count("| 02-dropout |") == 1 and "n = 3 seeds |" in text and "old" not in text
+    assert text.count("02-dropout: loss/valid higher") == 1 and "] | 3 |" in text and "old" not in text
     (axes,) = plot_overview(shipped).axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [f"dropout: dropout={rate} (n = 3)" for rate in (0.0, 0.1, 0.3, 0.5)]

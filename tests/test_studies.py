@@ -19,7 +19,7 @@ from cnnlab.inquiry.run import plan as planning
 from cnnlab.inquiry.run.runner import run_study
 from cnnlab.inquiry.show.figures import mean_interval, plot_arms, plot_curves
 from cnnlab.inquiry.study import Study
-from cnnlab.tables import arms_table, summary
+from cnnlab.tables import COLUMNS, arms_table, summary
 from tests.helpers import predicted, small_study
 
 pytestmark = pytest.mark.usefixtures("light")
@@ -145,8 +145,8 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
 
     table = summary(study, runs)
     values = 100 * runs.loc[runs["arm"] == "dropout=0.5", "accuracy/valid"]
-    assert table.loc["dropout=0.5", "accuracy"] == pytest.approx(values.mean())
-    assert table.loc["dropout=0.5", "accuracy_sd"] == pytest.approx(values.std(ddof=1))
+    assert table.loc["dropout=0.5", "accuracy (%)"] == pytest.approx(values.mean())
+    assert table.loc["dropout=0.5", "SD (pp)"] == pytest.approx(values.std(ddof=1))
     assert list(table["n"]) == [2, 2]
     assert arms_table("a table", table).row_count == 2
     for figure in (plot_arms(study, runs), plot_curves(study, runs, store)):
@@ -155,9 +155,9 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
 
 
 def test_a_long_name_of_an_arm_cuts_no_number(capsys: pytest.CaptureFixture) -> None:
-    row = {"n": 5, "accuracy": 83.308, "accuracy_sd": 0.29, "loss": 0.4741, "loss_sd": 0.004, "gap_loss": -0.0328}
+    row = dict(zip(COLUMNS, (5, 83.308, 0.29, 0.4741, 0.004, -0.0328, 12.94), strict=True))
     arm = "batch norm in the convolutions and nowhere else"
-    table = arms_table("03-tiny-batches", pd.DataFrame([row | {"epoch_s": 12.94}], index=[arm]))
+    table = arms_table("03-tiny-batches", pd.DataFrame([row], index=[arm]))
     Console(width=80).print(table)
     shown = capsys.readouterr().out
     assert all(number in shown for number in (" 83.31 ", " 0.29 ", " 0.474 ", " 0.004 ", " -0.033 ", " 12.9 "))
@@ -288,8 +288,10 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
     runs.loc[runs["arm"] == "dropout=0.5", "loss/valid"] = [0.5, float("nan")]
     runs.loc[runs["arm"] == "dropout=0.5", "fact.outcome"] = ["finished", "diverged at step 7"]
     table = summary(study, runs)
-    assert table.loc["dropout=0.5", ["loss", "accuracy"]].isna().all()  # the accuracy of ruins is a number all the same
-    assert table.loc["dropout=0.0", ["loss", "accuracy"]].notna().all()
+    assert (
+        table.loc["dropout=0.5", ["loss (nats)", "accuracy (%)"]].isna().all()
+    )  # the accuracy of ruins is a number all the same
+    assert table.loc["dropout=0.0", ["loss (nats)", "accuracy (%)"]].notna().all()
     assert list(table["n"]) == [2, 2]
 
 

@@ -19,7 +19,7 @@ from cnnlab.inquiry.show.figures import (
     spread_of,
     titled,
 )
-from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH
+from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH, LabFigure
 from cnnlab.task import METRICS
 
 GAPS = {  # the colours look alike in grey, so the legend names the places as well
@@ -39,7 +39,7 @@ QUARTILES = Line2D([], [], color=GREY, marker="_", lw=0.7, label="thin lines: qu
 
 def plot_gaps(study: Design, runs: pd.DataFrame, number: str = "") -> Figure:
     """Return, for each arm, the gap between validation and training loss, measured in eval mode and in train mode."""
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
     metrics = {metric.name: metric for metric in METRICS}
     gaps = {name: by_arm(study, runs, metrics[name]) for name in GAPS}
@@ -63,7 +63,7 @@ def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, num
     median of the channels that are alive: thin lines are the quartiles, and a panel says how many are alive at the end.
     """
     names = _probe_names(store, runs, probe)
-    figure = Figure(figsize=(WIDTH, 3.4 if names else 1.0), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 3.4 if names else 1.0), layout="constrained")
     curves = load_curves(store, runs, names)
     channels = load_curves(store, runs, _probe_names(store, runs, *CHANNELS) if probe == "variance_ratio" else [])
     for i, name in enumerate(names):

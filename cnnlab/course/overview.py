@@ -18,13 +18,13 @@ from cnnlab.inquiry.prediction import Prediction, say_claim
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.vault_record import Recorded, load_vault
+from cnnlab.inquiry.record.vault_record import Recorded, accuracies, load_vault
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, say_means, titled
 from cnnlab.inquiry.show.predictions import plot_predictions
 from cnnlab.inquiry.show.scales import error_scale
 from cnnlab.inquiry.show.sentences import came_out
-from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH
+from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH, LabFigure
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import find_metric
@@ -58,7 +58,7 @@ class Results(Shown):
         """Return what there is to show."""
         shown: list[Part] = [self.predictions]
         for opening in self.openings:
-            shown += ["", _test_table(opening), "", *_said(opening)]
+            shown += ["", accuracies(opening.arms), "", *_said(opening)]
         return shown
 
     def markdown(self) -> str:
@@ -66,7 +66,7 @@ class Results(Shown):
         lines = ["<details><summary>What was predicted, and what came out</summary>", ""]
         lines += _markdown_table(self.predictions)
         for opening in self.openings:
-            lines += ["", *_markdown_table(_test_table(opening)), "", *(f"{line}  " for line in _said(opening))]
+            lines += ["", *_markdown_table(accuracies(opening.arms)), "", *(f"{line}  " for line in _said(opening))]
         return "\n".join([*lines, "", "</details>"])
 
 
@@ -81,19 +81,6 @@ def _row(record: Record) -> dict[str, str]:
     }
 
 
-def _test_table(opening: Recorded) -> pd.DataFrame:
-    """Return the accuracies on test and validation images, one row per arm."""
-    rows = {
-        arm: {
-            "n": f"{row.n:.0f}",
-            "test accuracy, mean (SD)": f"{row.test:.2f} % ({row.test_sd:.2f} pp)",
-            "validation": f"{row.valid:.2f} %",
-        }
-        for arm, row in opening.arms.iterrows()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test set")
-
-
 def _said(opening: Recorded) -> list[str]:
     """Return what an opening of the vault said; of optimism, only what still holds."""
     said = opening.said.splitlines()
@@ -103,7 +90,7 @@ def _said(opening: Recorded) -> list[str]:
 
 
 def _markdown_table(table: pd.DataFrame) -> list[str]:
-    head = [table.index.name or "", *table.columns]
+    head = ["", *table.columns]
     rows = [[str(name), *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
@@ -116,7 +103,7 @@ def plot_overview(store: Store) -> Figure:
     rows = _shared_once(store)
     lines = np.array([1 + 0.6 * name.count("\n") for name, _ in rows])
     places = lines.cumsum() - lines / 2
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.26 * lines.sum()), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 1.5 + 0.26 * lines.sum()), layout="constrained")
     axes = figure.subplots()
     for y, (_, values) in zip(places, rows, strict=True):
         mean, low, high = mean_interval(values)

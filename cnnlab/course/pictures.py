@@ -17,7 +17,7 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.statistics import Effect, t_interval
 from cnnlab.inquiry.show.figures import legend_below, panels, titled
-from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, SKY, WIDTH
+from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, SKY, WIDTH, LabFigure
 from cnnlab.models import build_model
 from cnnlab.task import METRICS
 
@@ -53,7 +53,7 @@ def plot_classes(data: Data, number: str = "") -> Figure:
         images = x[y == label][:SHOWN]
         row[: len(images), :, 1:-1, 1:-1] = images
     picture = sheet.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).numpy()  # (rows x height, 8 x width, channels)
-    figure = Figure(figsize=(WIDTH, 0.6 + 0.48 * len(sheet)), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 0.6 + 0.48 * len(sheet)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[:, :, 0], cmap="gray_r", vmin=0, vmax=255)
     axes.set_yticks((np.arange(len(sheet)) + 0.5) * (height + 2), data.classes, fontsize=9)
@@ -68,7 +68,7 @@ def plot_network(config: Config, number: str = "", shape: tuple[int, ...] = FASH
     """Return the network of a config as a row of stacks of maps, for images of `shape` (channels, height, width)."""
     stages = network_stages(config, shape)
     width, lines = max(WIDTH, 1.15 * len(stages)), max("\n".join(stage.steps).count("\n") + 1 for stage in stages)
-    figure = Figure(figsize=(width, 2.05 + 0.135 * lines))  # and the axes are in inches
+    figure = LabFigure(figsize=(width, 2.05 + 0.135 * lines))  # and the axes are in inches
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, figure.get_figheight()))
     axes.axis("off")
     pitch = width / len(stages)
@@ -204,7 +204,7 @@ def plot_intervals(n: int = 5, number: str = "", experiments: int = 100, seed: i
     rows = np.arange(1, experiments + 1)
     lows, highs = np.array([(effect.low, effect.high) for effect in effects]).T
     covers, within = (lows <= 0) & (highs >= 0), ((lows >= -sesoi) & (highs <= sesoi)).sum()
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-sesoi, sesoi, color=GREY, alpha=0.25, lw=0, label="too small to matter")
     axes.axvline(0, color="black", lw=1)

@@ -74,7 +74,8 @@ def renewed_accuracies(study: Design, runs: pd.DataFrame, data: Data, store: Sto
             rows[arm] = _row(np.array([100 * run["accuracy/valid"] for run, _ in kept]), after)
     columns = ["n", "as trained (%)", "with new statistics (%)", "change (pp)"]
     arms = [arm for arm in study.arms if arm in rows]
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(index=arms, columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(index=arms, columns=columns)
+    return table.dropna(axis="columns", how="all")
 
 
 def _network(run: pd.Series, store: Store, data: Data) -> nn.Module | None:

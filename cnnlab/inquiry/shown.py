@@ -4,6 +4,7 @@ import io
 import shutil
 from collections.abc import Sequence
 from html import escape
+from math import isnan
 from typing import NamedTuple, Union
 
 import pandas as pd
@@ -81,7 +82,9 @@ def _text_table(table: pd.DataFrame) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:g}"
+    return str(value)
 
 
 def _html(part: Part) -> str:
@@ -115,8 +118,9 @@ def _html_table(table: pd.DataFrame) -> str:
         lambda cell: f'<div style="text-align:left">{_name(cell)}</div>' if isinstance(cell, str) else cell
     )
     shown = left.rename(index=_name, columns=_name)
+    shown.columns.name, shown.index.name = shown.index.name, None  # one row of headers
     with pd.option_context("display.max_colwidth", None):
-        return str(shown.to_html(index=_has_names(table), escape=False))
+        return str(shown.to_html(index=_has_names(table), escape=False, na_rep=""))
 
 
 def _name(value: object) -> object:

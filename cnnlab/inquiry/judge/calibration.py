@@ -118,7 +118,19 @@ class Calibration(Shown):
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        return [self.table, self.sentence()] if len(self.table) else [self.sentence()]
+        return [self._in_words(), self.sentence()] if len(self.table) else [self.sentence()]
+
+    def _in_words(self) -> pd.DataFrame:
+        """Return the table as one reads it: the label only where it isn't confirmatory, and no column of blanks."""
+        own = self.table["label"] == "confirmatory"
+        columns = {
+            "prediction": self.table["study"] + ": " + self.table["prediction"],
+            "sure (%)": self.table["confidence"],
+            "verdict": self.table["outcome"].where(own, self.table["outcome"] + ", " + self.table["label"]),
+            "in range": self.table["in_size_range"].map({True: "yes", False: "no"}).fillna(""),
+            "interval score": self.table["interval_score"].round(1),
+        }
+        return pd.DataFrame(columns).dropna(axis="columns", how="all")
 
 
 def _brier(confidence: pd.Series, supported: pd.Series) -> float:

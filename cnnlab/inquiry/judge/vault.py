@@ -26,7 +26,14 @@ from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.files import run_file
 from cnnlab.inquiry.record.runs import trained
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.vault_record import Recorded, load_vault, num_readings, read_test_set, record_test_result
+from cnnlab.inquiry.record.vault_record import (
+    Recorded,
+    accuracies,
+    load_vault,
+    num_readings,
+    read_test_set,
+    record_test_result,
+)
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Kept, task
@@ -85,7 +92,7 @@ class Opening(Shown):
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        return [self.arms.round(2), *self.lines()]
+        return [accuracies(self.arms), *self.lines()]
 
 
 @checked

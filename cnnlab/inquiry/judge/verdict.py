@@ -121,7 +121,7 @@ class Verdict(Shown):
             unit = f" in {p.metric.unit}" if p.metric.unit else ""
             intervals = f"95 % intervals, simultaneous for all {self.num_others} of the study (Bonferroni)"
             about = f"difference to {p.contrast.control}{unit}, {intervals}"
-            shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(3)))
+            shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(p.metric.digits)))
         if self.not_compared:
             said = "; ".join(f"{arm} ({why})" for arm, why in self.not_compared.items())
             shown.append([f"Not compared: {said}."])

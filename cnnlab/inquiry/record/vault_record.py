@@ -104,7 +104,13 @@ class Recorded(Shown):
     def parts(self) -> list[Part]:
         """Return what there is to show."""
         again = "This is on record already: the vault stayed shut."
-        return [self.arms.round(2), *self.said.splitlines(), again]
+        return [accuracies(self.arms), *self.said.splitlines(), again]
+
+
+def accuracies(arms: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a reading as one reads it: columns with their units, two decimals."""
+    names = {"test": "test (%)", "test_sd": "SD (pp)", "valid": "validation (%)", "valid - test": "difference (pp)"}
+    return arms.map("{:.2f}".format).assign(n=arms["n"].map("{:.0f}".format)).rename(columns=names)
 
 
 def load_vault(store: Store, owner: str) -> list[Recorded]:

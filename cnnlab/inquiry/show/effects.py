@@ -24,7 +24,7 @@ from cnnlab.inquiry.judge.statistics import Effect, proportion_interval
 from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, panels, say_lacking, titled
 from cnnlab.inquiry.show.scales import axis_label, effect_label
-from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW
+from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, OUTCOME_COLOURS, WIDTH, YELLOW, LabFigure
 from cnnlab.inquiry.task import find_metric, task
 
 RANGE = Patch(color=YELLOW, alpha=0.6, lw=0, label="predicted range")
@@ -55,7 +55,7 @@ def plot_effects(
     """
     pairs = zip(verdicts, references or [None] * len(verdicts), strict=True)
     shown = [(one, reference) for one, reference in pairs if one.effect]
-    figure = Figure(figsize=(WIDTH, 0.8 + 1.2 * max(1, len(shown))), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 0.8 + 1.2 * max(1, len(shown))), layout="constrained")
     all_axes = np.ravel(figure.subplots(max(1, len(shown)), 1))
     for axes, (one, reference) in zip(all_axes, shown, strict=False):
         _draw_effect(axes, one, reference.effect if reference else None)

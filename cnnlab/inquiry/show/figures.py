@@ -28,7 +28,7 @@ from cnnlab.inquiry.metrics import Metric
 from cnnlab.inquiry.record.runs import load_curves
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.scales import WIDE, axis_label, fit_scale, is_gap, say_level, short_label, shortened
-from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH
+from cnnlab.inquiry.show.style import ARM_STYLES, BLUE, GREY, ORANGE, WIDTH, LabFigure
 from cnnlab.inquiry.task import find_metric, task
 
 MEAN = "mean with its 95 % interval"
@@ -76,7 +76,7 @@ def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
 
 def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as a page, `height` in inches, with this number of panels side by side."""
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.08))
+    figure = LabFigure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.08))
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.store import Store, first_line
@@ -15,8 +16,8 @@ class Picture:
     name: str
     png: bytes = field(repr=False)
 
-    def _repr_png_(self) -> bytes:
-        return self.png
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+        return {"image/png": self.png}, {"image/png": {"alt": self.name.replace("_", " ")}}
 
 
 def run_figure(store: Store, run_id: str, name: str) -> Picture:

@@ -17,7 +17,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import EFFECT, IMAGES, RANGE, SMALL, say_outcomes
 from cnnlab.inquiry.show.figures import legend_below, titled
 from cnnlab.inquiry.show.scales import shortened
-from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW
+from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW, LabFigure
 from cnnlab.inquiry.task import find_metric
 
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -68,7 +68,7 @@ def plot_records(
     """
     shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
     height = 0.17 if is_short else 0.29
-    figure = Figure(figsize=(WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
+    figure = LabFigure(figsize=(WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-1, 1, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)

@@ -1,4 +1,9 @@
-"""Colours and sizes of figures."""
+"""Colours and sizes of figures, and how a notebook shows them."""
+
+import io
+from typing import Any
+
+from matplotlib.figure import Figure
 
 # Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -7,3 +12,12 @@ LINES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"),
 ARM_STYLES = [(colour, line, marker) for marker in (".", "x") for colour, line in LINES]
 OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
 WIDTH = 8.0  # inches; printed on A4 between margins it is scaled to 6.7, and 9 points to 7.5
+
+
+class LabFigure(Figure):
+    """A figure that shows itself in a notebook, with its title as the text for those who can't see it."""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight")
+        return {"image/png": file.getvalue()}, {"image/png": {"alt": " ".join(self.get_suptitle().split())}}
