@@ -6,6 +6,7 @@ the weights of the networks, so it comes before .ci/ship.py.
 """
 
 import base64
+import html
 import io
 import os
 import re
@@ -36,6 +37,7 @@ from cnnlab.inquiry.record.vault_record import load_vault
 NOTEBOOK, FINISHED = "04_experiments.ipynb", "reference.ipynb"
 BLANK = re.compile(r"^(?P<begin>(?P<indent> *)(?P<name>\w+)=)(?:\.\.\.|\(\.\.\., \.\.\.\))(?=,$)", re.MULTILINE)
 QUIZ = re.compile(r'(?P<begin>quiz\("(?P<section>\w+)", answer=)\.\.\.')
+NO_TEXT = "No description has been provided for this image"
 WIDTH = 88  # characters of a line of code in JupyterLab, at 1440 px
 Answers = Mapping[str, Mapping[str, Any]]  # by the id of a cell, then by the name of a blank
 
@@ -136,12 +138,18 @@ def smaller(png: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def make_smaller(notebook: nbformat.NotebookNode) -> None:
-    """Make all pictures of a notebook smaller."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = smaller(output.data["image/png"])
+def pictures(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return the outputs of a notebook that are pictures."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def as_page(notebook: nbformat.NotebookNode) -> str:
+    """Return a notebook as HTML, each picture with its alternative text in place of nbconvert's."""
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    for picture in pictures(notebook):
+        page = page.replace(f'alt="{NO_TEXT}"', f'alt="{html.escape(picture.metadata["image/png"]["alt"])}"', 1)
+    return str(page)
 
 
 def main() -> None:
@@ -150,10 +158,11 @@ def main() -> None:
     answers = recorded(connect())
     notebook = filled(nbformat.read(paths.project_root() / NOTEBOOK, as_version=4), answers)
     run(notebook, answers)
-    make_smaller(notebook)
+    for picture in pictures(notebook):
+        picture.data["image/png"] = smaller(picture.data["image/png"])
     nbformat.write(notebook, paths.experiment_log() / FINISHED)
-    page, _ = HTMLExporter().from_notebook_node(notebook)
-    (paths.experiment_log() / FINISHED).with_suffix(".html").write_text(page, encoding="utf-8", newline="\n")
+    page = (paths.experiment_log() / FINISHED).with_suffix(".html")
+    page.write_text(as_page(notebook), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

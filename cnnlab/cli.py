@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -22,7 +21,7 @@ import click
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.claim import Claim
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.printable import printable
+from cnnlab.inquiry.printable import on_screen
 
 if TYPE_CHECKING:
     from cnnlab.inquiry.record.store import Store
@@ -483,19 +482,9 @@ def ui(in_browser: bool) -> None:
 
 def say(text: object, err: bool = False) -> None:
     """Print a text, with nothing in it that could hide something on a terminal; there, outcomes have their colours."""
-    lines = printable(str(text), keep="\n\t").split("\n")
-    if sys.stdout.isatty():
-        lines = [_wrapped(line, shutil.get_terminal_size().columns) for line in lines]
-    coloured = OUTCOME.sub(lambda found: found[1] + click.style(found[2], fg=COLOURS[found[3]]), "\n".join(lines))
+    shown = on_screen(str(text), sys.stderr if err else sys.stdout)
+    coloured = OUTCOME.sub(lambda found: found[1] + click.style(found[2], fg=COLOURS[found[3]]), shown)
     click.echo(coloured, err=err, color=False if "NO_COLOR" in os.environ else None)
-
-
-def _wrapped(line: str, width: int) -> str:
-    """Return a line that is too long as several, below its own margin; never broken within a word."""
-    if len(line) <= width:
-        return line
-    margin = " " * (len(line) - len(line.lstrip()))
-    return textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:

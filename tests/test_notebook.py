@@ -119,6 +119,8 @@ def test_the_notebook_refuses_every_blank_and_runs_to_its_end_once_they_are_fill
         assert "I am" in shown and "% confident that" in shown and "n = 2 seeds" in shown, section
         assert any("image/png" in output.get("data", {}) for output in outputs[f"{section}-verdict"]), section
         assert "Written into experiment_log/" in "".join(texts(outputs[f"{section}-reflect"])), section
+    assert len(TOOL["pictures"](both)) > 30
+    assert all(len(picture.metadata["image/png"]["alt"]) > 10 for picture in TOOL["pictures"](both))
     assert "Right." in "".join(texts(outputs["1-quiz"]))
     assert "Opening 1 of the test vault" in "".join(texts(outputs["vault"]))
     assert WORDS["why"] in "".join(texts(outputs["conclusions"]))

@@ -1,13 +1,17 @@
 """What is shown is the same in text and in HTML, and nothing in it can be taken for HTML."""
 
+import io
 import logging
+import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
+from cnnlab.cli import say
 from cnnlab.inquiry.log import Collector, log
+from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
 
 
@@ -42,7 +46,7 @@ def test_every_part_is_in_the_text_and_in_the_html() -> None:
         "<blockquote>I &lt;expect&gt;</blockquote><p><b>it held</b></p><ul><li>one<br>line</li><li>two</li></ul>"
         in html
     )
-    assert "<th>&lt;b&gt;</th>" in html
+    assert '<th><div style="text-align:left">&lt;b&gt;</div></th>' in html
     assert html.endswith("<hr><p>don't</p><details><summary>more</summary><pre>x</pre></details>")
     assert "<details open>" in Example(Details("more", table))._repr_html_()
 
@@ -74,3 +78,44 @@ def test_the_lab_can_be_silenced_before_its_first_word() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (0, "", "a warning")
     assert log.level == logging.INFO
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def print_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Let this test print to a terminal of 80 columns."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return stream
+
+
+def test_a_line_and_a_progress_bar_do_not_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = print_to_a_terminal(monkeypatch)
+    with progress_bar("a study", 10, "images") as bar:
+        log.warning("a line")
+        bar.update(5)
+    assert re.search(r"images/s.*\r +\ra line\n\ra study", terminal.getvalue(), re.DOTALL)
+
+
+def test_a_terminal_gets_outcomes_in_colour_and_lines_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = print_to_a_terminal(monkeypatch)
+    text = "direction supported, confirmatory: " + 10 * "words and " + "\n  => refuted: it is supported"
+    say(text)
+    coloured = terminal.getvalue()
+    assert coloured.startswith("\x1b[32mdirection supported\x1b[0m, ")
+    assert "\n  => \x1b[31mrefuted\x1b[0m: it is supported" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal.truncate(0)
+    say(text)
+    plain = terminal.getvalue().lstrip("\0")
+    assert "\x1b" not in plain and plain.split() == text.split()
+    assert max(map(len, plain.splitlines())) <= 80

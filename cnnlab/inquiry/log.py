@@ -4,20 +4,29 @@ INFO is what goes on; WARNING, on stderr, what went wrong and doesn't stop the w
 """
 
 import logging
+import sys
 from collections import deque
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TextIO
 
 import click
 
-from cnnlab.inquiry.printable import printable
+from cnnlab.inquiry.printable import on_screen
 
 log = logging.getLogger("cnnlab")
 
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError, ValueError):  # a stream that is closed stops nobody's work
-            click.echo(printable(self.format(record), keep="\n\t"), err=record.levelno >= logging.WARNING)
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        with suppress(OSError, ValueError), _beside_a_bar(stream):  # a stream that is closed stops nobody's work
+            click.echo(on_screen(self.format(record), stream), file=stream)
+
+
+def _beside_a_bar(stream: TextIO) -> AbstractContextManager[None]:
+    """Take a progress bar out of the way while a line is printed."""
+    bars = sys.modules.get("tqdm")
+    return bars.tqdm.external_write_mode(stream) if bars else nullcontext()
 
 
 class Collector(logging.Handler):

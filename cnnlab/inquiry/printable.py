@@ -1,6 +1,9 @@
-"""Text from a store, as a terminal may show it."""
+"""Text as a terminal may show it."""
 
+import shutil
+import textwrap
 import unicodedata
+from typing import TextIO
 
 # Characters that move, clear or turn around what a terminal shows: control, format (bidirectional marks), separators.
 UNPRINTABLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
@@ -16,3 +19,20 @@ def printable(text: str, keep: str = "") -> str:
 
 def _is_plain(char: str) -> bool:
     return unicodedata.category(char) not in UNPRINTABLE
+
+
+def on_screen(text: str, stream: TextIO) -> str:
+    """Return a text of several lines for a stream; a terminal gets lines of its width, broken between words."""
+    plain = printable(text, keep="\n\t")
+    if not stream.isatty():
+        return plain
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_wrapped(line, width) for line in plain.split("\n"))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Return a line that is too long as several, below its own margin."""
+    if len(line) <= width:
+        return line
+    margin = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)

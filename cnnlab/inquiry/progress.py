@@ -47,7 +47,7 @@ def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqd
         bar_format=FORMAT,
         ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm asks the terminal what it can show
         dynamic_ncols=sys.stderr.isatty(),
-        ncols=None if sys.stderr.isatty() else 130,
+        ncols=95 if in_notebook() else None if sys.stderr.isatty() else 130,
     )
 
 

@@ -113,14 +113,16 @@ def _html(part: Part) -> str:
 
 
 def _html_table(table: pd.DataFrame) -> str:
-    """Return a table with its texts to the left, line breaks in them."""
-    left = table.map(
-        lambda cell: f'<div style="text-align:left">{_name(cell)}</div>' if isinstance(cell, str) else cell
-    )
-    shown = left.rename(index=_name, columns=_name)
-    shown.columns.name, shown.index.name = shown.index.name, None  # one row of headers
+    """Return a table with its texts to the left, line breaks in them, and one row of headers."""
+    heads = {name: _name(name) if is_numeric_dtype(column) else _left(name) for name, column in table.items()}
+    shown = table.map(_left).rename(index=_left, columns=heads)
+    shown.columns.name, shown.index.name = shown.index.name, None
     with pd.option_context("display.max_colwidth", None):
         return str(shown.to_html(index=_has_names(table), escape=False, na_rep=""))
+
+
+def _left(value: object) -> object:
+    return f'<div style="text-align:left">{_escaped(value)}</div>' if isinstance(value, str) else value
 
 
 def _name(value: object) -> object:
