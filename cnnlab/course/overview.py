@@ -27,7 +27,6 @@ from cnnlab.inquiry.show.sentences import came_out
 from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH, LabFigure
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.study import Study
-from cnnlab.inquiry.task import find_metric
 from cnnlab.task import METRICS
 
 # How openings of the vault spoke of optimism, and what is said of them now.
@@ -71,7 +70,7 @@ class Results(Shown):
 
 
 def _row(record: Record) -> dict[str, str]:
-    effect, metric = recorded_effect(record), find_metric(record.content["metric"])
+    effect, metric = recorded_effect(record), Prediction.from_record(record).metric
     return {
         "verdict": labelled(outcome_of(record), record).removeprefix("direction "),
         "what came out": came_out(record),
