@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a run's numbers follow from: `training.py`, and what it imports of this package."""
+"""A fingerprint of the code that determines a run's numbers: `training.py`, and what it imports from this package."""
 
 import ast
 import hashlib
@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent
 
 
 def source_files() -> list[Path]:
-    """Return the files of the package that `training.py`'s code is in: its own, and those of all that it imports."""
+    """Return `training.py` and all files of the package that it imports, directly or not."""
     found: dict[str, Path] = {}
     waiting = ["training"]
     while waiting:
@@ -23,12 +23,12 @@ def source_files() -> list[Path]:
 
 
 def source_sha256() -> str:
-    """Return the fingerprint; it is the same whatever ends a line."""
+    """Return the fingerprint; it doesn't depend on the kind of line ends."""
     digest = hashlib.sha256()
     for file in source_files():
         digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
     return digest.hexdigest()
 
 
-SOURCE_SHA256 = source_sha256()  # of the code that this process has loaded
+SOURCE_SHA256 = source_sha256()  # of the code on disk when this process loaded it
 RELEASED = PACKAGE / "released.txt"  # the fingerprint of the code as it was released
