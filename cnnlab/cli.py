@@ -248,12 +248,12 @@ def verdict(studies: tuple[str, ...], **size: Any) -> None:
         say(f"\n{study.name}\n{confront(study, store)}")
 
 
-@cli.command(short_help="Write your one-page report.")
+@cli.command(short_help="Write your report: one page and an annex.")
 def report() -> None:
-    """Write your report into experiment_log: one A4 page, as Markdown, HTML and, where a browser can print it, PDF.
+    """Write your report into experiment_log, as Markdown, HTML and, where a browser can print it, PDF.
 
-    It holds your predictions, their verdicts, your calibration, and your reflections from the logbooks; it refuses
-    while one of them is empty.
+    Page one of A4 has your predictions beside what came out, and your calibration; an annex has the table of them and
+    your reflections from the logbooks. While one of those is empty, there is no report: its file and line are named.
     """
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.show.report import report as write

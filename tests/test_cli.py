@@ -82,7 +82,9 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     assert predicted.returncode == 0, predicted.stderr
     assert "differs by less than 0.30 pp (2 seeds)" in predicted.stdout
     assert "by a student, sealed" in predicted.stdout
-    assert "4 of 4 runs are missing" in here("verdict", *size).stdout
+    waiting = here("verdict", *size).stdout
+    assert "4 of 4 runs are missing" in waiting
+    assert "`cnnlab run` trains them):\n  baseline: seeds 0, 1\n  baseline again: seeds 0, 1\n" in waiting
     done = here("run", "baseline", *size)
     assert done.returncode == 0
     assert "Head of all that a student has on record, to note or to hand in: " in done.stdout

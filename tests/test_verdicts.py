@@ -116,6 +116,7 @@ def test_missing_runs_wait_and_missing_numbers_withhold(arm_prediction: Predicti
     waiting = judge(arm_prediction, GRID, runs[runs["seed"] < 2], [])
     assert waiting.outcome == "waiting"
     assert "2 of 6 runs are missing" in str(waiting)
+    assert waiting.missing == {CONTROL: (2,), DROPOUT: (2,)}
     nan = judge(arm_prediction, GRID, with_values(runs, "accuracy/valid", {DROPOUT: [0.9, float("nan"), 0.9]}), [])
     assert nan.outcome == "withheld"
     assert f"accuracy/valid is missing in 1 run, such as {DROPOUT}, seed 1" in str(nan)

@@ -52,8 +52,9 @@ class Verdict(Shown):
     the metric's unit, positive if the metric is higher; its interval is about new seeds on the same images,
     `on_new_images` about both (None if the metric isn't known image by image). others: arms that no prediction is
     about, compared with its control (exploratory), with intervals that are simultaneous for all `num_others` arms of
-    the study but the control; `not_compared` says for an arm why not. other_scales: an interaction depends on the
-    scale, so it is computed for accuracy and for loss. runs: what was used, one row each.
+    the study but the control; `not_compared` says for an arm why not. missing: the seeds of an arm that it waits for.
+    other_scales: an interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used,
+    one row each.
     """
 
     prediction: Prediction
@@ -69,6 +70,7 @@ class Verdict(Shown):
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
     num_others: int = 0
     not_compared: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, tuple[int, ...]] = field(default_factory=dict)
     recorded: VerdictRecord | None = None  # what is in MLflow
 
     @property
@@ -234,8 +236,12 @@ def judge(
     because = _why_exploratory(prediction, study, known, used)
     found = Verdict(prediction, "withheld", because, used, (*notes, *task().cautions(used)))
     wanted = len(seeds) * len(contrast.arms)
-    if missing := wanted - len(used):
-        return replace_fields(found, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
+    if lacking := wanted - len(used):
+        done = set(zip(used["arm"], used["seed"], strict=True))
+        missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in done) for arm in contrast.arms}
+        missing = {arm: some for arm, some in missing.items() if some}
+        reasons = (f"{lacking} of {wanted} runs are missing.",)
+        return replace_fields(found, outcome="waiting", reasons=reasons, missing=missing)
     if broken := _broken_seals(used):
         return replace_fields(found, reasons=(broken,))
     found = replace_fields(found, fairness=check_fairness(used, contrast.control, contrast.factors, contrast.nuisances))
