@@ -240,8 +240,8 @@ def judge(
         done = set(zip(used["arm"], used["seed"], strict=True))
         missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in done) for arm in contrast.arms}
         missing = {arm: some for arm, some in missing.items() if some}
-        reasons = (f"{lacking} of {wanted} runs are missing.",)
-        return replace_fields(found, outcome="waiting", reasons=reasons, missing=missing)
+        said = f"{lacking} of {wanted} runs are missing."
+        return replace_fields(found, outcome="waiting", reasons=(said,), missing=missing)
     if broken := _broken_seals(used):
         return replace_fields(found, reasons=(broken,))
     found = replace_fields(found, fairness=check_fairness(used, contrast.control, contrast.factors, contrast.nuisances))

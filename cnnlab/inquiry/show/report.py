@@ -173,7 +173,8 @@ def _annex(judged: list[Record], words: dict[Entry, list[int]], head: str) -> st
     told = "\n\n".join(_reflection(entry, numbers) for entry, numbers in words.items())
     return (
         "## Annex: the predictions\n\n"
-        f"| | study | predicted (confidence) | verdict, and effect with its 95 % interval |\n|--:|---|---|---|\n{rows}\n\n"
+        "| | study | predicted (confidence) | verdict, and effect with its 95 % interval |\n|--:|---|---|---|\n"
+        f"{rows}\n\n"
         f"## Why, and what next\n\n{told}\n\nHead of the records: {head}\n"
     )
 
