@@ -13,8 +13,7 @@ Blocks = Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1, descript
 
 
 class Config(Params):
-    """Everything that defines one run: equal configs give equal weights on the same kind of machine and the same
-    images.
+    """Everything that defines one run: on equal machines and images, equal configs give equal weights.
 
     A run that was recorded before a field existed is read with the field's default. So the default of a new field is
     "off": what the lab did before.

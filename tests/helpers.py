@@ -103,7 +103,7 @@ def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:
 def record_of(contrast: str, content: dict[str, str], last: dict[str, str]) -> Record:
     """A prediction with its last verdict, as if it had been read from a store."""
     whole = {"study": "s", "contrast": contrast, "metric": "loss/valid", "direction": "higher", "sesoi": "0.01"}
-    whole |= {"low": "0.03", "high": "0.15", "confidence": "75"} | content
+    whole |= {"low": "0.03", "high": "0.15", "confidence": "75", "sha256": 64 * "0"} | content
     whole = {name: value for name, value in whole.items() if value}
     return Record("id", "own", whole, 0, deleted=False, verdicts=(VerdictRecord(1, last),))
 

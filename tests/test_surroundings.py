@@ -283,7 +283,7 @@ def test_an_mlflow_that_is_too_old_is_named_before_anything_of_it_is_imported(ho
         assert done.returncode == 1 and done.stderr.startswith(f"Error: {sentence}")
         assert len(done.stderr.splitlines()) == 1
     examined = cnnlab("doctor", **older).stdout.splitlines()
-    assert examined[1].startswith(f"MEND  packages  {sentence}")
+    assert examined[1].startswith(f"FIX   packages  {sentence}")
     imported = (
         "try:\n    import cnnlab.inquiry.record.store\n"
         "except Exception as e:\n    import sys; print('mlflow' in sys.modules, e)"
@@ -458,10 +458,10 @@ def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monke
     monkeypatch.setitem(CHECKS, "data", lambda: str(1 / 0))  # something that nobody thought of
     lines = [line for _, line in examine()]
     assert len(lines) == len(CHECKS)
-    ill = {line.split()[1]: line for line in lines if line.startswith("MEND")}
+    ill = {line.split()[1]: line for line in lines if line.startswith("FIX")}
     assert set(ill) == {"data", "store", "schema"}
     assert "can't be read as an MLflow store" in ill["store"] and "move it away" in ill["store"]
-    assert "ZeroDivisionError: division by zero. Mend that first" in ill["data"]
+    assert "ZeroDivisionError: division by zero. Fix that first" in ill["data"]
 
 
 def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -> None:

@@ -456,7 +456,7 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
 
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="nothing that was predicted about x stands"):
+    with pytest.raises(LabError, match="there is no current prediction about x"):
         verdict(small_study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 
 

@@ -77,7 +77,7 @@ class Review:
                     later = theirs[-1].number - head.number
                     return (
                         f"The head is that of {owner} at {head.time:%Y-%m-%d %H:%M} UTC, after {head.number} records. "
-                        f"All of them are in the store unchanged; {later} have been added since."
+                        f"All of them are in the store unchanged. Added since: {later}."
                     )
         return ""
 
