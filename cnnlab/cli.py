@@ -175,7 +175,7 @@ def run(
     quiet: bool,
     **size: Any,
 ) -> None:
-    """Train what is missing of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
+    """Train the missing runs of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
 
     A study is run only after you have predicted something about it (`cnnlab predict`). With --examples the
     predictions that ship with the lab are recorded first, as the owner "example"; yours start from nothing.
@@ -265,7 +265,7 @@ def report() -> None:
 @click.argument("store", required=False)
 @click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
 @click.option("--head", help="A head that was handed in earlier: is all that it covers unchanged?")
-@click.option("--reproduce", "again", type=click.IntRange(1), help="Train so many runs, chosen at random, again.")
+@click.option("--reproduce", "again", type=click.IntRange(1), help="Train this many runs, chosen at random, again.")
 def review(store: str | None, everything: bool, head: str | None, again: int | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
@@ -302,7 +302,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
 @cli.command(short_help="Show the reference results that ship with the lab.")
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
-    """Show the predictions, verdicts and effects of the reference runs, as they stand in the store."""
+    """Show the predictions, verdicts and effects of the reference runs, from the store."""
     from cnnlab.course.overview import Results, write_results
     from cnnlab.inquiry.record.connection import connect
 
@@ -344,7 +344,7 @@ def reproduce(runs: tuple[str, ...]) -> None:
     store = connect()
     wanted = runs or one_run_of_each(store)
     if not wanted:
-        raise LabError("this store has no reference runs: name a run by its id, which stands in the MLflow UI.")
+        raise LabError("this store has no reference runs: name a run by its id, which the MLflow UI shows.")
     data, failed = load_data(), 0
     for run_id in wanted:
         found = train_again(run_id, store, data)
@@ -511,7 +511,7 @@ def _of_the_surroundings(error: Exception) -> str | None:
     """Return in a sentence what the disk or the database refused; None where an error is of another kind."""
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
         return (
-            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): mend that, then do this again."
+            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): fix that, then do this again."
         )
     if "(sqlite3.OperationalError)" not in str(error):
         return None

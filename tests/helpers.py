@@ -50,7 +50,7 @@ def settle(patch: pytest.MonkeyPatch, folder: Path, owner: str = "a student") ->
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
-    """Return as soon as it happened; fail after so many seconds."""
+    """Return as soon as it happened; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"it did not happen within {seconds:g} s"

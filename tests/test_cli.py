@@ -192,7 +192,7 @@ def test_the_doctor_names_what_mends_a_damaged_store(home: Path, here: Cnnlab) -
     file.write_bytes(b"not a database at all" * 500)
     done = here("doctor")
     assert done.returncode == 1
-    ill = [line for line in done.stdout.splitlines() if line.startswith("MEND")]
+    ill = [line for line in done.stdout.splitlines() if line.startswith("FIX")]
     assert any("is damaged" in line and "version control" in line for line in ill)
     assert "Traceback" not in done.stderr
 

@@ -1,4 +1,4 @@
-"""Figures show what they name: every value in view, every mark explained, counts as counts, n as it is."""
+"""Figures show what they name: every value in view, every mark explained, counts as counts, n exact."""
 
 import dataclasses
 import re

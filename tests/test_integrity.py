@@ -244,7 +244,8 @@ def test_5_a_changed_result_withholds_the_verdict(home: Path, study: Study, fini
     found = judged(study)
     assert found.outcome == "withheld"
     assert (
-        "1 of 4 runs aren't as they were sealed, such as dropout=0.5, seed 0, which was changed after" in found.reasons[0]
+        "1 of 4 runs aren't as they were sealed, such as dropout=0.5, seed 0, which was changed after"
+        in found.reasons[0]
     )
     assert not reviewed(home).is_intact
 

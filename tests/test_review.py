@@ -221,7 +221,7 @@ def test_a_backdated_record_is_named(tampered: Callable[..., Review], records: l
 
 
 def test_a_record_whose_clock_was_turned_back_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
-    """Sealed anew, with MLflow's time changed to match: it then is older than the record that it follows."""
+    """Sealed again, with MLflow's time changed to match: it then is older than the record that it follows."""
     earlier = records[2].content | {"time": "2020-01-01T00:00:00.000+00:00"}
     found = tampered(
         SET,
@@ -404,7 +404,7 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
         text: "can't be read as an MLflow store (file is not a database)",
         other: "is no MLflow store: it has no table of runs",
         tmp_path / "empty.db": "is no MLflow store: it has no table of runs",
-        strange: "its tables are none that MLflow",
+        strange: "its tables are unknown to MLflow",
         tmp_path / "nowhere": "there is no MLflow store",
     }
     for file, hint in hints.items():

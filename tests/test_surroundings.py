@@ -1,4 +1,4 @@
-"""What surrounds the lab: proxies, folders, other versions and other programs; each is named, with what mends it."""
+"""What surrounds the lab: proxies, folders, other versions and other programs; each is named, with how to fix it."""
 
 import os
 import re
@@ -351,7 +351,7 @@ def test_a_store_that_cannot_be_upgraded_stays_as_it_was(older: Path) -> None:
     with closing(sqlite3.connect(older)) as database, database:
         database.execute("DROP TABLE metrics")
     before = list(closing_dump(older))
-    assert "its tables are none that MLflow" in refusal(lambda: connect())
+    assert "its tables are unknown to MLflow" in refusal(lambda: connect())
     assert list(closing_dump(older)) == before
 
 
@@ -361,7 +361,7 @@ def closing_dump(file: Path) -> list[str]:
 
 
 def test_a_store_of_a_newer_mlflow_is_said_to_be_one(newer: Path, home: Path) -> None:
-    sentence = f"{newer} was written by a newer MLflow: its tables (revision ffffffffffff) are none that MLflow"
+    sentence = f"{newer} was written by a newer MLflow: its tables (revision ffffffffffff) are unknown to MLflow"
     with pytest.raises(LabError) as looked, snapshot(str(home)):
         pass
     said = [

@@ -88,7 +88,7 @@ def test_a_verdict_is_the_interval_of_the_differences_seed_by_seed(
         f"direction supported, size as predicted, confirmatory: accuracy/valid -2.83 pp, 95 % interval "
         f"[{100 * peer.low:+.2f}, {100 * peer.high:+.2f}] pp, n = 3 seeds"
     )
-    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is surely above a half
+    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is certainly above a half
     assert list(found.others.index) == [NORM, BOTH]  # the arms that nothing was predicted about
 
 

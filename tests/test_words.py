@@ -8,7 +8,17 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 FILES = (
-    *("*.md", "*.py", "*.sh", "*.ipynb", ".ci/*.py", ".ci/run", "models/README.md", "experiment_log/README.md"),
+    *(
+        "*.md",
+        "docs/*.md",
+        "*.py",
+        "*.sh",
+        "*.ipynb",
+        ".ci/*.py",
+        ".ci/run",
+        "models/README.md",
+        "experiment_log/README.md",
+    ),
     *("cnnlab/**/*.py", "cnnlab/**/*.html", "tests/*.py"),
     *("benchmarks/*.py", "benchmarks/hidden/*.py", "benchmarks/*.md", "benchmarks/results/*.md"),
 )
@@ -29,7 +39,7 @@ PHRASES = [
         "It has one value an image.",
         "It has one value per image.",
     ),
-    (r"(?<!there )(is|are) (?-i:none)(?! of)", "A later guess is none.", "A later guess is not one."),
+    (r"(?<!there )(is|are) (?-i:none)(?! of| instead)", "A later guess is none.", "A later guess is not one."),
     (r"asked of", "It is asked of three arms.", "It is about three arms."),
     (r"c[ao]me of (it|them)", "It keeps what came of it.", "It keeps the result."),
     (r"said aloud", "It is said aloud.", "It is stated."),

@@ -139,7 +139,7 @@ class Task(Protocol):
         return True
 
     def seconds(self, configs: Iterable[Any], data: Any, at_a_time: int) -> dict[Any, float]:
-        """Return about how long a run of each config takes here, where so many are trained at the same time."""
+        """Return about how long a run of each config takes here, if `at_a_time` are trained at once."""
 
     def train(self, config: Any, data: Any, watcher: Watcher, device: str, threads: int) -> Result:
         """Train one run."""

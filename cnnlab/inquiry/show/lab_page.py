@@ -1,6 +1,6 @@
 """The page of the lab, /lab on its MLflow server: what an owner predicted and what came out, and everybody's verdicts.
 
-It only reads the store, and is made anew each time it is asked for.
+It only reads the store, and is made again whenever something changed.
 """
 
 import io
@@ -123,7 +123,7 @@ def _link(record: Record, ids: Mapping[str, str]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as SVG, to stand in a page."""
+    """Return a figure as SVG, for a page."""
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

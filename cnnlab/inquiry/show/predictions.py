@@ -60,7 +60,7 @@ def plot_records(
     outcome in words.
 
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
-    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. A thin
+    1; the predicted direction is to the right. Nothing is computed again: it is the last verdict on record. A thin
     whisker is the interval over seeds and images, where it was recorded. `on_paper` is for a page of A4 with a table of
     the predictions, and a sentence that counts them: no letter is smaller than 8 points, rows have the numbers of the
     table, and more than a few say no more than study, confidence and outcome. `failed` are the ids of runs that failed:
