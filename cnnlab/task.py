@@ -94,9 +94,9 @@ class Lab(Task):
         return frozenset(SHIPPED.read_text(encoding="utf-8").split())
 
     @property
-    def released(self) -> str:
-        """The fingerprint of the code that trains, as it was released."""
-        return RELEASED.read_text(encoding="utf-8").strip()
+    def released(self) -> tuple[str, ...]:
+        """The fingerprints of the code that trains, as it was released, the latest first; all train the same numbers."""
+        return tuple(RELEASED.read_text(encoding="utf-8").split())
 
     # A config
 

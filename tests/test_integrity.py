@@ -37,7 +37,7 @@ from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import task
 from cnnlab.one_run import Passing
-from cnnlab.source import source_files, source_sha256
+from cnnlab.source import code_of, source_files, source_sha256
 from cnnlab.task import LAB
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, settle, small_study, spare_figures
@@ -243,10 +243,8 @@ def test_5_a_changed_result_withholds_the_verdict(home: Path, study: Study, fini
     tamper(finished["run_id"].iloc[1], home)
     found = judged(study)
     assert found.outcome == "withheld"
-    assert (
-        "1 of 4 runs aren't as they were sealed, such as dropout=0.5, seed 0, which was changed after"
-        in found.reasons[0]
-    )
+    said = "1 of 4 runs aren't as they were sealed, such as dropout=0.5, seed 0, which was changed after"
+    assert said in found.reasons[0]
     assert not reviewed(home).is_intact
 
 
@@ -466,7 +464,23 @@ def test_14_the_fingerprint_is_that_of_all_code_that_trains() -> None:
     """`released.txt` is written by `uv run .ci/released.py --write`."""
     files = {file.name for file in source_files()}
     assert {"training.py", "config.py", "data.py", "models.py", "params.py", "probes.py", "device.py"} <= files
-    assert source_sha256() == LAB.released
+    assert source_sha256() == LAB.released[0]
+
+
+def test_14_words_about_the_code_are_no_other_code() -> None:
+    code = 'x = "# no comment"\n\n\ndef f():\n    """Say something."""\n    return x  # the text\n'
+    other = 'x = "# no comment"\ndef f():\n    """Say\n    more."""\n    # what it returns\n    return x\n'
+    assert code_of(code) == code_of(other) == 'x = "# no comment"\ndef f():\n    return x'
+    assert code_of(code) != code_of(code.replace("return x", "return x + x"))
+
+
+def test_14_an_earlier_release_trains_the_same(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted(study)
+    run(small_study("one", "?", SMALL, (0, 1)), explore=True)
+    monkeypatch.setitem(environment_facts(), "source_sha256", LAB.released[-1])
+    run(study)
+    assert LAB.released[-1] != LAB.released[0]
+    assert "source_sha256" not in str(judged(study)) and "lab's release" not in str(judged(study))
 
 
 def test_14_code_that_is_not_the_release_is_noted(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

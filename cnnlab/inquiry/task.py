@@ -91,9 +91,9 @@ class Task(Protocol):
     compared: tuple[str, ...] = ()  # metrics that are the same to the last bit on the same kind of machine
 
     @property
-    def released(self) -> str:
-        """The fingerprint of the code that trains, as it was released."""
-        return ""
+    def released(self) -> tuple[str, ...]:
+        """The fingerprints of the code that trains, as it was released, the latest first; all train the same numbers."""
+        return ()
 
     @property
     def shipped(self) -> frozenset[str]:

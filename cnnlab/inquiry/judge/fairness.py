@@ -19,6 +19,7 @@ from cnnlab.inquiry.shown import Details, Part, Shown
 from cnnlab.inquiry.task import task
 
 HARMLESS = ("threads", "system", "processor", "git_commit")  # facts, and versions of other packages
+RELEASE = "the lab's release"  # of the code that trains
 COMMIT = 7  # characters of a git commit that are shown
 
 
@@ -162,25 +163,27 @@ def _show_networks(found: Fairness, arm: str, pair: tuple[pd.Series, pd.Series])
 
 
 def _note_source(found: Fairness, runs: pd.DataFrame) -> None:
-    if changed := sum(source not in ("", task().released) for source in _facts(runs, "source_sha256")):
+    if changed := sum(source not in ("", RELEASE) for source in _facts(runs, "source_sha256")):
         found.notes.append(f"the code that trained {changed} of {len(runs)} runs is not that of the lab's release.")
 
 
 def _facts(runs: pd.DataFrame, name: str) -> list[str]:
     """Return a fact of all runs; "" where it wasn't measured."""
-    return [_text(fact) for fact in runs.get(f"fact.{name}", [None] * len(runs))]
+    return [_text(name, fact) for fact in runs.get(f"fact.{name}", [None] * len(runs))]
 
 
 def _fact(run: pd.Series, name: str) -> str:
-    return _text(run.get(f"fact.{name}"))
+    return _text(name, run.get(f"fact.{name}"))
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(name: str, value: object) -> str:
+    """Return a fact as text; code that was released is one, whichever of its fingerprints a run has."""
+    text = value if isinstance(value, str) else ""
+    return RELEASE if name == "source_sha256" and text in task().released else text
 
 
 def _short(text: str, name: str = "") -> str:
     if name == "git_commit":
         commit, plus, rest = text.partition("+")
         return commit[:COMMIT] + plus + rest
-    return text[:12] if name == "source_sha256" else text if len(text) <= 60 else f"{text[:57]}..."
+    return text[:12] if name == "source_sha256" and text != RELEASE else text if len(text) <= 60 else f"{text[:57]}..."
