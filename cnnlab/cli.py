@@ -460,24 +460,25 @@ def by_hand() -> None:
     say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
 
 
-@cli.command(short_help="Open the shared views in the MLflow UI.")
-@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open the first in a browser.")
+@cli.command(short_help="Open the page of the lab in a browser.")
+@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open it, or print it only.")
 def ui(in_browser: bool) -> None:
-    """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
+    """Print and open the page of the lab, /lab on its MLflow server, which is started if it isn't running.
+
+    With MLFLOW_TRACKING_URI it is that server's own page.
+    """
     from cnnlab.inquiry import server as mlflow_server
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow_server.start()
 
     from cnnlab.inquiry.record.connection import connect
-    from cnnlab.inquiry.record.views import view_links
-    from cnnlab.inquiry.show.text import links
 
     store = connect()
-    say(links(store))
+    page = f"{store.uri}/lab" if store.kind == "server" else store.uri
+    say(page)
     if in_browser:
-        every = [link for views in view_links(store, store.uri).values() for link in views.values()]
-        click.launch(every[0] if every else store.uri)
+        click.launch(page)
 
 
 def say(text: object, err: bool = False) -> None:

@@ -95,7 +95,7 @@ class Lab(Task):
 
     @property
     def released(self) -> tuple[str, ...]:
-        """The fingerprints of the code that trains, as it was released, the latest first; all train the same numbers."""
+        """The fingerprints of the code that trains, as released, the latest first; all train the same numbers."""
         return tuple(RELEASED.read_text(encoding="utf-8").split())
 
     # A config

@@ -92,7 +92,7 @@ class Task(Protocol):
 
     @property
     def released(self) -> tuple[str, ...]:
-        """The fingerprints of the code that trains, as it was released, the latest first; all train the same numbers."""
+        """The fingerprints of the code that trains, as released, the latest first; all train the same numbers."""
         return ()
 
     @property
