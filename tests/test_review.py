@@ -420,7 +420,7 @@ def test_a_store_of_a_newer_mlflow_is_refused(home: Path) -> None:
     connect()
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(home)):
+    with pytest.raises(LabError, match=f"unknown to MLflow {mlflow.__version__}"), snapshot(str(home)):
         pass
 
 
