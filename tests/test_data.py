@@ -89,7 +89,7 @@ LABELS = torch.arange(20) % 10
         (images(), LABELS.unsqueeze(1), r"20 images have labels of shape \(20, 1\)"),
         (images(), ["T-shirt"] * 20, "the labels are <U7, and should be whole numbers"),
         (None, LABELS, "the images are object, and should be whole numbers"),
-        ([[1, 2], [3]], LABELS, "the images are no array"),
+        ([[1, 2], [3]], LABELS, "the images are not an array"),
         (images() > 99, LABELS, "the images are bool, and should be whole numbers"),
         (images().numpy() + 0j, LABELS, "the images are complex"),
     ],
@@ -131,7 +131,7 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
         Data(both, valid)
     assert Data((train.x, train.y), (valid.x, valid.y)).sha256() == Data(train, valid).sha256()
     for wrong in (None, "fashion", (train.x, train.y, 0)):
-        with pytest.raises(LabError, match=r"valid is of the kind \w+: give a Split, or a pair"):
+        with pytest.raises(LabError, match=r"valid is a \w+: give a Split, or a pair"):
             Data(train, wrong)
     with pytest.raises(LabError, match="the pixels lie between 0 and 1, and should lie between 0 and 255"):
         Data(Split(train.x // 128, train.y), valid)  # a network would stay at chance on them

@@ -81,6 +81,6 @@ def test_other_studies_and_missing_runs_are_refused() -> None:
 def test_a_best_rate_at_the_edge_is_named() -> None:
     study = Study("rates", "?", BASE, (0, 1, 2), {"norm": ("none", "batch"), "lr": (0.001, 0.006, 0.01)})
     assert (
-        "Best at the edge of the rates that were tried, so another may be better: none."
+        "Best at the edge of the rates that were tried, so a rate beyond it may be better: none."
         in compare_rates(study, runs_of(study)).sentences
     )

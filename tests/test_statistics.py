@@ -146,13 +146,13 @@ def test_some_hundred_seeds_are_the_most_and_two_do_not_suffice_where_the_power_
     assert seeds_to_exclude(0.06, 0.28) == pytest.approx(231, abs=1)
     assert seeds_to_exclude(0.05, 0.28) is seeds_to_show(0.01, 0.28) is None
     assert seeds_in_words(26, 5) == seeds_in_words(26, 2) == "about 26 seeds"
-    assert seeds_in_words(None, 4) == f"more than {MOST_SEEDS} seeds, so more seeds aren't the way"
+    assert seeds_in_words(None, 4) == f"more than {MOST_SEEDS} seeds, so more seeds won't help"
     assert np.isnan(TTestPower().power(8.54708812559251, 2, 0.05))  # by SciPy's noncentral t
     assert seeds_to_show(8.54708812559251, 1.0) == 3
 
 
 def test_a_spread_of_few_seeds_is_no_reason_to_stop() -> None:
-    poor = f"more than {MOST_SEEDS} seeds, but 3 tell the spread too poorly: add some seeds first"
+    poor = f"more than {MOST_SEEDS} seeds, but 3 seeds are too few to know the spread: add some first"
     assert seeds_in_words(None, 3) == poor
 
 

@@ -94,7 +94,7 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
             "'a' with seed 1 is the same run as 'b' with seed 0. Give one of the two arms a seed further away",
         ),
         ({"arms": {"a": BASE}}, "no control: name one of its arms, a"),
-        ({"control": "b"}, "control='b' is no arm"),
+        ({"control": "b"}, "control='b' is not an arm"),
         ({"roles": {"dropout": "important"}}, "one of scientific, nuisance, fixed"),
         ({"roles": {"dropuot": "fixed"}}, "name a field of Config"),
         ({"roles": {"dropout": "scientific"}}, "no arm differs in it"),
@@ -241,7 +241,7 @@ def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study
 def test_what_was_predicted_of_other_images_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
     fashion = dataclasses.replace(study, data=None)
     predicted(fashion)
-    with pytest.raises(LabError, match="its images are others"):
+    with pytest.raises(LabError, match="its images are different"):
         study.run(connect(), progress=False)
 
 

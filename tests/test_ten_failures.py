@@ -150,8 +150,8 @@ def test_3_a_control_that_differs_in_more_than_the_question_is_named(lab: Lab) -
     study = small_study("x3", "?", smaller, (0, 1), arms={"baseline": smaller, "dropout": replace(SMALL, dropout=0.5)})
     prediction = predict(study, arm="dropout", metric="accuracy/valid", **UP)
     named = (
-        "2 settings differ at once (blocks ((1, 4),) -> ((1, 8), (1, 8)), dropout 0.0 -> 0.5): the effect is that of "
-        "all of them together."
+        "2 settings differ at once (blocks ((1, 4),) -> ((1, 8), (1, 8)), dropout 0.0 -> 0.5): the effect is due "
+        "to all of them together."
     )
     assert named in str(prediction)
     assert named in str(verdict(study, lab.store))

@@ -244,5 +244,5 @@ def test_a_studys_own_test_images_are_those_that_are_looked_at(real_data: Data) 
     with_own, with_other = (dataclasses.replace(NORM, data=data) for data in (own, other))
     assert vault._data_of({"a": with_own, "b": with_own}) is own
     assert vault._data_of({"a": NORM, "b": dataclasses.replace(NORM, data=real_data)}) is None
-    with pytest.raises(LabError, match="b is about other images than a"):
+    with pytest.raises(LabError, match="b is about images other than a"):
         vault._data_of({"a": with_own, "b": with_other})
