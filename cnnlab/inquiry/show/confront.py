@@ -8,7 +8,7 @@ from string import ascii_lowercase
 from matplotlib.figure import Figure
 
 from cnnlab.inquiry.checked import checked
-from cnnlab.inquiry.design import Design
+from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.judge.outcome import DECIDED, size_miss
 from cnnlab.inquiry.judge.reference import Reference, find_reference
@@ -20,7 +20,6 @@ from cnnlab.inquiry.record.views import publish_outcome, publish_verdicts
 from cnnlab.inquiry.show.effects import plot_effects, plot_interaction, say_outcomes
 from cnnlab.inquiry.show.figures import log_figures
 from cnnlab.inquiry.show.logbook import add_entry, logbook_file
-from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.shown import Part, Shown
 
 
@@ -51,12 +50,12 @@ class Confrontation(Shown):
         return shown[1:]
 
     def _missing(self) -> list[str]:
-        """Return a line for each arm with runs that verdicts wait for, such as "  dropout=0.5: seeds 0, 1, 2"."""
+        """Return a line for each arm with runs that verdicts wait for, such as "  dropout=0.5: 3 runs"."""
         seeds: dict[str, set[int]] = {}
         for one in self.verdicts:
             for arm, some in one.missing.items():
                 seeds.setdefault(arm, set()).update(some)
-        return [f"  {arm}: seeds {shortened(', '.join(map(str, sorted(some))), 50)}" for arm, some in seeds.items()]
+        return [f"  {arm}: {count(len(some), 'run')}" for arm, some in seeds.items()]
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
