@@ -70,17 +70,18 @@ def class_server(folder: Path) -> Iterator[ClassServer]:
             for name in ("mlflow", "mlflow_users"):
                 connection.execute(f"CREATE DATABASE {name}")
         port = free_port()
-        users = (PROJECT / "class" / "auth.ini").read_text(encoding="utf-8")
-        (folder / "auth.ini").write_text(users.replace("postgresql://mlflow@127.0.0.1:5432", base), encoding="utf-8")
         environment = os.environ | {
-            "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+            "PGHOST": "127.0.0.1",
+            "PGPORT": base.rpartition(":")[2],
+            "PGUSER": "mlflow",
+            "MLFLOW_AUTH_CONFIG_PATH": str(PROJECT / "class" / "auth.ini"),
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of this test",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
         }
         options = ["--app-name", "basic-auth", "--enable-workspaces", "--workers", "1", "--port", str(port)]
-        options += ["--backend-store-uri", f"{base}/mlflow", "--artifacts-destination", str(folder / "artifacts")]
+        options += ["--backend-store-uri", "postgresql:///mlflow", "--artifacts-destination", str(folder / "artifacts")]
         with (folder / "server.log").open("w") as log:
             command = [sys.executable, "-m", "mlflow", "server", *options]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
