@@ -1,7 +1,7 @@
 """The finished lab: uv run .ci/notebook.py
 
 It fills the blanks of 04_experiments.ipynb with what the reference recorded, runs it in the full profile, and writes
-experiment_log/reference.ipynb, and the same as a page. A section without a verdict on record stays as it is. It needs
+experiment_log/reference.ipynb, and the same as a page. A section without a verdict on record stays unchanged. It needs
 the weights of the networks, so it comes before .ci/ship.py.
 """
 
@@ -82,7 +82,7 @@ def is_left_open(cell: nbformat.NotebookNode, answers: Answers) -> bool:
 
 
 def filled(notebook: nbformat.NotebookNode, answers: Answers) -> nbformat.NotebookNode:
-    """Return a notebook with answers in its blanks; a section without answers stays as it is."""
+    """Return a notebook with answers in its blanks; a section without answers stays unchanged."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
         if has_blanks(cell) and not is_left_open(cell, answers):

@@ -28,7 +28,7 @@ def uv(*arguments: str) -> str:
 
 
 def write_pins(pins: list[str]) -> None:
-    """Replace the list of pins in pyproject.toml; everything else in it stays as it is."""
+    """Replace the list of pins in pyproject.toml; everything else in it stays unchanged."""
     document = tomlkit.parse(FILE.read_text(encoding="utf-8"))
     document["tool"]["uv"]["constraint-dependencies"] = tomlkit.array(pins).multiline(True)
     FILE.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")

@@ -161,7 +161,7 @@ STUDIES = {study.name: study for study in (learning_rate(), screening(), refinem
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one for each core]")
 def main(names: tuple[str, ...], home: Path, workers: int | None) -> None:
-    """Train what is missing of these studies (default: all), and write their reports into benchmarks/results."""
+    """Train the missing runs of these studies (default: all), and write their reports into benchmarks/results."""
     use_project(home)
     store = connect()
     with Workers(store, workers or num_workers()) as engine:

@@ -97,7 +97,7 @@ def over_seeds(values: np.ndarray) -> Interval:
 
 
 def bootstrap(values: np.ndarray) -> Interval:
-    """The pigeonhole bootstrap, which draws rows and columns anew (Owen 2007), with a t for the seeds.
+    """The pigeonhole bootstrap, which draws rows and columns again (Owen 2007), with a t for the seeds.
 
     The variance of its means over all draws, in closed form.
     """
@@ -129,7 +129,7 @@ def coverages(studies: int, options: Options) -> Table:
             rows.append((name, str(seeds), f"{images:,}", *cells))
     caption = (
         "Mean over seeds and images: coverage of the 95 % interval in percent, and in brackets its mean width in SDs "
-        f"of the mean (3.9 if the SD were known). {studies:,} simulated studies a cell."
+        f"of the mean (3.9 if the SD were known). {studies:,} simulated studies per cell."
     )
     return Table(caption, ("situation", "seeds", "images", *INTERVALS), rows)
 
@@ -142,7 +142,7 @@ def differences(studies: int, options: Options) -> Table:
         for seeds in (2, 3, 5, 10):
             found, means = np.empty((studies, 2)), np.empty(studies)
             for study in range(studies):
-                common = 3 * rng.standard_normal((seeds, 1))  # of a run, on whatever images
+                common = 3 * rng.standard_normal((seeds, 1))  # of a run, on any images
                 valid = common + normal(of_seeds, 2 / 3 * of_images, 2 / 3 * of_rest)(rng, seeds, 500)[0]
                 test = common + normal(0, 1 / 3 * of_images, 1 / 3 * of_rest)(rng, seeds, 1_000)[0]
                 one = optimism(valid, test)
@@ -150,7 +150,7 @@ def differences(studies: int, options: Options) -> Table:
             rows.append((name, str(seeds), _cell(found, 0.0, means.std())))
     caption = (
         "Validation - test, 500 and 1,000 images: coverage of the 95 % interval in percent, and in brackets its mean "
-        f"width in SDs of the difference. {studies:,} simulated studies a cell."
+        f"width in SDs of the difference. {studies:,} simulated studies per cell."
     )
     return Table(caption, ("situation", "seeds", "analysis of variance"), rows)
 

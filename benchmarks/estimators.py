@@ -61,7 +61,7 @@ def rates(studies: int, rng: np.random.Generator) -> Table:
             rows.append((situation.name, str(n), *cells))
     caption = (
         'Normal values: rate of "supported" without an effect, in percent (2.5 is stated), and in brackets the '
-        f"coverage of the 95 % interval: {' / '.join(ESTIMATORS)}. {studies:,} simulated studies a cell."
+        f"coverage of the 95 % interval: {' / '.join(ESTIMATORS)}. {studies:,} simulated studies per cell."
     )
     return Table(caption, ("situation", "seeds", *(f"correlation {block:g}" for block in BLOCKS)), rows)
 
@@ -84,7 +84,7 @@ def heavy_tails(studies: int, rng: np.random.Generator) -> Table:
     ]
     caption = (
         "Heavy tails: the same for values with the tails of a t distribution with 3 degrees of freedom, at a "
-        f"correlation of 0.15: {' / '.join(ESTIMATORS)}. {studies:,} simulated studies a cell."
+        f"correlation of 0.15: {' / '.join(ESTIMATORS)}. {studies:,} simulated studies per cell."
     )
     return Table(caption, ("situation", "seeds", '"supported" (coverage)'), rows)
 
@@ -104,7 +104,7 @@ def failures(studies: int, rng: np.random.Generator, share: float = 0.04) -> Tab
     caption = (
         f"Failing runs: two arms of SD 0.3 at 90 %, each run falls to 10 % with probability {share:g}. Rate of "
         '"supported" in percent: if none failed / failed runs averaged / verdict withheld where a run failed. '
-        f"{studies:,} simulated studies a cell."
+        f"{studies:,} simulated studies per cell."
     )
     return Table(caption, ("seeds", "studies with a failed run", "no effect", "effect 1"), rows)
 
@@ -121,7 +121,7 @@ def shared_seeds(studies: int, rng: np.random.Generator) -> Table:
             rows.append((str(n), f"{block:g}", *cells))
     caption = (
         "Two arms of SD 1 with the same seeds, whose values correlate, or with different seeds: coverage in percent, "
-        f"and in brackets the mean width. {studies:,} simulated studies a cell."
+        f"and in brackets the mean width. {studies:,} simulated studies per cell."
     )
     return Table(caption, ("seeds", "correlation", "same, per seed", "different, per seed", "different, Welch"), rows)
 
@@ -146,7 +146,7 @@ def simultaneous(studies: int, rng: np.random.Generator) -> Table:
     caption = (
         "Three arms against a control (the first SD), at a correlation of 0.15: coverage of the three 95 % intervals "
         "together, in percent, and their mean widths. Dunnett's critical value is from 200,000 simulated studies. "
-        f"{studies:,} simulated studies a cell."
+        f"{studies:,} simulated studies per cell."
     )
     columns = ("SDs", "seeds", "per seed, Bonferroni", "widths", "pooled, Dunnett", "width of all")
     return Table(caption, columns, rows)
@@ -166,7 +166,7 @@ def equivalence(studies: int, rng: np.random.Generator) -> Table:
             rows.append((f"{sd:g}", str(n), *cells))
     caption = (
         '"No difference" with a smallest effect of interest of 1, two arms: rate of "supported" in percent, where '
-        f"there is no difference and where there is just one of 1. {studies:,} simulated studies a cell."
+        f"there is no difference and where there is just one of 1. {studies:,} simulated studies per cell."
     )
     return Table(caption, ("SD", "seeds", "none, 90 %", "none, 95 %", "of 1, 90 %", "of 1, 95 %"), rows)
 

@@ -57,7 +57,7 @@ QUICK = (Size("BASE", 640, 1, seeds=2),)
 
 
 def run(options: Options) -> Report:
-    """Train what is missing of the studies, and compare seed by seed."""
+    """Train the missing runs of the studies, and compare seed by seed."""
     rows, recorded = [], set()
     with TemporaryDirectory() if options.quick and not options.home else nullcontext(options.home or STORE) as folder:
         for size in QUICK if options.quick else FULL:

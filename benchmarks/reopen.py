@@ -12,7 +12,7 @@ SMALL = replace(BASE, train_images=640, epochs=3)
 
 
 def finished_study(runs: int) -> Study:
-    """Return a study of one arm with so many seeds."""
+    """Return a study of one arm with this number of seeds."""
     return Study("finished", "How long does it take to read it back?", SMALL, tuple(range(runs)))
 
 

@@ -128,7 +128,7 @@ def verdicts(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seed
 def share_of_verdicts(recorded: pd.DataFrame, now: pd.DataFrame, others: int, is_same: bool) -> tuple[float, ...]:
     """Return the shares of: within the bound; beyond it in an unstable arm; beyond it in a stable arm.
 
-    It is over all ways to have so many other seeds on record. What is compared with a seed on record is the same seed
+    It is over all ways to have that many other seeds on record. What is compared with a seed on record is the same seed
     on the other processor, or (`is_same` false) each other one: a result that was not made as it says.
     """
     counts = [0, 0, 0]

@@ -27,7 +27,7 @@ STOCK, LAB = "stock: one run after another", "lab: worker processes"
 
 
 class Size(NamedTuple):
-    """How much is trained: a study has so many seeds in each of its two arms."""
+    """How much is trained: a study has `seeds` seeds in each of its two arms."""
 
     seeds: int
     images: int
@@ -43,7 +43,7 @@ class Size(NamedTuple):
         """Return the sizes in words."""
         return (
             f"{len(DROPOUTS) * self.seeds} runs: dropout {' and '.join(map(str, DROPOUTS))}, {self.seeds} seeds each, "
-            f"{self.epochs} x {self.images:,} images a run; n = {repeats} repetitions in turn. "
+            f"{self.epochs} x {self.images:,} images per run; n = {repeats} repetitions in turn. "
             "Median (smallest to largest)."
         )
 

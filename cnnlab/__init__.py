@@ -18,9 +18,9 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def _spare_this_machine() -> None:
-    """Keep the traffic to this machine away from a proxy, which would look for our server on its own.
+    """Keep traffic to this machine away from a proxy, which would look for our server on its own machine.
 
-    Where no variable names a proxy, none is set: Python would then overlook the proxy that Windows or macOS is set to.
+    Where no variable names a proxy, leave them alone: Python would then ignore the proxy set in Windows or macOS.
     """
     if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
         wished = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy"))

@@ -175,7 +175,7 @@ def run(
     quiet: bool,
     **size: Any,
 ) -> None:
-    """Train what is missing of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
+    """Train the missing runs of STUDIES (default: all), show mean, SD and n of every arm, then the verdicts.
 
     A study is run only after you have predicted something about it (`cnnlab predict`). With --examples the
     predictions that ship with the lab are recorded first, as the owner "example"; yours start from nothing.
@@ -248,12 +248,12 @@ def verdict(studies: tuple[str, ...], **size: Any) -> None:
         say(f"\n{study.name}\n{confront(study, store)}")
 
 
-@cli.command(short_help="Write your one-page report.")
+@cli.command(short_help="Write your report: one page and an annex.")
 def report() -> None:
-    """Write your report into experiment_log: one A4 page, as Markdown, HTML and, where a browser can print it, PDF.
+    """Write your report into experiment_log, as Markdown, HTML and, where a browser can print it, PDF.
 
-    It holds your predictions, their verdicts, your calibration, and your reflections from the logbooks; it refuses
-    while one of them is empty.
+    Page one of A4 has your predictions beside what came out, and your calibration; an annex has the table of them and
+    your reflections from the logbooks. While one of those is empty, there is no report: its file and line are named.
     """
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.show.report import report as write
@@ -265,7 +265,7 @@ def report() -> None:
 @click.argument("store", required=False)
 @click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
 @click.option("--head", help="A head that was handed in earlier: is all that it covers unchanged?")
-@click.option("--reproduce", "again", type=click.IntRange(1), help="Train so many runs, chosen at random, again.")
+@click.option("--reproduce", "again", type=click.IntRange(1), help="Train this many runs, chosen at random, again.")
 @click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
 def review(store: str | None, everything: bool, head: str | None, again: int | None, database: str | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
@@ -314,14 +314,14 @@ def roster(file: Path, address: str, out: Path | None) -> None:
     """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
 
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are made up, and shown
-    once. Students who are there already stay as they are, and nobody is removed.
+    once. Existing accounts stay unchanged, and nobody is removed.
     """
-    from cnnlab.inquiry.classroom.roster import enroll, read_roster
+    from cnnlab.inquiry.record.roster import enroll, read_roster
 
     for account in enroll(read_roster(file), address.rstrip("/")):
         lines = account.environment(address.rstrip("/"))
         if not account.password:
-            say(f"{account.name} is there already, with the password of then.")
+            say(f"{account.name} has an account already; its password is unchanged.")
         elif out:
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")
@@ -333,7 +333,7 @@ def roster(file: Path, address: str, out: Path | None) -> None:
 @cli.command(short_help="Show the reference results that ship with the lab.")
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
-    """Show the predictions, verdicts and effects of the reference runs, as they stand in the store."""
+    """Show the predictions, verdicts and effects of the reference runs, from the store."""
     from cnnlab.course.overview import Results, write_results
     from cnnlab.inquiry.record.connection import connect
 
@@ -375,7 +375,7 @@ def reproduce(runs: tuple[str, ...]) -> None:
     store = connect()
     wanted = runs or one_run_of_each(store)
     if not wanted:
-        raise LabError("this store has no reference runs: name a run by its id, which stands in the MLflow UI.")
+        raise LabError("this store has no reference runs: name a run by its id, which the MLflow UI shows.")
     data, failed = load_data(), 0
     for run_id in wanted:
         found = train_again(run_id, store, data)
@@ -491,24 +491,25 @@ def by_hand() -> None:
     say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
 
 
-@cli.command(short_help="Open the shared views in the MLflow UI.")
-@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open the first in a browser.")
+@cli.command(short_help="Open the page of the lab in a browser.")
+@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open it, or print it only.")
 def ui(in_browser: bool) -> None:
-    """Print the links of the shared views, and open the newest; the server is started where it doesn't run."""
+    """Print and open the page of the lab, /lab on its MLflow server, which is started if it isn't running.
+
+    With MLFLOW_TRACKING_URI it is that server's own page.
+    """
     from cnnlab.inquiry import server as mlflow_server
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow_server.start()
 
     from cnnlab.inquiry.record.connection import connect
-    from cnnlab.inquiry.record.views import view_links
-    from cnnlab.inquiry.show.text import links
 
     store = connect()
-    say(links(store))
+    page = f"{store.uri}/lab" if store.kind == "server" else store.uri
+    say(page)
     if in_browser:
-        every = [link for views in view_links(store, store.uri).values() for link in views.values()]
-        click.launch(every[0] if every else store.uri)
+        click.launch(page)
 
 
 def say(text: object, err: bool = False) -> None:
@@ -542,7 +543,7 @@ def _of_the_surroundings(error: Exception) -> str | None:
     """Return in a sentence what the disk or the database refused; None where an error is of another kind."""
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
         return (
-            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): mend that, then do this again."
+            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): fix that, then do this again."
         )
     if "(sqlite3.OperationalError)" not in str(error):
         return None

@@ -13,7 +13,7 @@ Blocks = Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1, descript
 
 
 class Config(Params):
-    """All that defines one run: on the same kind of machine and on the same images, equal configs give equal weights.
+    """Everything that defines one run: on equal machines and images, equal configs give equal weights.
 
     A run that was recorded before a field existed is read with the field's default. So the default of a new field is
     "off": what the lab did before.
@@ -25,8 +25,8 @@ class Config(Params):
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
     norm: Literal["none", "batch", "layer", "group", "instance"] = "none"
     norm_groups: Count = 8  # groups of channels, for norm="group"
-    residual: bool = False  # add to a convolution's output its input, where both have the same number of channels
-    head_norm: Literal["none", "batch", "layer"] = "none"  # in the head, of the pooled features, before the dropout
+    residual: bool = False  # add a convolution's input to its output, where both have the same number of channels
+    head_norm: Literal["none", "batch", "layer"] = "none"  # in the head, on the pooled features, before dropout
     dropout: Rate = 0.0  # in the head, before the linear layer
     conv_dropout: Rate = 0.0  # after every convolution
     conv_dropout_kind: Literal["element", "spatial"] = "element"  # drops single values, or whole channels
@@ -40,17 +40,17 @@ class Config(Params):
     epochs: Count = 8  # passes over the training images
     batch_size: Count = 64
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0.0)] = 6e-3  # the highest one, where the schedule varies it
+    lr: Annotated[float, Field(gt=0.0)] = 6e-3  # the peak, where the schedule varies it
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     momentum: Rate = 0.9  # for optimizer="sgd"
     label_smoothing: Rate = 0.0  # the share of every label that training spreads over all classes
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
     keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
-    patience: Count | None = None  # stop early after so many epochs without a lower validation loss
+    patience: Count | None = None  # stop early after this many epochs without a lower validation loss
     # of both passes in training; "auto": bf16 where it is faster; results are alike (benchmarks/results/precision.md)
     precision: Literal["float32", "bf16", "auto"] = "auto"
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # everything random of a run follows from it
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # everything random in a run follows from it
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -69,7 +69,7 @@ class Config(Params):
         return self
 
     def layer_order(self, pool: bool = True) -> list[str]:
-        """Return what follows a convolution, in order; `pool` where it is the last one of its block."""
+        """Return what follows a convolution, in order; `pool` if it is the last one in its block."""
         order = ["norm", "activation"]
         if self.conv_dropout:
             order.insert(0 if self.conv_dropout_place == "before_norm" else 2, "dropout")
@@ -78,7 +78,7 @@ class Config(Params):
         return order
 
     def check_images(self, shape: tuple[int, ...], train_images: int) -> None:
-        """Make sure that images of a shape (channels, height, width), and that many to train on, are enough.
+        """Make sure that images of a shape (channels, height, width) are large enough, and enough to train on.
 
         Raises:
             ConfigError: the blocks would shrink the images below one pixel, or there are fewer than `train_images`.
@@ -95,6 +95,6 @@ class Config(Params):
 
 BASE = Config()  # the plain baseline of the course: no normalisation, no dropout
 
-# The strongest network of less than 100,000 parameters that a search found (see benchmarks/results/best-*.md).
+# The strongest network with fewer than 100,000 parameters that a search found (see benchmarks/results/best-*.md).
 WIDE = ((2, 18), (2, 36), (2, 72))
 BEST = replace(BASE, blocks=WIDE, norm="batch", label_smoothing=0.1, batch_size=128, lr=1e-2, weight_decay=0.02)

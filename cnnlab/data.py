@@ -1,4 +1,4 @@
-"""Images and labels as tensors in memory: to train on, to validate on, and for the vault to test on; and batches."""
+"""Images and labels as tensors in memory, for training, validation and the vault's test; and batches of them."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ FASHION_MNIST = ((1, 28, 28), 10, [0.286], [0.353])  # shape, number of classes,
 class Split:
     """Images with their labels: x uint8 (N, C, H, W), 0 to 255; y int64 (N,), from 0 on.
 
-    Whatever can be converted without loss is converted: arrays, lists, (N, H, W), other types of whole numbers.
+    Anything that can be converted without loss is converted: arrays, lists, (N, H, W), other types of whole numbers.
 
     Raises:
         LabError: images or labels that can't be used; the sentence says what is wrong and how to fix it.
@@ -57,10 +57,10 @@ class Split:
 class Data:
     """What a network is developed on: two splits, or two pairs (x, y) of images and labels.
 
-    test: for data of your own, the images that only the vault looks at. classes: their names, for figures.
+    test: for data of your own, the images that only the vault uses. classes: the names of the classes, for figures.
 
     Raises:
-        LabError: a set is empty or of another shape, no pixel is above 1, a label has no name, or sets share images.
+        LabError: a set is empty or has another shape, no pixel is above 1, a label has no name, or sets share images.
     """
 
     train: Split
@@ -72,7 +72,7 @@ class Data:
         splits = {"train": self.train, "valid": self.valid} | ({} if self.test is None else {"test": self.test})
         for name, split in splits.items():
             if not isinstance(split, Split | tuple) or (isinstance(split, tuple) and len(split) != 2):
-                raise LabError(f"{name} is of the kind {type(split).__name__}: give a Split, or a pair (x, y).")
+                raise LabError(f"{name} is a {type(split).__name__}: give a Split, or a pair (x, y).")
             splits[name] = split if isinstance(split, Split) else Split(*split)
             object.__setattr__(self, name, splits[name])
             if not len(splits[name]):
@@ -100,11 +100,11 @@ class Data:
     def sha256(self) -> str:
         """Return a fingerprint of everything that is trained and validated on, part of what identifies a run."""
         rest = self.shape, len(self.classes), *(values.tolist() for values in mean_and_sd(self.train))
-        more = "" if rest == FASHION_MNIST else str(rest)  # what follows from Fashion-MNIST's bytes anyway
+        more = "" if rest == FASHION_MNIST else str(rest)  # follows from Fashion-MNIST's bytes anyway
         return hashlib.sha256(f"{self.train.sha256()}{self.valid.sha256()}{more}".encode()).hexdigest()
 
     def normaliser(self, device: str = "cpu") -> Normalise:
-        """Return what gives images on a device mean 0 and SD 1 over the training images, in each channel.
+        """Return the function that gives images on a device mean 0 and SD 1 per channel, over the training images.
 
         Shapes: uint8 (B, C, H, W) -> float32 (B, C, H, W).
         """
@@ -122,7 +122,7 @@ def mean_and_sd(split: Split) -> tuple[Tensor, Tensor]:
 
 
 class Batches:
-    """Batches of a split, with a generator in a new order in every pass: x float32 (B, C, H, W); y int64 (B,)."""
+    """Batches of a split; with a generator, in a new order every pass: x float32 (B, C, H, W); y int64 (B,)."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Batches:
         return -(-len(self.split) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # the order is drawn on the CPU: it is then the same whatever device trains
+        # the order is drawn on the CPU, so that it is the same on every device
         n = len(self.split)
         order = torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
         for index in order.to(self.y.device).split(self.size):

@@ -10,10 +10,10 @@ from cnnlab.inquiry.errors import LabError
 
 
 def resolve_device(device: str = "auto") -> str:
-    """Return the device to train on: for "auto" the first that is there of cuda, mps, cpu.
+    """Return the device to train on: for "auto" the first available one of cuda, mps, cpu.
 
     Raises:
-        LabError: the device that was asked for isn't there.
+        LabError: the requested device isn't available.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     there = [name for name, is_there in present.items() if is_there]
@@ -25,7 +25,7 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def device_name(device: str) -> str:
-    """Return the device with the kind of processor, on which the last bits of a result depend."""
+    """Return the device and its kind of processor; the last bits of a result depend on them."""
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device == "cpu":
@@ -34,7 +34,7 @@ def device_name(device: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Return whether the processor computes faster in bfloat16 than in float32; one that has to emulate it doesn't.
+    """Return whether the processor is faster in bfloat16 than in float32; one that has to emulate it isn't.
 
     Intel's processors since Sapphire Rapids, which have avx512_fp16, do so with AMX alone, and a virtual machine may
     hide that: BASE then took 5.0 s instead of 3.3 s for 10,000 images on one of them (n = 2 each).
@@ -55,12 +55,12 @@ def resolve_precision(precision: str, device: str) -> str:
 
 @cache
 def keep_freed_memory() -> None:
-    """Have the C library keep memory that a training step frees, since the next step needs as much again.
+    """Make the C library keep the memory that a training step frees, since the next step needs it again.
 
     By default glibc returns every large block to the system and gets it back page by page.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
-        libc.mallopt(mmap_threshold, 32 * 2**20)  # the highest that glibc takes
+        libc.mallopt(mmap_threshold, 32 * 2**20)  # the highest that glibc accepts
         libc.mallopt(trim_threshold, 2**30)

@@ -1,4 +1,4 @@
-"""`cnnlab doctor`: everything the lab needs, checked, each with the command that mends it."""
+"""`cnnlab doctor`: checks everything the lab needs, and says how to fix what is wrong."""
 
 import importlib.metadata
 import os
@@ -12,15 +12,15 @@ PATIENCE_S = 5.0  # for a store that another program holds
 
 
 def examine() -> Iterator[tuple[bool, str]]:
-    """Run all checks, one after another: whether it is well, and a line about it."""
+    """Run all checks, one after another; yield whether each passed, and a line about it."""
     for name, check in CHECKS.items():
         try:
             yield True, f"OK    {name:9} {check()}"
         except LabError as error:
-            yield False, f"MEND  {name:9} {error}"
+            yield False, f"FIX   {name:9} {error}"
         except Exception as error:  # a library's own words are better than a traceback
-            said = f"{type(error).__name__}: {error}. Mend that first, then run `cnnlab doctor` again."
-            yield False, f"MEND  {name:9} {said}"
+            said = f"{type(error).__name__}: {error}. Fix that first, then run `cnnlab doctor` again."
+            yield False, f"FIX   {name:9} {said}"
 
 
 def _python() -> str:
@@ -84,8 +84,8 @@ def _spool() -> str:
 
     waiting = len(list(spool_folder().glob("*/journal.jsonl")))
     if waiting:
-        raise LabError(f"{waiting} runs are on their way to MLflow or were left over: `cnnlab ui` delivers them.")
-    return "nothing waits for delivery"
+        raise LabError(f"{waiting} runs are not in MLflow yet: `cnnlab ui` delivers them.")
+    return "every run is in MLflow"
 
 
 def _server() -> str:

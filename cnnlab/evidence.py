@@ -1,6 +1,6 @@
-"""Does what a network left behind agree with itself?
+"""Do the files and numbers that a run left behind agree with each other?
 
-A finished run has a final accuracy and loss, its metrics after every epoch, the answers to every validation image, its
+A finished run has a final accuracy and loss, its metrics after every epoch, its answer to every validation image, its
 weights, and the time that it took.
 """
 
@@ -20,14 +20,14 @@ from cnnlab.inquiry.task import History, Kept
 from cnnlab.one_run import CORRECT, LOSS, WEIGHTS, evaluate
 
 JUDGED = ("accuracy/valid", "loss/valid")
-CHECKED_IMAGES = 500  # of the validation images, drawn anew each time, that kept weights classify again
-ROUNDING = 2  # of them may come out otherwise on another processor
-SUMMED = 1e-5  # relative: the mean of the losses was added up in another order
-CLOCK = 0.95  # of the time that a training says it took has to lie between a run's start and its end
+CHECKED_IMAGES = 500  # validation images, drawn at random each time, that the kept weights classify again
+ROUNDING = 2  # of them may come out differently on another processor
+SUMMED = 1e-5  # relative: the losses were summed in another order
+CLOCK = 0.95  # share of the reported training time that has to lie between a run's start and its end
 
 
 def check_result(config: Config, run: RawRun, history: History, kept: Kept) -> Iterable[str]:
-    """Yield what doesn't agree in what a run left behind."""
+    """Yield what doesn't agree among the things that a run left behind."""
     correct, losses, weights = _load(kept[CORRECT]), _load(kept[LOSS]), kept[WEIGHTS]
     yield from _check_finals(run, config, history)
     yield from _check_times(run)
@@ -39,10 +39,10 @@ def check_result(config: Config, run: RawRun, history: History, kept: Kept) -> I
 
 
 def _check_finals(run: RawRun, config: Config, history: History) -> Iterable[str]:
-    """Compare the final metrics with those after the epoch whose weights were kept."""
+    """Compare the final metrics with those of the epoch whose weights were kept."""
     outcome = run.tags.get("fact.outcome", "")
     if not outcome.startswith(("finished", "stopped early")):
-        return  # it diverged within an epoch: its final weights are of no epoch
+        return  # it diverged within an epoch, so its final weights belong to no epoch
     histories = {name: history(name) for name in JUDGED}
     losses = histories["loss/valid"]
     if outcome == "finished" and len(losses) != config.epochs:
@@ -62,7 +62,7 @@ def _check_times(run: RawRun) -> Iterable[str]:
 
 
 def _load(file: Path | None) -> np.ndarray | None:
-    """Return what is known of each validation image: (N,); None where that can't be read."""
+    """Return what is known about each validation image: (N,); None where it can't be read."""
     try:
         return None if file is None else np.load(file)
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def _check_losses(run: RawRun, losses: np.ndarray | None) -> Iterable[str]:
 
 
 def _check_weights(file: Path, config: Config, data: Data, correct: np.ndarray) -> Iterable[str]:
-    """Let the kept weights classify some validation images again."""
+    """Check the kept weights: let them classify some validation images again."""
     some = np.random.default_rng().permutation(len(data.valid))[:CHECKED_IMAGES]
     try:
         (now,) = evaluate([config], [{WEIGHTS: file}], data, data.valid.take(torch.from_numpy(some)))

@@ -1,4 +1,4 @@
-"""Facts about a run, measured from the objects that train: never from what somebody typed."""
+"""Facts about a run, measured from the objects that train, never from what somebody typed."""
 
 import hashlib
 from typing import Any
@@ -30,7 +30,7 @@ def facts_as_built(trainer: Any, data: Data) -> dict[str, str]:
 
 
 def facts_of_images(data: Data) -> dict[str, str]:
-    """Return what a network has to fit to."""
+    """Return the facts about the data that a network has to fit."""
     return {"image_shape": " x ".join(map(str, data.shape)), "num_classes": str(len(data.classes))}
 
 
@@ -60,7 +60,7 @@ def method_facts(model: nn.Module, loss: nn.CrossEntropyLoss, optimizer: Optimiz
 
 
 def written(kind: type | None, arguments: dict[str, Any] | None) -> str:
-    """Return an object the way it would be written, without the arguments that are off."""
+    """Return an object as it would be written in code, without the arguments that are off."""
     if kind is None:
         return "none"
     given = ", ".join(f"{k}={v}" for k, v in (arguments or {}).items() if v is not None and v is not False)

@@ -33,11 +33,11 @@ from cnnlab.inquiry.log import log
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALID_PER_CLASS = 500
-SPLIT_SEED = 2017  # the year of the data set; one number for everybody, so that all validate on the same images
+SPLIT_SEED = 2017  # the year of the data set; the same for everybody, so that all validate on the same images
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-PATIENCE = 10  # seconds without a byte from the network, after which a download is given up
+PATIENCE = 10  # seconds without a byte from the network until a download is given up
 APT_LIMIT = 180  # seconds for one apt-get command as a whole
 
 
@@ -82,7 +82,7 @@ def load_data(folder: Path | None = None) -> Data:
     `folder` may hold the four IDX files; else they come from the cache, this machine or the network.
 
     Raises:
-        LabError: the images are nowhere to be had, with the ways out.
+        LabError: the images can't be found or downloaded; the sentence says what to do.
     """
     arrays = _load_arrays(folder)
     official = Split(arrays.train_images, arrays.train_labels)
@@ -151,7 +151,7 @@ def _attempt(name: str, read: Callable[[], Arrays]) -> Arrays | None:
     try:
         arrays = read()
         check(arrays)
-    # a source fails in its own way (network, pickle, zip, a missing tool); the answer is the next source
+    # each source fails in its own way (network, pickle, zip, a missing tool); then the next one is tried
     except Exception as error:
         log.info(f"Fashion-MNIST not from {name}: {_reason(error)}")
         return None
@@ -210,9 +210,9 @@ def _sources() -> Iterator[tuple[str, Callable[[], Arrays]]]:
 def _from_mads() -> Arrays:
     from mads_datasets import DatasetFactoryProvider, DatasetType, datatools
 
-    # it asks without a time limit of its own, which also overrules the default of the sockets
+    # it sets no time limit, which also overrules the default of the sockets
     requests = SimpleNamespace(get=functools.partial(datatools.requests.get, timeout=PATIENCE))
-    # it takes any folder that exists for a finished download, so a failure must leave none behind
+    # it takes any existing folder for a finished download, so a failure must not leave one behind
     with tempfile.TemporaryDirectory() as folder, _quiet(), patch.object(datatools, "requests", requests):
         factory = DatasetFactoryProvider.create_factory(DatasetType.FASHION, datadir=folder)
         factory.download_data()
@@ -228,7 +228,7 @@ def _from_torchvision() -> Arrays:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep log lines and progress bars off the screen, and sockets from waiting for ever."""
+    """Keep log lines and progress bars off the screen, and keep sockets from waiting forever."""
     from loguru import logger
 
     limit = socket.getdefaulttimeout()
@@ -307,7 +307,7 @@ def _read_idx_file(folder: Path, published: Published) -> torch.Tensor:
 
 
 def _keep(arrays: Arrays) -> None:
-    """Write mads_datasets' file in one step, so that no reader ever meets half of it."""
+    """Write mads_datasets' file in one step, so that nobody ever reads half of it."""
     file = cache_file()
     # a name of its own, because two processes may be here at once
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}")

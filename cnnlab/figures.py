@@ -29,9 +29,9 @@ def run_figures(result: Result, data: Data) -> dict[str, Figure]:
 
 
 def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
-    """Return loss and accuracy after each epoch.
+    """Draw loss and accuracy after each epoch.
 
-    The dashed line is the loss that training itself saw, with dropout on and weights on the move; compare the
+    The dashed line is the loss that training itself saw, with dropout on and with changing weights; compare the
     solid lines, which are measured alike.
     """
     figure = Figure(figsize=(8, 3.6))
@@ -53,7 +53,7 @@ def learning_curves(epochs: list[dict[str, float]], title: str) -> Figure:
 
 
 def confusion_matrix(score: Score, classes: Sequence[str]) -> Figure:
-    """Return how many images of each class (row) were taken for which class (column), in percent of the row."""
+    """Draw how many images of each class (row) were predicted as which class (column), in percent of the row."""
     counts = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     counts.index_put_((score.y, score.logits.argmax(dim=1)), torch.tensor(1), accumulate=True)
     percent = (100 * counts / counts.sum(dim=1, keepdim=True)).numpy()
@@ -71,7 +71,7 @@ def confusion_matrix(score: Score, classes: Sequence[str]) -> Figure:
 
 
 def confident_mistakes(score: Score, images: torch.Tensor, classes: Sequence[str]) -> Figure:
-    """Return the misclassified images in which the network was surest of its wrong answer.
+    """Draw the misclassified images on which the network was surest of its wrong answer.
 
     Shapes: `images` uint8 (N, C, H, W), in the order of `score`.
     """

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from cnnlab.config import Config
 
-# Name -> layer for maps of shape (B, C, H, W). Every one but "none" has a scale and a shift per channel,
-# so that all of them add the same 2 C parameters.
+# Name -> layer for maps of shape (B, C, H, W). All but "none" have a scale and a shift per channel,
+# so that each of them adds the same 2 C parameters.
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, groups: nn.Identity(),
     "batch": lambda channels, groups: nn.BatchNorm2d(channels),
@@ -21,14 +21,14 @@ ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "si
 HEAD_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}  # for the head's vectors (B, C); "none" adds no layer
 CONV_DROPOUTS = {"element": nn.Dropout, "spatial": nn.Dropout2d}
 
-Build = Callable[[Config], nn.Module]  # a network of one's own, from normalised images (B, C, H, W) to logits (B, K)
+Build = Callable[[Config], nn.Module]  # a network of your own, from normalised images (B, C, H, W) to logits (B, K)
 
 
 class Residual(nn.Sequential):
     """Layers whose output is added to their input (He et al. 2016): (B, C, H, W) -> (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x plus what the layers make of it."""
+        """Return x plus the layers' output for it."""
         return x.add(super().forward(x))
 
 
@@ -61,7 +61,7 @@ def conv_block(in_channels: int, out_channels: int, convs: int, config: Config) 
     }
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, convs + 1):
-        # The bias stays under a normalisation too: between two arms, the norm is then all that differs.
+        # The bias stays under a normalisation too, so that two arms differ only in the norm.
         conv = nn.Conv2d(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
         unit: OrderedDict[str, nn.Module] = OrderedDict({f"conv{i}": conv})
         for name in config.layer_order(pool=i == convs):

@@ -1,4 +1,4 @@
-"""One run, as the engine asks for it: trained, with what it leaves behind, and its network again from that."""
+"""One run, as the engine needs it: trained, with the files it leaves behind, and its network rebuilt from them."""
 
 import warnings
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ LOSS = "valid_loss.npy"  # the cross-entropy of each validation image in nats: f
 
 
 class Passing(Watcher):
-    """Passes what it hears on to a watcher of the engine."""
+    """Passes everything on to a watcher of the engine."""
 
     def __init__(self, watcher: EngineWatcher) -> None:
         self._watcher = watcher
@@ -48,7 +48,7 @@ class Passing(Watcher):
 
 
 def train(config: Config, data: Data, watcher: EngineWatcher, device: str, threads: int) -> Result:
-    """Train one network, with so many threads of a CPU."""
+    """Train one network, with this many threads of a CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -69,7 +69,7 @@ def keep(result: Result, data: Data, folder: Path) -> None:
 
 
 def load_network(config: Config, facts: Facts, kept: Kept) -> nn.Module:
-    """Return the network of a run with the weights that it kept, in eval mode and in the layout it was trained in.
+    """Return the network of a run with its kept weights, in eval mode and in the memory layout of the training.
 
     `facts` are about the images.
     """
@@ -82,7 +82,7 @@ def load_network(config: Config, facts: Facts, kept: Kept) -> nn.Module:
 
 
 def evaluate(configs: Iterable[Config], kept: Iterable[Kept], data: Data, images: Split) -> np.ndarray:
-    """Return whether networks that were developed on `data` classify each image correctly: bool (runs, images)."""
+    """Return whether networks developed on `data` classify each image correctly: bool (runs, images)."""
     batches = Batches(images, EVAL_BATCH, data.normaliser())
     rows = []
     for config, files in zip(configs, kept, strict=True):
@@ -103,7 +103,7 @@ def save_for_mlflow(model: nn.Module, shape: tuple[int, ...], folder: str) -> No
 
     Shapes: float32 (B, *shape) -> logits float32 (B, K), for any B.
     """
-    example = np.zeros((2, *shape), dtype=np.float32)  # two images: B stays variable
+    example = np.zeros((2, *shape), dtype=np.float32)  # two images, so that B stays variable
     without_traces = patch.object(fx_config, "do_not_emit_stack_traces", True)  # they name files of this machine
     with without_traces, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""What goes on inside a network: activations, dead channels, gradients, what BatchNorm meets.
+"""What goes on inside a network: activations, dead channels, gradients, the inputs of BatchNorm.
 
-What is read is named `<probe>/<layer>`, with the layer's dotted name in the network, such as `block1.norm1`.
+A reading is named `<probe>/<layer>`, with the layer's dotted name in the network, such as `block1.norm1`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Note = Callable[[str, nn.Module, tuple[Tensor], Tensor], None]
 
 
 def watch(model: nn.Module, images: Tensor, note: Note) -> None:
-    """Let images pass a network in eval mode; `note` hears of every layer on the way. The network stays as it was.
+    """Pass images through a network in eval mode; `note` is called for every layer. The network is not changed.
 
     Shapes: images float32 (N, C, H, W), normalised, on the device of the network.
     """
@@ -38,9 +38,9 @@ def watch(model: nn.Module, images: Tensor, note: Note) -> None:
 
 
 def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """Return what the layers make of some images, in eval mode; the network stays as it was.
+    """Return readings of all layers for some images, in eval mode; the network is not changed.
 
-    - `activation_mean/<layer>`, `activation_sd/<layer>`: over all values that an activation puts out.
+    - `activation_mean/<layer>`, `activation_sd/<layer>`: over all outputs of an activation.
     - `dead_share/<layer>`: see `dead_share`; of ReLU only, since no other activation is exactly zero. `dead_share` is
       the largest of all layers.
     - `variance_ratio/<layer>`: the median of `variance_ratios`, with `variance_ratio_low/<layer>` and `_high/<layer>`,
@@ -63,7 +63,7 @@ def read_probes(model: nn.Module, images: Tensor) -> dict[str, float]:
 
 
 def read_grad_norms(model: nn.Module) -> dict[str, float]:
-    """Return `grad_norm/<layer>`: the L2 norm of what the last backward pass left in the parameters of each layer."""
+    """Return `grad_norm/<layer>`: the L2 norm of the gradients of each layer's parameters, after a backward pass."""
     found: dict[str, Tensor] = {}
     for name, layer in model.named_modules():
         own = [p.grad for p in layer.parameters(recurse=False) if p.grad is not None]
@@ -86,8 +86,8 @@ def variance_ratios(norm: BatchNorm, x: Tensor) -> Tensor:
 
     About 1 where training and evaluation see the same variance; below 1 where dropout before it adds variance in
     training only (Li et al. 2019, Understanding the disharmony between dropout and batch normalization by variance
-    shift, CVPR). Both have the layer's `eps` added, as in its own formula. A channel whose variance is no more than
-    that is dead: the layer sees nothing in it, and its ratio would be 1 whatever happened.
+    shift, CVPR). Both have the layer's `eps` added, as in its own formula. A channel whose variance is at most `eps` is
+    dead: the layer sees nothing in it, and its ratio would always be 1.
 
     Shapes: (N, C) or (N, C, H, W) -> (C,).
     """
@@ -125,6 +125,6 @@ def _variance(x: Tensor, dims: list[int]) -> Tensor:
 
 
 def _numbers(found: dict[str, Tensor]) -> dict[str, float]:
-    # all are read at once: each reading makes the program wait for a GPU
+    # all are read at once, since each reading makes the program wait for a GPU
     values: list[float] = torch.stack(list(found.values())).tolist() if found else []
     return dict(zip(found, values, strict=True))

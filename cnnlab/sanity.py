@@ -35,7 +35,7 @@ CHANCE_SHARE = 0.999  # of guessing networks that pass
 
 
 class Finding(NamedTuple):
-    """What one check measured, and whether that is as it should be."""
+    """What one check measured, and whether it passed."""
 
     measured: str
     passed: bool
@@ -45,7 +45,7 @@ class Check(NamedTuple):
     """One thing that is true of every network that is built and fed correctly."""
 
     expected: str
-    otherwise: str  # what it usually means where it isn't so
+    otherwise: str  # what a failure usually means
     measure: Callable[[Config, Data, Build], Finding]
 
 
@@ -76,20 +76,20 @@ class SanityReport(Shown):
 
     @property
     def sentence(self) -> str:
-        """How many passed, and what follows from it."""
+        """How many passed, and what to do."""
         count, bad = len(self.checks), list(self.checks.index[~self.checks["passed"]])
         if not bad:
             return f"All {count} checks passed, in {self.seconds:.0f} s."
-        return f"{len(bad)} of {count} checks failed ({', '.join(bad)}): mend that before you train anything."
+        return f"{len(bad)} of {count} checks failed ({', '.join(bad)}): fix that before you train anything."
 
 
 @checked
 @stopping()
 def sanity_checks(config: Config, data: Data, build: Build | None = None) -> SanityReport:
-    """Return what the checks find of a network, that of `config` or another that `build(config)` makes, and of `data`.
+    """Check a network, that of `config` or one that `build(config)` returns, and `data`; return what was found.
 
     5 to 10 seconds on one thread of a CPU; longer with much dropout, and for a network that can't learn. A check that
-    raises has failed. The caller's random numbers stay as they were.
+    raises has failed. The caller's random numbers are left untouched.
 
     Shapes: `build` returns a network from images (B, C, H, W), normalised, to logits (B, K).
     """
@@ -109,7 +109,7 @@ def sanity_checks(config: Config, data: Data, build: Build | None = None) -> San
 def _find(check: Check, config: Config, data: Data, build: Build) -> Finding:
     try:
         return check.measure(config, data, build)
-    except Exception as error:  # whatever a network of one's own may raise
+    except Exception as error:  # a network of your own may raise anything
         first = (str(error).splitlines() or [""])[0]
         return Finding(f"{type(error).__name__}: {first}", False)
 
@@ -125,7 +125,7 @@ def _shapes(config: Config, data: Data, build: Build) -> Finding:
 def _initial_loss(config: Config, data: Data, build: Build) -> Finding:
     """Find the mean loss of several untrained networks, in eval mode on validation images.
 
-    A network that takes all K classes for equally likely has ln K; one whose logits vary with variance v has about
+    A network for which all K classes are equally likely has ln K; one whose logits have variance v has about
     ln K + v / 2.
     """
     some, guessing = _some(data.valid, min(LOSS_IMAGES, len(data.valid))), math.log(len(data.classes))
@@ -140,17 +140,17 @@ def _initial_loss(config: Config, data: Data, build: Build) -> Finding:
 
 
 def _loss_excess(config: Config) -> float:
-    """Return by how many nats the initial loss may exceed that of guessing.
+    """Return how many nats the initial loss may lie above that of guessing.
 
     Where every image is normalised by itself, its pooled maps have a mean square of up to 1.5 before the linear
-    layer, of which PyTorch's initialisation makes logits with a third of that as variance: 0.1 to 0.25 nats.
+    layer. PyTorch's initialisation turns that into logits with a third of it as variance: 0.1 to 0.25 nats.
     (Batch normalisation uses its running statistics in eval mode, which change nothing before training.)
     """
     return 0.1 if config.norm in ("none", "batch") else 0.4
 
 
 def _one_batch(config: Config, data: Data, build: Build) -> Finding:
-    """Find how many steps on the same few images it takes until all are right in eval mode, with dropout as configured.
+    """Count the steps on the same few images until all are right in eval mode, with dropout as configured.
 
     The more is dropped, the more steps are allowed.
     """
@@ -158,7 +158,7 @@ def _one_batch(config: Config, data: Data, build: Build) -> Finding:
     images = min(LEARNED_IMAGES, len(data.train))
     size = {"train_images": images, "batch_size": images, "epochs": steps}
     config = _plainly_trained(config, lr=5e-3, schedule="constant", **size)
-    few = replace(data, valid=_some(data.valid, 10))  # scored after every step, and of no interest here
+    few = replace(data, valid=_some(data.valid, 10))  # scored after every step, but not used here
     try:
         result = fit(config, few, [_StopOnceLearned()], device=DEVICE, progress=False, probes=False, build=build)
     except _Learned as learned:
@@ -180,8 +180,8 @@ class _StopOnceLearned(Reporter):
 def _random_labels(config: Config, data: Data, build: Build) -> Finding:
     """Find the validation accuracy after training on random labels (Zhang et al. 2017, arXiv 1611.03530).
 
-    The validation labels are random too. Then the number of right answers is binomial, whatever the network says;
-    with the true ones a class whose images look alike would be right or wrong as a whole.
+    The validation labels are random too. Then the number of right answers is binomial, whatever the network answers;
+    with the true labels, a class whose images look alike would be right or wrong as a whole.
     """
     generator = torch.Generator().manual_seed(config.seed)
     classes = len(data.classes)
@@ -193,7 +193,7 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
     images = min(RANDOM_TRAIN, len(train))
     batch = min(32, images)
     size = {"train_images": images, "batch_size": batch, "epochs": math.ceil(RANDOM_STEPS * batch / images)}
-    # a leak is in the data or in the pipeline; dropout would only hide it for longer
+    # a leak is in the data or the pipeline; dropout would only hide it longer
     config = _plainly_trained(config, lr=6e-3, dropout=0.0, conv_dropout=0.0, **size)
     noise = replace(data, train=train, valid=valid)
     result = fit(config, noise, device=DEVICE, progress=False, probes=False, build=build)
@@ -204,21 +204,21 @@ def _random_labels(config: Config, data: Data, build: Build) -> Finding:
 
 
 def _batch_statistics(config: Config, data: Data, build: Build) -> Finding:
-    """Find by how much the logits of one image change when the other images of its batch are turned to negatives."""
+    """Measure how much the logits of one image change when the other images of its batch become negatives."""
     model, images = _start(config, build).eval(), data.normaliser()(_some(data.valid, 8).x)
     eval_change, tolerance = _change_by_others(model, images)
     norms = [layer for layer in model.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     if not norms:
         return Finding(f"eval mode: {eval_change:.1g}; no BatchNorm", eval_change <= tolerance)
     for layer in norms:
-        layer.train()  # and nothing else: dropout would change the logits too
+        layer.train()  # only the norms: dropout would change the logits too
     train_change, _ = _change_by_others(model, images)
     text = f"eval mode: {eval_change:.1g}; train mode: {train_change:.1g}, by BatchNorm"
     return Finding(text, eval_change <= tolerance < train_change)
 
 
 def _change_by_others(model: nn.Module, images: Tensor) -> tuple[float, float]:
-    """Return the largest change of the first image's logits, and what rounding may explain of it."""
+    """Return the largest change of the first image's logits, and how much of it rounding may explain."""
     with torch.no_grad():
         before = model(images)[0]
         after = model(torch.cat([images[:1], -images[1:]]))[0]
@@ -245,13 +245,13 @@ def _first_loss(config: Config, data: Data, build: Build) -> tuple[list[Tensor],
 
 
 def _start(config: Config, build: Build) -> nn.Module:
-    """Return the network as `fit` has it before training."""
+    """Return the network that `fit` starts from."""
     torch.manual_seed(Seeds.of(config.seed).init)
     return build(config).to(memory_format=torch.channels_last)
 
 
 def _plainly_trained(config: Config, **changes: Any) -> Config:
-    """Return a config with some changes, and trained in a way that works for most networks."""
+    """Return a config with some changes, and with a training that works for most networks."""
     return replace(config, optimizer="adamw", weight_decay=0.0, keep="last", patience=None, **changes)
 
 
@@ -260,7 +260,7 @@ def _other_seed(seed: int, i: int) -> int:
 
 
 def _some(split: Split, n: int) -> Split:
-    """Return n images drawn at random, the same in every call; they repeat where there are fewer."""
+    """Return n images drawn at random, the same in every call; with repeats if there are fewer."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
     return split.take(order[torch.arange(n) % len(split)])
 
@@ -268,7 +268,7 @@ def _some(split: Split, n: int) -> Split:
 CHECKS: dict[str, Check] = {
     "shapes": Check(
         "logits (B, {classes}) for B = 1, 2, 7",
-        "the last linear layer has not {classes} outputs, or a reshape mixes the images of a batch.",
+        "the last linear layer doesn't have {classes} outputs, or a reshape mixes the images of a batch.",
         _shapes,
     ),
     "initial loss": Check(

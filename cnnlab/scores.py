@@ -1,4 +1,4 @@
-"""What a network says of images, and the metrics that follow from it."""
+"""What a network predicts for images, and the metrics that follow."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Score(NamedTuple):
-    """What a network says of N images: logits (N, K), labels (N,), and the mean loss per image."""
+    """What a network predicts for N images: logits (N, K), labels (N,), and the mean loss per image."""
 
     logits: Tensor
     y: Tensor
@@ -27,7 +27,7 @@ class Score(NamedTuple):
 
 
 def scores(train: Score, valid: Score) -> dict[str, float]:
-    """Return the metrics of one moment, all in eval mode; a positive gap means: better on the training images."""
+    """Return the metrics at one moment, all in eval mode; a positive gap means better on the training images."""
     return {
         "loss/valid": valid.loss,
         "accuracy/valid": valid.accuracy,

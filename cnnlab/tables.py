@@ -17,9 +17,9 @@ DIGITS = (0, 2, 2, 3, 3, 3, 1)
 
 
 def layer_summary(model: nn.Module, shape: tuple[int, ...] = (1, 28, 28)) -> pd.DataFrame:
-    """Return a table of every layer in the order in which data pass it: name, type, output shape, parameters.
+    """Return a table of all layers in the order in which data pass through: name, type, output shape, parameters.
 
-    The output shapes are those of one image of `shape` (channels, height, width) on its way through the network.
+    The output shapes are those for one image of `shape` (channels, height, width).
     """
     rows = {}
 
@@ -40,7 +40,7 @@ def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
     """
     if runs.empty:
         return pd.DataFrame()
-    accuracy = (100 * runs["accuracy/valid"]).mask(failed_runs(runs))  # that of ruins is a number all the same
+    accuracy = (100 * runs["accuracy/valid"]).mask(failed_runs(runs))  # of a failed run, it means nothing
     groups = runs.assign(accuracy=accuracy).groupby("arm")
     values = [
         groups.size(),
@@ -56,7 +56,7 @@ def summary(study: Design, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def arms_table(title: str, arms: pd.DataFrame) -> Table:
-    """Return the table of `summary` for a terminal: one row for each arm, with n and SD beside every mean."""
+    """Return the table of `summary` for a terminal: one row per arm, with n and SD beside every mean."""
     table = Table(title=title, title_justify="left")
     table.add_column("arm")
     for heading in COLUMNS:

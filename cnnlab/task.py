@@ -94,9 +94,9 @@ class Lab(Task):
         return frozenset(SHIPPED.read_text(encoding="utf-8").split())
 
     @property
-    def released(self) -> str:
-        """The fingerprint of the code that trains, as it was released."""
-        return RELEASED.read_text(encoding="utf-8").strip()
+    def released(self) -> tuple[str, ...]:
+        """The fingerprints of the code that trains, as released, the latest first; all train the same numbers."""
+        return tuple(RELEASED.read_text(encoding="utf-8").split())
 
     # A config
 
@@ -144,7 +144,7 @@ class Lab(Task):
             )
 
     def amount(self, config: Config) -> int:
-        """Return how many images a run trains on, over all epochs."""
+        """Return the number of training images of a run, over all epochs."""
         return config.epochs * config.train_images
 
     def size(self, config: Config) -> str:
@@ -214,7 +214,7 @@ class Lab(Task):
         return resolve_device(device) == "cpu"
 
     def seconds(self, configs: Iterable[Config], data: "Data | None", at_a_time: int) -> dict[Config, float]:
-        """Return about how long a run of each config takes here, where so many are trained at the same time."""
+        """Return about how long a run of each config takes here, if `at_a_time` are trained at once."""
         from cnnlab.timing import estimate_seconds
 
         return estimate_seconds(configs, data, at_a_time)
@@ -316,7 +316,7 @@ def _values_of(name: str) -> list[str]:
 
 @cache
 def described(config: Config, channels: int, num_classes: int) -> dict[str, str]:
-    """Return the facts of a run of a config, on images of so many channels and classes; see `Lab.describe`."""
+    """Return the facts of a run of a config on images with these channels and classes; see `Lab.describe`."""
     from torch import nn
 
     from cnnlab.facts import method_facts, written

@@ -43,7 +43,7 @@ class Speed(NamedTuple):
 
 
 def estimate_seconds(configs: Iterable[Config], data: Data | None, at_a_time: int) -> dict[Config, float]:
-    """Return about how long a run of each config takes here, where so many are trained at the same time."""
+    """Return about how long a run of each config takes here, if `at_a_time` are trained at once."""
     shape, valid = (data.shape, len(data.valid)) if data else ((1, 28, 28), VALID_IMAGES)
     return {config: _seconds(config, shape, valid, at_a_time) for config in configs}
 

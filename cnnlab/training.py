@@ -256,7 +256,7 @@ class LabTrainer(mltrainer.Trainer):
 
 
 def method(config: Config, steps: int) -> dict[str, Any]:
-    """Return how a config is trained in so many steps, as mltrainer's settings say it."""
+    """Return how a config is trained in this many steps, as mltrainer's settings say it."""
     has_momentum = config.optimizer != "sgd" or config.momentum > 0
     one_cycle = {"max_lr": config.lr, "total_steps": steps, "cycle_momentum": has_momentum}
     momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}

@@ -100,7 +100,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: the processes share them, and none shall wait for the other at the end."""
+    """Begin with the longest files: the processes share them, so that none waits for the other at the end."""
     longest = [
         "test_notebook.py",
         "test_engines.py",

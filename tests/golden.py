@@ -2,7 +2,7 @@
 
     uv run python -m tests.golden
 
-writes `tests/golden/` anew. A difference from what is committed is a decision, and the commit says why.
+writes `tests/golden/` again. A difference from what is committed is a decision, and the commit says why.
 """
 
 import io
@@ -75,7 +75,7 @@ def _verdicts(record: Record) -> dict[str, Any]:
 
 
 def _verdict_texts(store: Store) -> Iterator[str]:
-    """Yield the verdict on every shipped prediction, computed anew."""
+    """Yield the verdict on every shipped prediction, computed again."""
     for experiment in dict.fromkeys(record.experiment for record in load_records(store)):
         study = reference_studies().get(experiment)
         if study is None:  # the search, whose arms are those that were predicted

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.files import run_file
+from cnnlab.inquiry.record.ledger import Record, VerdictRecord
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.study import Study
 from cnnlab.one_run import WEIGHTS
@@ -49,7 +50,7 @@ def settle(patch: pytest.MonkeyPatch, folder: Path, owner: str = "a student") ->
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
-    """Return as soon as it happened; fail after so many seconds."""
+    """Return as soon as it happened; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
@@ -97,6 +98,14 @@ def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:
         if_refuted="the other way round is right",
     )
     return study
+
+
+def record_of(contrast: str, content: dict[str, str], last: dict[str, str]) -> Record:
+    """A prediction with its last verdict, as if it had been read from a store."""
+    whole = {"study": "s", "contrast": contrast, "metric": "loss/valid", "direction": "higher", "sesoi": "0.01"}
+    whole |= {"low": "0.03", "high": "0.15", "confidence": "75", "sha256": 64 * "0"} | content
+    whole = {name: value for name, value in whole.items() if value}
+    return Record("id", "own", whole, 0, deleted=False, verdicts=(VerdictRecord(1, last),))
 
 
 def load_weights(store: Store, run_id: str) -> dict[str, torch.Tensor]:

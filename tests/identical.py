@@ -1,4 +1,4 @@
-"""What training makes of some configs, to the last bit: for the release in which the chapter was written anew.
+"""What training makes of some configs, to the last bit: for the release in which the chapter was rewritten.
 
     uv run python -m tests.identical --write
 

@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cnnlab import doctor
-from cnnlab.inquiry.classroom.roster import Account, enroll, read_roster
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
+from cnnlab.inquiry.record.roster import Account, enroll, read_roster
 from cnnlab.inquiry.record.store import Store
 from tests.class_server import PASSWORD, PROJECT, ClassServer, class_server
 

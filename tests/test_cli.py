@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,11 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     assert predicted.returncode == 0, predicted.stderr
     assert "differs by less than 0.30 pp (2 seeds)" in predicted.stdout
     assert "by a student, sealed" in predicted.stdout
-    assert "4 of 4 runs are missing" in here("verdict", *size).stdout
+    waiting = here("verdict", *size).stdout
+    assert "4 of 4 runs are missing" in waiting
+    assert re.search(
+        r"`cnnlab run` trains them\):\n  baseline: seeds [\d, ]+\n  baseline again: seeds [\d, ]+\n", waiting
+    )
     done = here("run", "baseline", *size)
     assert done.returncode == 0
     assert "Head of all that a student has on record, to note or to hand in: " in done.stdout
@@ -190,7 +195,7 @@ def test_the_doctor_names_what_mends_a_damaged_store(home: Path, here: Cnnlab) -
     file.write_bytes(b"not a database at all" * 500)
     done = here("doctor")
     assert done.returncode == 1
-    ill = [line for line in done.stdout.splitlines() if line.startswith("MEND")]
+    ill = [line for line in done.stdout.splitlines() if line.startswith("FIX")]
     assert any("is damaged" in line and "version control" in line for line in ill)
     assert "Traceback" not in done.stderr
 
@@ -201,7 +206,7 @@ def test_the_doctor_sees_runs_that_wait(home: Path, here: Cnnlab) -> None:
     (folder / "journal.jsonl").write_text('{"event": "create"}\n')
     done = here("doctor")
     assert done.returncode == 1
-    assert "1 runs are on their way" in done.stdout
+    assert "1 runs are not in MLflow yet" in done.stdout
     shutil.rmtree(folder)
 
 

@@ -1,6 +1,6 @@
 """What the lab uses of other packages though they don't document it: whether it is still there, and what it is for.
 
-Nothing is imported, so this fails within a second after an upgrade. Whoever upgrades a package looks at each of its
+Nothing is imported, so this fails within a second after an upgrade. Anyone who upgrades a package looks at each of its
 lines here, runs all tests, and then writes down the new version.
 """
 

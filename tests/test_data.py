@@ -104,8 +104,8 @@ def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: A
 def test_what_is_said_about_images_that_are_refused_mends_them(x: Any) -> None:
     with pytest.raises(LabError) as refused:
         Split(x, LABELS)
-    mended = eval(str(refused.value).partition("such as ")[2].rstrip("."), {"torch": torch, "x": x})
-    assert int(Split(mended, LABELS).x.max()) == 255
+    fixed = eval(str(refused.value).partition("such as ")[2].rstrip("."), {"torch": torch, "x": x})
+    assert int(Split(fixed, LABELS).x.max()) == 255
 
 
 def test_what_can_be_converted_without_loss_is_converted() -> None:

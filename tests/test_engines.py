@@ -215,7 +215,7 @@ def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, mon
 def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
     home: Path, study: Study, small_data: Data, said: list[str]
 ) -> None:
-    """Even where its journal is lost; a run of another machine, which may well be alive, stays as it is."""
+    """Even where its journal is lost; a run of another machine, which may well be alive, stays untouched."""
     store = connect()
     experiment = store.experiment_id(study.name)
     machine, pid, started = this_process().split("/")

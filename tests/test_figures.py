@@ -1,6 +1,7 @@
-"""Figures show what they name: every value in view, every mark explained, counts as counts, n as it is."""
+"""Figures show what they name: every value in view, every mark explained, counts as counts, n exact."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cnnlab.config import BASE, replace
 from cnnlab.course import figures as course
@@ -17,14 +19,16 @@ from cnnlab.inquiry.judge.calibration import COLUMNS, Calibration
 from cnnlab.inquiry.judge.statistics import Effect
 from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.prediction import Prediction
-from cnnlab.inquiry.record.ledger import Record, VerdictRecord
+from cnnlab.inquiry.record.ledger import Record
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show import figures, predictions
+from cnnlab.inquiry.show import figures, page, predictions
 from cnnlab.inquiry.show.effects import plot_calibration, plot_effects, plot_interaction, say_outcomes
 from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.scales import effect_label
+from cnnlab.inquiry.show.style import PAPER
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import find_metric
+from tests.helpers import record_of
 
 NAN = float("nan")
 CURVES = ["arm", "seed", "metric", "epoch", "value"]
@@ -165,8 +169,8 @@ def test_calibration_has_counts_on_an_axis_of_counts_and_shares_in_percent() -> 
     assert all(tick == int(tick) for tick in counts.get_yticks())
     assert shares.get_xlabel() == "share of predictions (%)" and shares.get_xlim()[1] > 100
     assert [text.get_text() for text in shares.texts] == [
-        "direction: said 77 % on average, came true in 3 of 4",
-        "size: 80 % expected, 2 of 3 ranges held the estimate",
+        "direction: said 77 %, came true in 3 of 4",
+        "size: 80 % expected, 2 of 3 ranges held",
     ]
     title = "Calibration: 3 of 4 decided predictions came true (75 %), 77 % expected"
     assert figure.get_suptitle() == f"Figure 17. {title}"
@@ -195,13 +199,6 @@ def test_calibration_without_decisions_says_so() -> None:
 # Every prediction
 
 
-def record_of(contrast: str, content: dict[str, str], last: dict[str, str]) -> Record:
-    whole = {"study": "s", "contrast": contrast, "metric": "loss/valid", "direction": "higher", "sesoi": "0.01"}
-    whole |= {"low": "0.03", "high": "0.15", "confidence": "75"} | content
-    whole = {name: value for name, value in whole.items() if value}
-    return Record("id", "own", whole, 0, deleted=False, verdicts=(VerdictRecord(1, last),))
-
-
 def test_all_predictions_have_a_row_each_in_order_and_to_the_right_what_was_predicted() -> None:
     found = {"label": "confirmatory", "estimate": "-0.05", "low": "-0.06", "high": "-0.04", "n": "5"}
     records = [
@@ -225,8 +222,22 @@ def test_all_predictions_have_a_row_each_in_order_and_to_the_right_what_was_pred
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for group in axes.containers for bar in group.patches]
     assert np.array(bars) == pytest.approx(np.array([(3, 15), (3, 15), (-1, 1)]))
     assert figure.get_suptitle().endswith("1 of 4 predictions supported, 2 refuted, 1 withheld")
-    short = plot_records(records, is_short=True).axes[0]
-    assert [label.get_text() for label in short.get_yticklabels()] == ["1  own", "2  own", "3  own", "4  own"]
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 23])
+def test_on_paper_rows_are_numbered_and_no_letter_is_smaller_than_8_points(n: int) -> None:
+    last = {"outcome": "supported", "label": "exploratory", "estimate": "0.05", "low": "0.04", "high": "0.06"}
+    figure = plot_records([record_of("much against none", {}, last)] * n, on_paper=True)
+    assert figure.get_figwidth() == PAPER
+    (room,) = re.findall(r"max-height: (\d+)mm", page.STYLE)
+    assert figure.get_figheight() < int(room) / 25.4  # inches; so the page shows it as large as it is
+    (axes,) = figure.axes
+    label, said = axes.get_yticklabels()[n - 1].get_text(), axes.texts[0].get_text()
+    if n <= 8:
+        assert label == f"{n}  own\nmuch against none\nloss/valid, higher (75 %)"
+    else:
+        assert (label, said) == (f"{n}  own (75 %)", "supported, exploratory")
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 8
 
 
 def test_a_row_says_which_kind_of_inconclusive_at_least_how_much_and_how_many_runs_failed(

@@ -1,4 +1,4 @@
-"""The chapter was written anew: what it trains is what it trained before. For one release."""
+"""The chapter was rewritten: what it trains is what it trained before. For one release."""
 
 import json
 import subprocess

@@ -30,7 +30,7 @@ TREE = {"module_tree", "module_tree_sha256"}
 COUNTED = TREE | {"num_parameters"}
 STEPS = {"steps", "schedule", "kept"}
 
-# Learned by heart, images cost more and more validation loss: the best epoch is never the last.
+# Memorised, images cost more and more validation loss: the best epoch is never the last.
 BY_HEART = {"train_images": 10, "batch_size": 10, "epochs": 10, "lr": 0.05, "schedule": "constant"}
 
 # For every field: settings under which it has an effect, another value, and the facts that are then others.

@@ -305,7 +305,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_said(
     predict(study, **CLAIM)
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE params SET value = 'sideways' WHERE key = 'direction'")
-    with pytest.raises(LabError, match="nothing that was predicted about tiny-02-dropout stands"):
+    with pytest.raises(LabError, match="there is no current prediction about tiny-02-dropout"):
         verdict(study)
     assert "left out: 1" in caplog.text and "its direction is 'sideways'" in caplog.text
 

@@ -37,7 +37,7 @@ from cnnlab.inquiry.show.report import report
 from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import task
 from cnnlab.one_run import Passing
-from cnnlab.source import source_files, source_sha256
+from cnnlab.source import code_of, source_files, source_sha256
 from cnnlab.task import LAB
 from cnnlab.training import fit
 from tests.helpers import SMALL_DATA, settle, small_study, spare_figures
@@ -177,7 +177,7 @@ def test_4_nor_does_another_name_of_the_study_hold_two_bets(home: Path, study: S
     predicted(other, direction="higher", confidence=99)
     run(study)
     run(other)
-    with pytest.raises(LabError, match="the same was predicted anew later, maybe in another study"):
+    with pytest.raises(LabError, match="a newer one asks the same, maybe in another study"):
         verdict(study, connect())
     assert len(verdict(other, connect())) == 1
 
@@ -197,7 +197,7 @@ def test_4_two_precisions_are_no_two_questions(home: Path) -> None:
     predicted(second, direction="higher", confidence=99)
     run(first)
     run(second)
-    with pytest.raises(LabError, match="the same was predicted anew later"):
+    with pytest.raises(LabError, match="a newer one asks the same"):
         verdict(first, connect())
     assert judged(second).label == "confirmatory"
 
@@ -243,9 +243,8 @@ def test_5_a_changed_result_withholds_the_verdict(home: Path, study: Study, fini
     tamper(finished["run_id"].iloc[1], home)
     found = judged(study)
     assert found.outcome == "withheld"
-    assert (
-        "1 of 4 runs aren't what was sealed, such as dropout=0.5, seed 0, which was changed after" in found.reasons[0]
-    )
+    said = "1 of 4 runs aren't as they were sealed, such as dropout=0.5, seed 0, which was changed after"
+    assert said in found.reasons[0]
     assert not reviewed(home).is_intact
 
 
@@ -254,7 +253,7 @@ def test_6_nor_does_it_help_to_take_the_seal_away(home: Path, study: Study, fini
     found = judged(study)
     assert found.outcome == "withheld"
     assert "which has no seal" in found.reasons[0]
-    assert any("it has no seal, which every finished run gets" in problem for problem in reviewed(home).problems)
+    assert any("it has no seal, though every finished run gets one" in problem for problem in reviewed(home).problems)
 
 
 def test_7_a_result_that_was_sealed_again_has_to_agree_with_all_that_the_run_left(
@@ -297,7 +296,7 @@ def test_7_with_other_losses_than_its_result_a_run_contradicts_itself(home: Path
 def test_8_a_run_sealed_again_after_its_verdict_is_named(home: Path, study: Study, finished: pd.DataFrame) -> None:
     judged(study)
     tamper(finished["run_id"].iloc[1], home, reseal=True)
-    assert any("isn't what it was when it was judged" in problem for problem in reviewed(home).problems)
+    assert any("was changed after the verdict" in problem for problem in reviewed(home).problems)
 
 
 def test_9_a_head_that_was_handed_in_fits_no_store_in_which_something_was_changed(
@@ -308,7 +307,7 @@ def test_9_a_head_that_was_handed_in_fits_no_store_in_which_something_was_change
     more = dataclasses.replace(study, seeds=(0, 1, 2))
     run(more)
     found = reviewed(home)
-    assert f"after {early.number} records. All of them are in the store as they were; 2 have come since." in (
+    assert f"after {early.number} records. All of them are in the store unchanged. Added since: 2." in (
         found.find_head(early.sha256)
     )
     assert found.heads["a student"][-1].sha256 != early.sha256
@@ -332,12 +331,12 @@ def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: 
     late.start({"ended": ended})  # it ended when the first one did, and came hours later
     late.close("FINISHED")
     carrier.close()
-    assert "1 have come since" in reviewed(home).find_head(early.sha256)
+    assert "Added since: 1." in reviewed(home).find_head(early.sha256)
 
 
 @pytest.mark.parametrize("text", ["a", "", "12", "x" * 64, "A" * 64, "no head"])
 def test_9_what_is_no_head_is_refused(text: str) -> None:
-    with pytest.raises(LabError, match="is no head: a head has 64 characters"):
+    with pytest.raises(LabError, match="is not a head: a head has 64 characters"):
         Review().find_head(text)
 
 
@@ -405,7 +404,7 @@ def test_11_an_older_copy_of_the_store_misses_runs_and_entries(
     shutil.copyfile(older, home / "mlflow.db")
     problems = " ".join(reviewed(home).problems)
     for run_id in lost.loc[lost["reused_from"] == "", "run_id"]:
-        assert f"{run_id}: the run that these files are of isn't in the store" in problems
+        assert f"{run_id}: the run with these files isn't in the store" in problems
     assert "experiment_log/norm.md: the prediction of the entry" in problems
 
 
@@ -465,7 +464,23 @@ def test_14_the_fingerprint_is_that_of_all_code_that_trains() -> None:
     """`released.txt` is written by `uv run .ci/released.py --write`."""
     files = {file.name for file in source_files()}
     assert {"training.py", "config.py", "data.py", "models.py", "params.py", "probes.py", "device.py"} <= files
-    assert source_sha256() == LAB.released
+    assert source_sha256() == LAB.released[0]
+
+
+def test_14_words_about_the_code_are_no_other_code() -> None:
+    code = 'x = "# no comment"\n\n\ndef f():\n    """Say something."""\n    return x  # the text\n'
+    other = 'x = "# no comment"\ndef f():\n    """Say\n    more."""\n    # what it returns\n    return x\n'
+    assert code_of(code) == code_of(other) == 'x = "# no comment"\ndef f():\n    return x'
+    assert code_of(code) != code_of(code.replace("return x", "return x + x"))
+
+
+def test_14_an_earlier_release_trains_the_same(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted(study)
+    run(small_study("one", "?", SMALL, (0, 1)), explore=True)
+    monkeypatch.setitem(environment_facts(), "source_sha256", LAB.released[-1])
+    run(study)
+    assert LAB.released[-1] != LAB.released[0]
+    assert "source_sha256" not in str(judged(study)) and "lab's release" not in str(judged(study))
 
 
 def test_14_code_that_is_not_the_release_is_noted(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +498,7 @@ def test_15_a_large_smallest_effect_of_interest_needs_a_reason(home: Path, study
     with pytest.raises(LabError, match=r"more than 3 times the usual 0\.3.*say in sesoi_because"):
         predicted(study, **claim)
     given = predicted(study, **claim, sesoi_because="this network barely learns anything here")
-    assert "So large a smallest effect of interest, because: this network barely learns" in str(given)
+    assert "Reason for such a large smallest effect of interest: this network barely learns" in str(given)
     assert said(home, "its smallest effect of interest is 50.00 pp, and 0.30 pp is usual (this network barely learns")
 
 

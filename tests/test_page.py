@@ -106,6 +106,12 @@ def test_a_long_report_goes_on_on_the_next_page(folder: Path) -> None:
     assert count_pages(printed(TEXT + "\nA line.\n" * 60, folder)) == 2
 
 
+@pytest.mark.browser
+@needs_browser
+def test_a_rule_ends_a_page(folder: Path) -> None:
+    assert count_pages(printed(TEXT + "\n---\n\nA line.\n", folder)) == 2
+
+
 def test_without_a_browser_the_way_out_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CNNLAB_BROWSER", raising=False)
     monkeypatch.setenv("PATH", str(folder))

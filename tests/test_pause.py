@@ -1,4 +1,4 @@
-"""The pause is one: a blank stops a prediction, the lab's words are known as such, and one's own come back."""
+"""The pause is one: a blank stops a prediction, the lab's words are known as such, and the student's come back."""
 
 import dataclasses
 from collections.abc import Iterator

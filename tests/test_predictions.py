@@ -195,10 +195,10 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
     ("changes", "hint"),
     [
         ({"arm": "dropout=0.4"}, "has no arm 'dropout=0.4': choose from dropout=0.0, dropout=0.3, dropout=0.5"),
-        ({"arm": "dropout=0.0"}, "is what is compared with: choose another arm"),
+        ({"arm": "dropout=0.0"}, "is the control itself: choose another arm"),
         ({"arm": "dropout=0.5", "trend": "dropout"}, "one of three"),
         ({"arm": ""}, "one of three"),
-        ({"arm": "", "trend": "norm"}, "needs three arms or more"),
+        ({"arm": "", "trend": "norm"}, "needs three or more arms"),
         ({"arm": "", "trend": "dropout", "against": "dropout=0.3"}, "goes with arm"),
         ({"arm": "", "interaction": {"dropout": 0.5}}, "name two fields"),
         ({"arm": "", "interaction": {"dropout": 0.5, "norm": "batch"}}, "no arm that is the control with norm=batch"),
@@ -233,7 +233,7 @@ def test_an_impossible_prediction_is_refused_in_one_sentence(
 def test_without_repetition_or_without_a_second_arm_there_is_nothing_to_predict(home: Path, small: Config) -> None:
     with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
         predict(small_study("x", "?", small, (0,), {"dropout": (0.0, 0.5)}), arm="dropout=0.5", **CLAIM)
-    with pytest.raises(LabError, match="one arm only: add another"):
+    with pytest.raises(LabError, match="has only one arm: add another"):
         predict(small_study("x", "?", small, (0, 1)), arm="baseline", **CLAIM)
 
 

@@ -77,7 +77,7 @@ sys.exit("too few nodes")
 
 
 def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
-    """Wait until a cluster has so many nodes; asked in another process, since Ray ends one that it fails."""
+    """Wait until a cluster has this number of nodes; asked in another process, since Ray ends one that it fails."""
     done = subprocess.run([sys.executable, "-c", COUNT_NODES, address, str(nodes)], capture_output=True, text=True)
     assert not done.returncode, f"{done.stderr[-2000:]}{(folder / 'start.log').read_text()[-2000:]}"
 

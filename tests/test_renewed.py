@@ -1,4 +1,4 @@
-"""Statistics of BatchNorm taken anew are those of the images in eval mode; the weights stay."""
+"""Renewed statistics of BatchNorm are those of the images in eval mode; the weights stay."""
 
 from collections.abc import Iterator
 

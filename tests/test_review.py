@@ -113,7 +113,7 @@ def test_what_a_scout_had_run_before_is_noted(lab: Path) -> None:
     seen = [note for note in notes if "other owners of this store had run its arms before it: a scout (1)" in note]
     assert len(seen) == 2  # both predictions about dropout, and not that about the norm
     assert all("of a student in 02-dropout" in note for note in seen)
-    assert "Runs of no prediction by a scout: 1." in notes
+    assert "Runs without a prediction, by a scout: 1." in notes
 
 
 def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_second_record_that_follows_the_same_one_is_named(
 
 def test_a_backdated_record_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
     record = records[2]
-    untrue = f"{name_of(record)}: the time it gives is not the time at which MLflow was told of it."
+    untrue = f"{name_of(record)}: the time it gives is not the time at which MLflow received it."
     by_its_words = tampered(SET, run=record.run_id, key="time", value="2020-01-01T00:00:00.000+00:00")
     assert by_its_words.problems == [f"{name_of(record)}: it was changed after it was sealed.", untrue]
     in_mlflow = "UPDATE runs SET start_time = start_time - 86400000 WHERE run_uuid = :run"
@@ -221,7 +221,7 @@ def test_a_backdated_record_is_named(tampered: Callable[..., Review], records: l
 
 
 def test_a_record_whose_clock_was_turned_back_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
-    """Sealed anew, with MLflow's time changed to match: it then is older than the record that it follows."""
+    """Sealed again, with MLflow's time changed to match: it then is older than the record that it follows."""
     earlier = records[2].content | {"time": "2020-01-01T00:00:00.000+00:00"}
     found = tampered(
         SET,
@@ -232,7 +232,7 @@ def test_a_record_whose_clock_was_turned_back_is_named(tampered: Callable[..., R
         value=earlier["time"],
         seal=seal_record(earlier),
     )
-    assert named(found, seal_record(earlier)[:12], "the time it gives is before that of the record it follows")
+    assert named(found, seal_record(earlier)[:12], "the time it gives is earlier than that of the record")
 
 
 GARBLED = {
@@ -258,10 +258,10 @@ def test_a_garbled_record_is_named_and_stops_nothing(
 def test_a_record_cut_short_counts_as_no_prediction(tampered: Callable[..., Review], records: list[Record]) -> None:
     run_id = records[2].run_id
     found = tampered("DELETE FROM params WHERE run_uuid = :run", run=run_id)
-    assert named(found, f"prediction {run_id[:8]} of nobody in 03-norm", "its writing was cut short")
+    assert named(found, f"prediction {run_id[:8]} of nobody in 03-norm", "it was only partly written")
     assert "(cut short)" in review_text(found)
     partly = tampered("DELETE FROM params WHERE key = 'sha256' AND run_uuid = :run", run=run_id)
-    assert named(partly, f"prediction {run_id[:8]} of a student in 03-norm", "its writing was cut short")
+    assert named(partly, f"prediction {run_id[:8]} of a student in 03-norm", "it was only partly written")
 
 
 METRIC = "UPDATE {} SET value = value + 0.01 WHERE key = 'final/accuracy/valid' AND run_uuid = :run"
@@ -286,14 +286,14 @@ def test_a_changed_run_is_named_with_or_without_a_verdict(
     run_id = last_run(study)
     found = tampered(*CHANGES[change], run=run_id)
     assert named(found, f"of {study} ({run_id[:8]})", "were changed after it ended")
-    by_verdict = named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
+    by_verdict = named(found, "verdict 1", f"({run_id[:8]}) was changed after the verdict")
     assert by_verdict == (study == "02-dropout" and change == "a final metric")
 
 
 def test_a_run_sealed_anew_is_named_by_the_verdict_that_rests_on_it(tampered: Callable[..., Review]) -> None:
     run_id = last_run("02-dropout")
     found = tampered("UPDATE tags SET value = 'another' WHERE key = 'lab.seal' AND run_uuid = :run", run=run_id)
-    assert named(found, "verdict 1", f"({run_id[:8]}) isn't what it was when it was judged")
+    assert named(found, "verdict 1", f"({run_id[:8]}) was changed after the verdict")
 
 
 def test_a_note_on_a_run_is_no_change_of_it(tampered: Callable[..., Review]) -> None:
@@ -404,7 +404,7 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
         text: "can't be read as an MLflow store (file is not a database)",
         other: "is no MLflow store: it has no table of runs",
         tmp_path / "empty.db": "is no MLflow store: it has no table of runs",
-        strange: "its tables are none that MLflow",
+        strange: "its tables are unknown to MLflow",
         tmp_path / "nowhere": "there is no MLflow store",
     }
     for file, hint in hints.items():
@@ -420,7 +420,7 @@ def test_a_store_of_a_newer_mlflow_is_refused(home: Path) -> None:
     connect()
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    with pytest.raises(LabError, match=f"none that MLflow {mlflow.__version__} knows"), snapshot(str(home)):
+    with pytest.raises(LabError, match=f"unknown to MLflow {mlflow.__version__}"), snapshot(str(home)):
         pass
 
 
@@ -488,7 +488,7 @@ def test_repeated_runs_with_seeds_can_be_compared_and_equal_ones_are_no_repetiti
     assert "2 configurations, each run 3 to 4 times" in text
     assert "Typed params that vary: dropout." in text
     assert "No seed" not in text
-    assert "Params and seed of 1 run are those of another one: that is no repetition." in text
+    assert "Params and seed of 1 run are those of another one: that is not a repetition." in text
     assert "Unfair" not in text
 
 

@@ -296,7 +296,7 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
 
 
 def test_a_search_explores_without_a_prediction(home: Path, study: Study, small_data: Data) -> None:
-    """And what it found is known to whoever predicts the same arms later."""
+    """And what it found is known to anyone who predicts the same arms later."""
     store = connect()
     runs = run_study(study, store, progress=False, explore=True)
     assert "prediction" not in store.client.get_run(runs["run_id"][0]).data.tags

@@ -1,4 +1,4 @@
-"""What surrounds the lab: proxies, folders, other versions and other programs; each is named, with what mends it."""
+"""What surrounds the lab: proxies, folders, other versions and other programs; each is named, with how to fix it."""
 
 import os
 import re
@@ -283,7 +283,7 @@ def test_an_mlflow_that_is_too_old_is_named_before_anything_of_it_is_imported(ho
         assert done.returncode == 1 and done.stderr.startswith(f"Error: {sentence}")
         assert len(done.stderr.splitlines()) == 1
     examined = cnnlab("doctor", **older).stdout.splitlines()
-    assert examined[1].startswith(f"MEND  packages  {sentence}")
+    assert examined[1].startswith(f"FIX   packages  {sentence}")
     imported = (
         "try:\n    import cnnlab.inquiry.record.store\n"
         "except Exception as e:\n    import sys; print('mlflow' in sys.modules, e)"
@@ -351,7 +351,7 @@ def test_a_store_that_cannot_be_upgraded_stays_as_it_was(older: Path) -> None:
     with closing(sqlite3.connect(older)) as database, database:
         database.execute("DROP TABLE metrics")
     before = list(closing_dump(older))
-    assert "its tables are none that MLflow" in refusal(lambda: connect())
+    assert "its tables are unknown to MLflow" in refusal(lambda: connect())
     assert list(closing_dump(older)) == before
 
 
@@ -361,7 +361,7 @@ def closing_dump(file: Path) -> list[str]:
 
 
 def test_a_store_of_a_newer_mlflow_is_said_to_be_one(newer: Path, home: Path) -> None:
-    sentence = f"{newer} was written by a newer MLflow: its tables (revision ffffffffffff) are none that MLflow"
+    sentence = f"{newer} was written by a newer MLflow: its tables (revision ffffffffffff) are unknown to MLflow"
     with pytest.raises(LabError) as looked, snapshot(str(home)):
         pass
     said = [
@@ -458,10 +458,10 @@ def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monke
     monkeypatch.setitem(CHECKS, "data", lambda: str(1 / 0))  # something that nobody thought of
     lines = [line for _, line in examine()]
     assert len(lines) == len(CHECKS)
-    ill = {line.split()[1]: line for line in lines if line.startswith("MEND")}
+    ill = {line.split()[1]: line for line in lines if line.startswith("FIX")}
     assert set(ill) == {"data", "store", "schema"}
     assert "can't be read as an MLflow store" in ill["store"] and "move it away" in ill["store"]
-    assert "ZeroDivisionError: division by zero. Mend that first" in ill["data"]
+    assert "ZeroDivisionError: division by zero. Fix that first" in ill["data"]
 
 
 def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -> None:

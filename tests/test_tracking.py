@@ -305,7 +305,7 @@ ENDLESS = """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and no SIGINT for one process")
-@pytest.mark.parametrize(("how", "outcome"), [(signal.SIGKILL, "without a word"), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(("how", "outcome"), [(signal.SIGKILL, "without a message"), (signal.SIGINT, "interrupted")])
 def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signals, outcome: str) -> None:
     root = Path(__file__).parents[1]
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(ENDLESS)], cwd=root, stderr=subprocess.PIPE)

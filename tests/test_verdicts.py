@@ -88,7 +88,7 @@ def test_a_verdict_is_the_interval_of_the_differences_seed_by_seed(
         f"direction supported, size as predicted, confirmatory: accuracy/valid -2.83 pp, 95 % interval "
         f"[{100 * peer.low:+.2f}, {100 * peer.high:+.2f}] pp, n = 3 seeds"
     )
-    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is surely above a half
+    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is certainly above a half
     assert list(found.others.index) == [NORM, BOTH]  # the arms that nothing was predicted about
 
 
@@ -116,6 +116,7 @@ def test_missing_runs_wait_and_missing_numbers_withhold(arm_prediction: Predicti
     waiting = judge(arm_prediction, GRID, runs[runs["seed"] < 2], [])
     assert waiting.outcome == "waiting"
     assert "2 of 6 runs are missing" in str(waiting)
+    assert waiting.missing == {CONTROL: (2,), DROPOUT: (2,)}
     nan = judge(arm_prediction, GRID, with_values(runs, "accuracy/valid", {DROPOUT: [0.9, float("nan"), 0.9]}), [])
     assert nan.outcome == "withheld"
     assert f"accuracy/valid is missing in 1 run, such as {DROPOUT}, seed 1" in str(nan)
@@ -455,7 +456,7 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
 
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="nothing that was predicted about x stands"):
+    with pytest.raises(LabError, match="there is no current prediction about x"):
         verdict(small_study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 
 

@@ -1,4 +1,4 @@
-"""The champion, a model under a name that anybody can load, with its card from the record.
+"""The champion: a model under a name by which anybody can load it, with a card written from the record.
 
 The card follows Mitchell et al. 2019, Model Cards for Model Reporting.
 """
@@ -31,14 +31,14 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
     """Register the model of a run as `models:/fashion-cnn@champion`, with its card; return the card.
 
     Raises:
-        LabError: the store has no such finished run, or not its weights.
+        LabError: the store has no such finished run, or lacks its weights.
     """
     runs = load_runs(store)
     run = find_run(runs, run_id)
     origin = str(run["reused_from"] or run_id)
     data = data or load_data()
     if run["identity"].images != data.sha256():
-        raise LabError(f"the run {run_id} was trained on other images than those of the champion.")
+        raise LabError(f"the run {run_id} was trained on images other than the champion's.")
     export_model(store, origin)
     card = _card(run, runs, store, data)
     client = store.client
@@ -70,7 +70,7 @@ A convolutional network that tells ten kinds of clothing apart in grey images of
 {int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. \
 Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
 (Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
-Nothing is done to the images but to shift and scale them.
+The images are only shifted and scaled.
 
 **What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {mean:.4f}) / {sd:.4f} (`Data.normaliser`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
@@ -90,11 +90,11 @@ It answers with one of the ten whatever an image shows, and was measured on cent
 
 
 def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
-    """Return what the run scored, and what the runs that differ from it in their seed alone did."""
+    """Return what the run scored, and what the runs that differ from it only in their seed scored."""
     accuracy, loss = 100 * run["accuracy/valid"], run["loss/valid"]
     own = f"On the 5,000 validation images: accuracy {accuracy:.2f} %, loss {loss:.4f} nats."
     if len(seeds) < 2:
-        return f"{own} It is the only run of its kind: how much of that is luck isn't known."
+        return f"{own} It is the only run of its kind, so nobody knows how much of that is luck."
     e = t_interval(100 * seeds["accuracy/valid"].to_numpy())
     return (
         f"{own} It was chosen among {e.n} runs that differ only in their seed, so expect what they reach on average: "
@@ -104,7 +104,7 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
 
 
 def _tested(run: pd.Series, store: Store) -> str:
-    """Return what the vault says of the run's arm, where it was opened for it."""
+    """Return what the vault says about the run's arm, if it was opened for it."""
     for opening in load_vault(store, run["owner"]):
         for arm, ids in opening.runs.items():
             if run["run_id"] in ids:
@@ -114,7 +114,7 @@ def _tested(run: pd.Series, store: Store) -> str:
 
 
 def _classes(run: pd.Series, store: Store, data: Data) -> str:
-    """Return with which classes the run was most and least often right, on the validation images."""
+    """Return the classes on which the run was right most and least often, on the validation images."""
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
         correct = np.load(run_file(store, run["reused_from"] or run["run_id"], CORRECT, Path(folder)))
     share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()

@@ -1,4 +1,4 @@
-"""The example predictions that ship with the lab: those of the notebook's cells, for whoever wants to see it run.
+"""The example predictions that ship with the lab, one per cell of the notebook, for anyone who wants to see it run.
 
 They are recorded under the owner "example", so that a student's own predictions stay the first of their owner.
 """
@@ -177,7 +177,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 
 
 def predict_examples(study: Study, store: Store) -> list[Prediction]:
-    """Record the example predictions of a study, of whichever size, under the owner of this process, and return them.
+    """Record the example predictions of a study of any size under the owner of this process, and return them.
 
     There are none of a study of your own.
     """

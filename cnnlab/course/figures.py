@@ -22,7 +22,7 @@ from cnnlab.inquiry.show.figures import (
 from cnnlab.inquiry.show.style import BLUE, GREY, ORANGE, WIDTH, LabFigure
 from cnnlab.task import METRICS
 
-GAPS = {  # the colours look alike in grey, so the legend names the places as well
+GAPS = {  # the colours look alike in grey, so the legend also says where the dots are
     "gap/loss": ("left: both in eval mode", BLUE),
     "gap/train_mode": ("right: training loss in train mode", ORANGE),
 }
@@ -60,7 +60,7 @@ def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, num
     """Return what a probe, such as "variance_ratio" or "dead_share", read in each layer after epochs 1, 4, 16, ...
 
     A line is the mean of an arm over its seeds, with a band from the lowest to the highest. A variance ratio is the
-    median of the channels that are alive: thin lines are the quartiles, and a panel says how many are alive at the end.
+    median over the live channels: thin lines are the quartiles, and a panel says how many are alive at the end.
     """
     names = _probe_names(store, runs, probe)
     figure = LabFigure(figsize=(WIDTH, 3.4 if names else 1.0), layout="constrained")
@@ -83,7 +83,7 @@ def plot_probes(study: Design, runs: pd.DataFrame, store: Store, probe: str, num
 
 
 def _draw_channels(axes: Axes, study: Design, channels: pd.DataFrame, layer: str) -> str:
-    """Draw the quartiles of a layer's live channels; return in words how many these are, "" where it isn't known."""
+    """Draw the quartiles of a layer's live channels; return their number in words, "" where it isn't known."""
     alive = channels[channels["metric"] == f"live_channels/{layer}"]
     if alive.empty:
         return ""
@@ -101,7 +101,7 @@ def _runs_of(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _extremes(curves: pd.DataFrame, probe: str) -> str:
-    """Return between which values a probe ends, in words."""
+    """Return in words the range of values at which a probe ends."""
     if curves.empty:
         return f"no run has a {probe}"
     means = curves[curves["epoch"] == curves["epoch"].max()].groupby(["metric", "arm"])["value"].mean()
@@ -110,7 +110,7 @@ def _extremes(curves: pd.DataFrame, probe: str) -> str:
 
 
 def _probe_names(store: Store, runs: pd.DataFrame, *probes: str) -> list[str]:
-    """Return the metrics of some probes that any of the runs has, in the order of the layers."""
+    """Return those metrics of some probes that at least one run has, in the order of the layers."""
     ids = trained(runs.drop_duplicates("arm"))
     measured = {name for run_id in ids for name in store.client.get_run(run_id).data.metrics}
     return sorted(name for name in measured if name.startswith(tuple(f"{probe}/" for probe in probes)))

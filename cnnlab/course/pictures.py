@@ -65,7 +65,7 @@ def plot_classes(data: Data, number: str = "") -> Figure:
 
 @checked
 def plot_network(config: Config, number: str = "", shape: tuple[int, ...] = FASHION_MNIST[0]) -> Figure:
-    """Return the network of a config as a row of stacks of maps, for images of `shape` (channels, height, width)."""
+    """Draw the network of a config as a row of stacks of maps, for images of `shape` (channels, height, width)."""
     stages = network_stages(config, shape)
     width, lines = max(WIDTH, 1.15 * len(stages)), max("\n".join(stage.steps).count("\n") + 1 for stage in stages)
     figure = LabFigure(figsize=(width, 2.05 + 0.135 * lines))  # and the axes are in inches
@@ -85,10 +85,10 @@ def plot_network(config: Config, number: str = "", shape: tuple[int, ...] = FASH
 
 
 def network_stages(config: Config, shape: tuple[int, ...]) -> list[Stage]:
-    """Return what the network of a config makes of an image (channels, height, width), one after another.
+    """Return the stacks of maps that the network of a config makes of an image (channels, height, width), in order.
 
     Raises:
-        LabError: images of that shape are none, or too small for this many blocks.
+        LabError: the shape is not that of an image, or too small for this many blocks.
     """
     if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
         raise LabError(f"shape={shape} is not possible: give channels, height and width, such as (1, 28, 28).")
@@ -105,7 +105,7 @@ def network_stages(config: Config, shape: tuple[int, ...]) -> list[Stage]:
 
 
 def _block_steps(config: Config, convs: int, same_channels: bool) -> list[str]:
-    """Return the steps of a block in order, those of several convolutions once, with what only some of them have."""
+    """Return the steps of a block in order: those of several convolutions once, with notes on what only some have."""
     size = config.kernel_size
     adds = config.residual and (same_channels or convs > 1)
     norms = [] if config.norm == "none" else [f"{config.norm} norm"]
@@ -132,20 +132,20 @@ def _draw_stack(axes: Axes, x: float, y: float, maps: tuple[int, ...], scale: fl
 
 @checked
 def plot_norm_sets(number: str = "") -> Figure:
-    """Return over what four normalisations take a mean and a variance; own drawing after Wu & He (2018), figure 2."""
+    """Draw the values over which four normalisations take mean and variance; redrawn after Wu & He (2018), figure 2."""
     figure, all_axes = panels(len(NORM_SETS), 2.8)
     for axes, (norm, words) in zip(all_axes, NORM_SETS.items(), strict=True):
         _draw_cube(axes, norm_set(norm))
         axes.set_title(norm, fontsize=10)
         axes.text(CHANNELS / 2, -1.5, words, ha="center", va="top", fontsize=9)
     said = (
-        "In training, a mean and a variance are over all H x W positions of the images (N) and channels (C) in blue; "
+        "In training, mean and variance are taken over all H x W positions of the images (N) and channels (C) in blue; "
     )
     return titled(figure, f"{said}here with {GROUPS} groups of channels (after Wu & He 2018, figure 2)", number)
 
 
 def norm_set(norm: str) -> np.ndarray:
-    """Return which values share their mean with the last channel of the first image: bool (N, C, H x W)."""
+    """Return which values share a mean with the last channel of the first image: bool (N, C, H x W)."""
     shared = np.zeros((IMAGES, CHANNELS, POSITIONS), dtype=bool)
     channels = {"layer": CHANNELS, "group": CHANNELS // GROUPS}.get(norm, 1)
     shared[: IMAGES if norm == "batch" else 1, -channels:] = True
@@ -153,7 +153,7 @@ def norm_set(norm: str) -> np.ndarray:
 
 
 def _draw_cube(axes: Axes, shared: np.ndarray) -> None:
-    """Draw the three faces of a cube (N, C, H x W) that are seen: the first image, the last channel, the top."""
+    """Draw the three visible faces of a cube (N, C, H x W): the first image, the last channel, the top."""
     squares, colours = [], []
     for axis, side in enumerate((0, 1, 1)):
         corners = np.insert([(0, 0), (1, 0), (1, 1), (0, 1)], axis, side, axis=1)
@@ -171,7 +171,7 @@ def _draw_cube(axes: Axes, shared: np.ndarray) -> None:
 
 @checked
 def plot_dropout(number: str = "", rate: float | int = 0.5, seed: int = 0) -> Figure:
-    """Return the same features with dropout: in training with two masks and on average, and in evaluation."""
+    """Draw the same features with dropout: in training with two masks and on average, and in evaluation."""
     _check("rate", rate, 0, 0.99)
     _check("seed", seed, 0, 2**32 - 1)
     rng = np.random.default_rng(seed)
@@ -198,7 +198,7 @@ def plot_dropout(number: str = "", rate: float | int = 0.5, seed: int = 0) -> Fi
 
 @checked
 def plot_intervals(n: int = 5, number: str = "", experiments: int = 100, seed: int = 0) -> Figure:
-    """Return simulated experiments without any true difference (A/A), each with its 95 % interval over n seeds."""
+    """Draw simulated experiments without any true difference (A/A), each with its 95 % interval over n seeds."""
     effects = simulate_aa(n, experiments, seed)
     sesoi = METRICS[0].sesoi
     rows = np.arange(1, experiments + 1)

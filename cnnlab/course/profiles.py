@@ -11,10 +11,10 @@ from cnnlab.inquiry.errors import LabError
 class Profile:
     """How much is trained: images per epoch, epochs and seeds; runs of different profiles never mix.
 
-    few_images, many_epochs: of the long training that overfits. short_images, short_epochs: of a short one, where
-    train_images and epochs are not that already. baseline_seeds: of the A/A test, whose spread every later study uses.
-    interaction_seeds: of the study that asks for an interaction, a difference of differences with twice the variance.
-    trials: of the search. What a profile doesn't name is as in the quick one.
+    few_images, many_epochs: for the long training that overfits. short_images, short_epochs: for a short training, if
+    train_images and epochs are too large for one. baseline_seeds: for the A/A test, whose spread every later study
+    uses. interaction_seeds: for the study of an interaction, a difference of differences with twice the variance.
+    trials: for the search. What a profile doesn't set is as in the quick one.
     """
 
     name: str
@@ -66,7 +66,7 @@ PROFILES = {
         lr_epochs=2,
         tiny_batch_images=10_000,
         trials=20,
-        interaction_seeds=8,  # find 0.010 nats 4 times in 5 if all four arms vary as the baseline does (SD 0.004)
+        interaction_seeds=8,  # detect 0.010 nats with 80 % power if all four arms vary as the baseline does (SD 0.004)
         short_images=10_000,
         short_epochs=2,
     ),
@@ -74,7 +74,7 @@ PROFILES = {
 
 
 def find_profile(name: str | None = None, epochs: int | None = None, seeds: int | None = None) -> Profile:
-    """Return a profile by name (else that of `CNNLAB_PROFILE`, else quick), with the epochs or seeds changed.
+    """Return a profile by name (default: that of `CNNLAB_PROFILE`, else quick), with other epochs or seeds if given.
 
     A changed profile is called "custom": its runs get experiments of their own.
 

@@ -1,4 +1,4 @@
-"""One question on a common misconception before each section, with an answer to every choice."""
+"""One question on a common misconception before each section, with feedback on every choice."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from cnnlab.inquiry.shown import Head, Part, Shown
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer that can be chosen, and what to say to it."""
+    """One possible answer, and the feedback to it."""
 
     text: str
     feedback: str
@@ -17,7 +17,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its choices by letter."""
+    """A question with its choices, by letter."""
 
     text: str
     choices: dict[str, Choice]
@@ -34,7 +34,7 @@ QUESTIONS = {
         {
             "a": Choice(
                 "The first one is better by 0.3 pp.",
-                "It is, on these images. Trained again, the order may be reversed.",
+                "On these images it is. If you train both again, the order may be reversed.",
             ),
             "b": Choice(
                 "Nothing yet: first ask how far apart two equal networks usually are.",
@@ -116,11 +116,11 @@ QUESTIONS = {
         },
     ),
     "4b": Question(
-        'A verdict is "inconclusive". What does it say?',
+        'A verdict is "inconclusive". What does that mean?',
         {
             "a": Choice(
                 "There is no effect.",
-                'Then the interval would lie within the SESOI, and the verdict would be "practically equivalent".',
+                'If it said so, the interval would lie within the SESOI: "practically equivalent".',
             ),
             "b": Choice("The prediction was a bad one.", "A good question may need more runs than there were."),
             "c": Choice(
@@ -141,8 +141,8 @@ QUESTIONS = {
                 "That would be an interval for single runs. This one is for their mean.",
             ),
             "c": Choice(
-                "With more seeds it would stay as wide.",
-                "The spread of single runs stays as it is; the interval for their mean narrows.",
+                "With more seeds it would stay this wide.",
+                "The spread of single runs doesn't change; the interval for their mean narrows.",
             ),
         },
     ),
@@ -169,7 +169,7 @@ QUESTIONS = {
         {
             "a": Choice(
                 "Only if the rate suits both, or each has its own best one.",
-                "Right. The rate is a nuisance: not asked for, but it can decide.",
+                "Right. The rate is a nuisance: the question isn't about it, but it can decide the outcome.",
                 is_right=True,
             ),
             "b": Choice("Yes: all settings but one are equal.", "Equal settings favour the network that they suit."),

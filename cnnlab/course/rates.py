@@ -1,4 +1,4 @@
-"""Learning rates: the best one for each norm, the range that works for it, and the norms each at its own best rate."""
+"""Learning rates: for each norm the best one and the range that works; and the norms compared at their best rates."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.statistics import SAME, t_interval
 from cnnlab.inquiry.shown import Part, Shown
 
-NEAR = 1.0  # pp below the best accuracy: a rate that is as near as that works
+NEAR = 1.0  # pp: a rate works if its accuracy is this close to the best one
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,9 +58,10 @@ def compare_rates(study: Design, runs: pd.DataFrame) -> Rates:
     edges = [norm for norm, values in accuracy.items() if best[norm] in (values.columns[0], values.columns[-1])]
     if edges:
         sentences.append(
-            f"Best at the edge of the rates that were tried, so another may be better: {', '.join(edges)}."
+            f"Best at the edge of the rates that were tried, so a rate beyond it may be better: {', '.join(edges)}."
         )
-    return Rates(pd.DataFrame.from_dict(rows, orient="index"), [*sentences, "The rates were chosen by the same runs."])
+    sentences.append("The best rates were chosen by the same runs.")
+    return Rates(pd.DataFrame.from_dict(rows, orient="index"), sentences)
 
 
 def _accuracies(study: Design, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

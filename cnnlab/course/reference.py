@@ -12,6 +12,6 @@ def reference_studies() -> dict[str, Study]:
 
 
 def reference_study(name: str) -> Study | None:
-    """Return the reference study that one of another profile is a version of: 02-dropout for quick-02-dropout."""
+    """Return the reference study that corresponds to a study of another profile: 02-dropout for quick-02-dropout."""
     fitting = [study for known, study in reference_studies().items() if name == known or name.endswith(f"-{known}")]
     return fitting[0] if fitting else None

@@ -1,7 +1,7 @@
-"""BatchNorm's statistics taken anew after the training, with dropout off: a test of the shift that Li et al. 2019 saw.
+"""BatchNorm's statistics recomputed after the training, with dropout off: a test of the shift that Li et al. 2019 saw.
 
-In training, dropout changes the variance of what a norm sees, and the norm stores that. In evaluation dropout is off.
-If the stored statistics are what harms, new ones bring the accuracy back.
+In training, dropout changes the variance of what a norm sees, and the norm stores that variance. In evaluation dropout
+is off. If the stored statistics do the harm, new ones bring the accuracy back.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.one_run import WEIGHTS, load_network
 from cnnlab.training import EVAL_BATCH
 
-BATCH = 500  # images of which a mean and a variance are taken at a time
+BATCH = 500  # images whose mean and variance are taken at a time
 IMAGES = 2_000  # of the training images, which is enough for statistics
 
 
@@ -46,7 +46,7 @@ def accuracy(network: nn.Module, data: Data) -> float:
 
 
 def renew_statistics(network: nn.Module, images: Tensor) -> None:
-    """Take the mean and variance of every BatchNorm anew, from normalised images (N, C, H, W), with dropout off."""
+    """Recompute the mean and variance of every BatchNorm from normalised images (N, C, H, W), with dropout off."""
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

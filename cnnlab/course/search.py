@@ -40,7 +40,7 @@ def run_search(profile: Profile) -> Study:
         LabError: the script isn't there, or what it raises.
     """
     if not SCRIPT.is_file():
-        raise LabError(f"{SCRIPT.name} isn't beside the package: get the whole project folder.")
+        raise LabError(f"{SCRIPT.name} isn't beside the package: download the whole project folder.")
     store = connect()
     with suppress(NoTrials):
         if (done := len(finished_trials(store, profile.experiment(NAME)))) >= profile.trials:
@@ -55,11 +55,11 @@ def run_search(profile: Profile) -> Study:
 def search_study(profile: Profile, store: Store) -> Study:
     """Return the study that compares the winner of this owner's search with the baseline, with fresh seeds.
 
-    The winner is the trial with the lowest validation loss. Once something is predicted about a winner, it stays the
-    winner, whatever is found later.
+    The winner is the trial with the lowest validation loss. Once you have predicted something about a winner, it stays
+    the winner, whatever later trials find.
 
     Raises:
-        NoTrials: the search has to be run first.
+        NoTrials: the search hasn't been run.
         LabError: the store doesn't answer.
     """
     name = profile.experiment(NAME)
@@ -78,10 +78,10 @@ def search_study(profile: Profile, store: Store) -> Study:
 
 @dataclass(frozen=True, repr=False)
 class WinnersCurse(Shown):
-    """What is left of a winner's score with fresh seeds. Shown, it is the table with two sentences.
+    """What is left of a winner's score with fresh seeds. It is shown as the table with two sentences.
 
-    table: loss and accuracy of the winner in the search, and of winner and baseline with fresh seeds. curse: by how
-    much the winner's loss is higher with fresh seeds, in nats. gain: winner - baseline, in pp, seed by seed.
+    table: loss and accuracy of the winner in the search, and of winner and baseline with fresh seeds. curse: how much
+    higher the winner's loss is with fresh seeds, in nats. gain: winner - baseline, in pp, seed by seed.
     """
 
     table: pd.DataFrame
@@ -105,10 +105,10 @@ class WinnersCurse(Shown):
 
 @checked
 def winners_curse(study: Study, store: Store | None = None) -> WinnersCurse:
-    """Compare the winner's score in the search with its scores in a `search_study`; log that at the search, return it.
+    """Compare the winner's score in the search with its scores in a `search_study`; log the result and return it.
 
     Raises:
-        LabError: the study isn't one of a search, or not all of its runs are there and well.
+        LabError: the study isn't one of a search, or runs are missing or failed.
     """
     store = store or default_store()
     trials = finished_trials(store, study.name)
@@ -156,7 +156,7 @@ def _complete(study: Study, store: Store) -> pd.DataFrame:
 
 
 def _log(store: Store, trial_id: str, curse: Effect, gain: Effect) -> None:
-    """Log the numbers at the search that a trial belongs to."""
+    """Log the numbers in the run of the search that a trial belongs to."""
     search_id = store.client.get_run(trial_id).data.tags["mlflow.parentRunId"]
     numbers = {"curse_nats": curse.estimate, "gain_pp": gain.estimate}
     numbers |= {"gain_low_pp": gain.low, "gain_high_pp": gain.high}

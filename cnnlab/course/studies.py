@@ -32,10 +32,10 @@ CORE = 6  # of them
 
 
 class Studies(dict[str, Study]):
-    """Studies by name, with or without their profile: "02-dropout" is "quick-02-dropout" too.
+    """Studies by name, with or without their profile: "02-dropout" also finds "quick-02-dropout".
 
     Raises:
-        LabError: there is no study of that name; it says which are.
+        LabError: there is no study of that name; the sentence lists those there are.
     """
 
     def __missing__(self, name: object) -> Study:
@@ -46,7 +46,7 @@ class Studies(dict[str, Study]):
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question about the study that a name may stand for, "" where none is near."""
+    """Return "did you mean ...?" with the study whose name is closest, "" where none is close."""
     short = {one.split("-", 1 + one.startswith(("quick-", "tiny-", "custom-")))[-1]: one for one in known}
     close = [one for one in short.values() if name in one]
     close = close or [short[one] for one in difflib.get_close_matches(name, short, n=1)]
@@ -76,7 +76,7 @@ def lab_studies(profile: Profile, of: str = "") -> Studies:
 
 
 def _baseline(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """An A/A test: twice the same arm, with other random numbers."""
+    """An A/A test: the same arm twice, with different random numbers."""
     return Study(
         profile.experiment("01-baseline"),
         "How different are two arms that differ only by chance?",
@@ -120,7 +120,7 @@ def _dropout_long(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Stu
 
 
 def _learning_rates(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """Plain SGD, which has nothing of its own against a learning rate that is too high."""
+    """Plain SGD, which does nothing against a learning rate that is too high."""
     return Study(
         profile.experiment("03-learning-rates"),
         "Does batch normalisation widen the range of learning rates that work?",
@@ -141,7 +141,7 @@ def _normalization(profile: Profile, base: Config, seeds: tuple[int, ...]) -> St
 
 
 def _rates_per_norm(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """The baseline's rate was chosen for a network without a norm; here each norm is offered three."""
+    """The baseline's rate was chosen for a network without a norm; here each norm gets three to choose from."""
     return Study(
         profile.experiment("03-rates-per-norm"),
         "Do the norms compare in the same way when each has the learning rate that suits it?",
@@ -152,7 +152,7 @@ def _rates_per_norm(profile: Profile, base: Config, seeds: tuple[int, ...]) -> S
 
 
 def _tiny_batches(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """Batches of two, where a mean over images has two values, beside batches of 32 (Wu & He 2018)."""
+    """Batches of two, where a mean over images has two values, and batches of 32 (Wu & He 2018)."""
     two = replace(base, batch_size=2, lr=1e-3, train_images=profile.tiny_batch_images, epochs=1)
     return Study(
         profile.experiment("03-tiny-batches"),
@@ -189,7 +189,8 @@ def _combined(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
 
 
 def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """Two factors that 04-combined changes at once: order of dropout and norm, and their place beside the pooling."""
+    """Two factors that 04-combined changes at once: the order of dropout and norm, and their place around the
+    pooling."""
     both, dropout_first = replace(base, norm="batch", conv_dropout=0.2), {"conv_dropout_place": "before_norm"}
     return Study(
         profile.experiment("04-order"),

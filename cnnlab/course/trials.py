@@ -9,7 +9,7 @@ from cnnlab.inquiry.record.store import Store
 
 
 class NoTrials(LabError):
-    """The search has to be run first."""
+    """The search hasn't been run."""
 
 
 def finished_trials(store: Store, experiment: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind, refused in one sentence where they are given."""
+"""Refuses arguments of the wrong kind, in one sentence, where they are given."""
 
 import functools
 import inspect
@@ -16,10 +16,10 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a function refuse arguments that aren't of the classes in its annotations.
+    """Make a function refuse arguments that don't fit its annotations.
 
     Raises (from the function):
-        LabError: an argument of another class, with the class that it should have.
+        LabError: an argument has the wrong class; the sentence names the right one.
     """
 
     @functools.wraps(function)
@@ -39,10 +39,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def refuse_blanks(given: Mapping[str, Any], asked: Mapping[str, str]) -> None:
-    """Refuse values that are still a blank, `...`, or hold one; `asked` says by name what should be there.
+    """Refuse values that are, or contain, a blank (`...`); `asked` says for each name what should be there.
 
     Raises:
-        LabError: in one sentence, what is open and what can be chosen.
+        LabError: a blank; the sentence says which, and what can be chosen.
     """
     blank = [name for name, value in given.items() if value is ... or _has_blank(value)]
     if blank:
@@ -60,7 +60,7 @@ def called(kind: type) -> str:
 
 
 def _classes(hint: object) -> tuple[type, ...]:
-    """Return the classes that an annotation allows; none where it allows anything, or isn't told by a class."""
+    """Return the classes that an annotation allows; an empty result if it allows anything, or can't be checked."""
     if get_origin(hint) in (Union, UnionType):
         parts = [_classes(part) for part in get_args(hint)]
         return tuple(one for part in parts for one in part) if all(parts) else ()
@@ -69,17 +69,17 @@ def _classes(hint: object) -> tuple[type, ...]:
 
 
 def whole_numbers(values: Any, what: str, most: int, hint: str = "") -> "np.ndarray":
-    """Return whole numbers from 0 to `most` as an array, uint8 or int64, whatever holds them.
+    """Return whole numbers from 0 to `most` as an array, uint8 or int64, whatever contains them.
 
     Raises:
-        LabError: they aren't that; `hint` says how they should be.
+        LabError: they are something else; `hint` says how to convert them.
     """
-    import numpy as np  # here: this module is on the fast paths
+    import numpy as np  # imported here, since this module is on the fast paths
 
     try:
         x = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
     except (TypeError, ValueError):  # lists of unequal lengths, or a type that NumPy doesn't have
-        raise LabError(f"the {what} are no array of whole numbers: give a tensor or a NumPy array.") from None
+        raise LabError(f"the {what} are not an array of whole numbers: give a tensor or a NumPy array.") from None
     if x.dtype.kind not in "iu":
         raise LabError(f"the {what} are {x.dtype}, and should be whole numbers{hint}.")
     if x.size and not 0 <= x.min() <= x.max() <= most:

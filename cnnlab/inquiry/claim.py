@@ -11,22 +11,22 @@ from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.task import find_metric
 
 Direction = Literal["higher", "lower", "none"]
-# What one says of an interaction: more, or less, than the two effects added up; the better side depends on the metric.
+# Words for an interaction: more, or less, than the two effects added up; which side is better depends on the metric.
 INTERACTION_WORDS = ("synergy", "antagonism", "additive")
 FEWEST_WORDS = 3  # of a reason
-LARGEST = 100  # effect that can be claimed: in pp there is no larger one, and a loss that far off has diverged
-UNUSUAL_SESOI = 3  # times the metric's own: from there on a SESOI needs a reason
-RANGE_LEVEL = 80  # %: how sure one is of the range of the size, where the direction is right
+LARGEST = 100  # largest effect that can be claimed: in pp there is no larger one, and a loss that large has diverged
+UNUSUAL_SESOI = 3  # times the metric's own: a larger SESOI needs a reason
+RANGE_LEVEL = 80  # %: how sure the predictor is of the range, if the direction is right
 
 Pair = Annotated[tuple[float, float], BeforeValidator(lambda pair: tuple(pair) if isinstance(pair, list) else pair)]
 
 
 class Claim(Params):
-    """What is compared, what comes out, and why.
+    """What is compared, what is expected, and why.
 
     Raises:
-        ConfigError: a value that can't be; the sentence says what is allowed.
-        LabError: values that can't go together.
+        ConfigError: an impossible value; the sentence says what is allowed.
+        LabError: values that don't fit together.
     """
 
     noun: ClassVar[str] = "A prediction"
@@ -85,7 +85,7 @@ class Claim(Params):
         without what is compared, which the contrast says; `kind` is that of the contrast.
 
         Raises:
-            LabError: a direction, size or smallest effect of interest that can't be for this metric and this contrast.
+            LabError: a direction, size or smallest effect of interest that is impossible for this metric and contrast.
         """
         metric = find_metric(self.metric)
         direction = _direction(self.direction, kind, metric)
@@ -126,7 +126,7 @@ def _direction(direction: str, kind: str, metric: Metric) -> Direction:
         if direction == "additive":
             return "none"
         if not metric.better:
-            raise LabError(f"of {metric.name} neither side is the better one: say 'higher', 'lower' or 'none' instead.")
+            raise LabError(f"{metric.name} has no better side: say 'higher', 'lower' or 'none' instead.")
         worse: Direction = "lower" if metric.better == "higher" else "higher"
         return metric.better if direction == "synergy" else worse
     if direction in get_args(Direction):

@@ -18,9 +18,9 @@ from cnnlab.inquiry.task import task
 class Contrast:
     """What is compared: the effect is the sum of weight x mean over the arms, and the weights add up to zero.
 
-    arms: the config of each arm that has a weight. new: the arms whose results have to be unknown for a prediction
-    to be one; those of the others (a control) may be known. factors: the fields whose effect is asked for, which
-    differ between the arms; nuisances: fields that differ and that the study declares as no part of its question.
+    arms: the config of each arm that has a weight. new: the arms whose results must be unknown when the prediction is
+    made; those of the others (a control) may be known. factors: the fields whose effect is in question, which differ
+    between the arms; nuisances: fields that differ, and that the study declares not to be part of its question.
     """
 
     kind: Literal["arm", "trend", "interaction"]
@@ -35,8 +35,7 @@ class Contrast:
     images: str  # the fingerprint of the data
 
     def difference(self) -> str:
-        """Return in a sentence what differs between two arms, where their names don't say it, or where it is more than
-        one thing; else ""."""
+        """Return in a sentence what differs between two arms, "" where it is one thing and their names say it."""
         if self.kind != "arm":
             return ""  # a trend and an interaction are found by the configs of their arms
         (arm,) = (name for name in self.weights if name != self.control)
@@ -45,7 +44,7 @@ class Contrast:
             return ""
         said, settings = in_words(self.arms[self.control], self.arms[arm]), set(pairs) - {"seed"}
         if len(settings) > 1:
-            return f"{len(settings)} settings differ at once ({said}): the effect is that of all of them together."
+            return f"{len(settings)} settings differ at once ({said}): the effect is due to all of them together."
         return f"What differs: {said}" + (", no other setting." if settings else ", that is, chance alone.")
 
     def to_json(self) -> str:
@@ -76,23 +75,23 @@ class Contrast:
             ) from None
 
     def unlike(self, arms: Mapping[str, Params], images: str) -> str:
-        """Return in words in what a study isn't what was predicted, by its arms and images; "" where it is."""
+        """Return in words how the arms or images of a study differ from those predicted about; "" if they don't."""
         for arm, config in self.arms.items():
             if arm not in arms:
                 return f"it has no arm {arm}"
             if changed := in_words(config, arms[arm]):
                 return f"its arm {arm} was changed ({changed})"
-        return "" if images == self.images else "its images are others"
+        return "" if images == self.images else "its images are different"
 
     def look_alike(self, identity: Identity) -> Identity:
-        """Return what a run has in common with those whose results tell its own, where this contrast is concerned."""
+        """Return what a run has in common with all runs that would reveal its result, as far as this contrast goes."""
         return identity if set(task().negligible) & set(self.factors) else identity.look_alike
 
     @property
     def question(self) -> tuple[tuple[Identity, float], ...]:
-        """The arms with their weights, in an order of their own, and the same whichever way one subtracts.
+        """The arms with their weights, in a fixed order and the same for both directions of subtraction.
 
-        An arm without a weight adds nothing: a trend over three even levels asks what its last and its first arm ask.
+        An arm of weight zero adds nothing: a trend over three even levels is the difference of its last and first arm.
         """
         alike = {arm: self.look_alike(Identity.of(self.arms[arm], self.images)) for arm in self.weights}
         weights = [(alike[arm], weight) for arm, weight in self.weights.items() if weight]
@@ -111,7 +110,7 @@ class Contrast:
 
 
 def arm_contrast(study: Design, arm: str, against: str = "") -> Contrast:
-    """Compare an arm with another one, the study's control where none is named: effect = arm - control.
+    """Compare an arm with another one (default: the study's control): effect = arm - control.
 
     Raises:
         LabError: the study has no such arm, or it is its own control.
@@ -121,10 +120,10 @@ def arm_contrast(study: Design, arm: str, against: str = "") -> Contrast:
         if name not in study.arms:
             raise LabError(f"{study.name} has no arm {name!r}: choose from {', '.join(study.arms)}.")
     if len(study.arms) == 1:
-        raise LabError(f"{study.name} has one arm only: add another to compare it with, in `vary` or `arms`.")
+        raise LabError(f"{study.name} has only one arm: add another to compare it with, in `vary` or `arms`.")
     if arm == control:
         others = ", ".join(name for name in study.arms if name != control)
-        raise LabError(f"{arm!r} is what is compared with: choose another arm of {study.name}, {others}.")
+        raise LabError(f"{arm!r} is the control itself: choose another arm of {study.name}, {others}.")
     return _contrast("arm", f"{arm} against {control}", study, control, {arm: 1.0, control: -1.0}, (arm,))
 
 
@@ -143,8 +142,8 @@ def trend_contrast(study: Design, field: str) -> Contrast:
     levels = {arm: getattr(config, field, None) for arm, config in arms.items()}
     if len(levels) < 3 or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in levels.values()):
         raise LabError(
-            f"trend={field!r} is not possible: a trend needs three arms or more of {study.name} that differ in "
-            f"nothing but {field}, a number; for two, compare one arm with the other."
+            f"trend={field!r} is not possible: a trend needs three or more arms of {study.name} that differ in "
+            f"nothing but {field}, a number; compare two arms with arm=... instead."
         )
     x = np.array(list(levels.values()), dtype=float)
     centred = x - x.mean()
@@ -159,7 +158,7 @@ def interaction_contrast(study: Design, changes: Mapping[str, Any]) -> Contrast:
     """Compare the effect of one change with and without another: (both - b alone) - (a alone - neither).
 
     `changes` are two fields with their values, such as `{"dropout": 0.5, "norm": "batch"}`, made to the control.
-    The arms are found by their configs, so that "both" is exactly the two changes together and nothing else.
+    The arms are found by their configs, so "both" is exactly the two changes together.
 
     Raises:
         LabError: not two changes, or one of the four arms is missing.

@@ -1,4 +1,4 @@
-"""The design of a study: one question, asked of several arms, each trained with several seeds."""
+"""The design of a study: one question, and several arms, each trained with several seeds."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,22 +20,22 @@ MOST_SEEDS = 1000  # of a study
 class Design:
     """One question: arms x seeds, compared with one control arm, in one MLflow experiment.
 
-    The arms come from `vary`, the fields that are varied with their values (several fields make a grid), or they
+    The arms come from `vary`, which has the fields that vary with their values (several fields make a grid), or they
     are named: `arms={"none": BASE, "batch": replace(BASE, norm="batch")}`. The control is the arm named `control`,
     else the one whose config is `base`.
 
     Every arm is trained with the same `seeds`, so that arms can be compared seed by seed. The seed in the config
-    of an arm is added to them: two arms that differ in nothing else (an A/A test) get other random numbers.
+    of an arm is added to them: two arms that differ in nothing else (an A/A test) get different random numbers.
 
-    `roles` says what a field is in this question (Godbole et al. 2023, Deep Learning Tuning Playbook): scientific,
-    its effect is asked for; nuisance, it may differ but isn't asked for; fixed, it is the same in all arms. A field
-    that differs between arms is scientific unless said otherwise, the seed is a nuisance, the rest is fixed. How much
-    is trained (`Task.budget`) is no accident: where named arms differ in it, its role has to be said.
+    `roles` gives the role of a field in this question (Godbole et al. 2023, Deep Learning Tuning Playbook): scientific,
+    the question is about its effect; nuisance, it may differ but the question isn't about it; fixed, it is the same in
+    all arms. By default a field that differs between arms is scientific, the seed is a nuisance, the rest is fixed. If
+    named arms differ in how much is trained (`Task.budget`), its role has to be given.
 
-    `data` are what is trained on, where that isn't the task's own: it is part of what identifies a run.
+    `data` are the data to train on, if they aren't the task's own: they are part of what identifies a run.
 
     Raises:
-        LabError: names, seeds, arms, control or roles that can't be; the sentence says which and why.
+        LabError: impossible names, seeds, arms, control or roles; the sentence says which and why.
     """
 
     noun: ClassVar[str] = "Study"  # what it is called in an error
@@ -58,7 +58,9 @@ class Design:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "control", self.control or self._arm_of_base())
         if self.control not in self.arms:
-            raise LabError(f"control={self.control!r} is no arm of {self.name}: choose from {', '.join(self.arms)}.")
+            raise LabError(
+                f"control={self.control!r} is not an arm of {self.name}: choose from {', '.join(self.arms)}."
+            )
         object.__setattr__(self, "roles", self._all_roles())
         self._check_no_run_is_in_two_arms()
         self._check_data()
@@ -179,7 +181,7 @@ class Design:
         ]
 
     def differs(self, arm: str) -> str:
-        """Return in words what an arm has other than the control, such as "dropout: 0.0 -> 0.3"."""
+        """Return in words how an arm differs from the control, such as "dropout: 0.0 -> 0.3"."""
         pairs = differences(self.arms[self.control], self.arms[arm])
         return ", ".join(f"{name}: {before} -> {after}" for name, (before, after) in pairs.items())
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class LabError(Exception):
-    """Something went wrong that the reader can mend: one sentence, with what to do.
+    """Something went wrong that the reader can fix: one sentence, with what to do.
 
     The command line prints only the sentence (exit code 1), and so does a notebook: IPython
     asks an exception for `_render_traceback_` before it formats a traceback of its own.
@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping(said: str = "Stopped.") -> Iterator[None]:
-    """Say what an interrupt leaves behind; around a part of what is done, or as the decorator of a function.
+    """Say what an interrupt leaves behind; a context, or the decorator of a function.
 
     Raises:
         Stopped: instead of KeyboardInterrupt.

@@ -1,6 +1,6 @@
-"""What the lab says while it works: each line of the logger "cnnlab" is printed as it is.
+"""What the lab says while it works: each line of the logger "cnnlab" is printed without decoration.
 
-INFO is what goes on; WARNING, on stderr, what went wrong and doesn't stop the work.
+INFO says what is going on; WARNING, on stderr, what went wrong without stopping the work.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("cnnlab")
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        with suppress(OSError, ValueError), _beside_a_bar(stream):  # a stream that is closed stops nobody's work
+        with suppress(OSError, ValueError), _beside_a_bar(stream):  # a closed stream is no reason to stop
             click.echo(on_screen(self.format(record), stream), file=stream)
 
 
@@ -30,11 +30,11 @@ def _beside_a_bar(stream: TextIO) -> AbstractContextManager[None]:
 
 
 class Collector(logging.Handler):
-    """Keeps lines for another process, which can print them."""
+    """Keeps lines for another process to print."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = deque[str]()  # threads may add to it while it is read
+        self._lines = deque[str]()  # threads may add lines while it is read
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
@@ -46,7 +46,7 @@ class Collector(logging.Handler):
 
 
 def only_collect() -> Collector:
-    """Print nothing in this process, a worker: keep the warnings, and return who keeps them."""
+    """Print nothing in this process, a worker; return a handler that keeps the warnings."""
     collector = Collector()
     log.handlers = [collector]
     log.setLevel(logging.WARNING)

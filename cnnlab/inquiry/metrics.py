@@ -6,9 +6,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A final metric of a run. `scale` turns the value in the store into `unit`, in which effects are said.
+    """A final metric of a run. `scale` converts the value in the store to `unit`, the unit of effects.
 
-    `sesoi` is the smallest effect of interest where a prediction names none, and `better` which way is the good one.
+    `sesoi` is the default smallest effect of interest, and `better` the direction that is better.
     `caution` says what the metric is easily mistaken for.
     """
 
@@ -35,7 +35,7 @@ class Metric:
         return f"{self.name} {self.scale * value:.{self.digits}f} {unit}".rstrip()
 
     def say_detectable(self, value: float) -> str:
-        """Return the smallest effect that is found in words; an accuracy can't differ by more than 100 pp."""
+        """Return in words the smallest detectable effect; an accuracy can't differ by more than 100 pp."""
         if self.unit == "pp" and value > 100:
             return "not even an effect of 100 pp would be detected with 80 % power"
         return f"an effect of {self.say(value, sign=False)} would be detected with 80 % power"

@@ -1,4 +1,4 @@
-"""What the lab uses of MLflow though MLflow doesn't document it. tests/test_contract.py says what each of it is for.
+"""The undocumented parts of MLflow that the lab uses. tests/test_contract.py says what each of them is for.
 
 Nothing of MLflow is imported before it is needed.
 """
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 SERVER_APP = "mlflow.server.fastapi_app"  # the module with MLflow's own web app
-# The variables in which `mlflow server` and `mlflow ui` hand their options on to it.
+# The variables through which `mlflow server` and `mlflow ui` pass their options on to it.
 STORE, ROOT, FOLDER, SERVES = (
     f"_MLFLOW_SERVER_{name}" for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS")
 )
-SHARED_VIEW = "mlflow.sharedViewState."  # begins the tags of an experiment in which the UI keeps shared views
-ROOT_URI = "mlflow-artifacts:/"  # begins the addresses of artifacts that a server gives out
-# What the UI keeps in the browser of somebody who chose model training, and closed what is about language models.
+SHARED_VIEW = "mlflow.sharedViewState."  # prefix of the experiment tags in which the UI keeps shared views
+ROOT_URI = "mlflow-artifacts:/"  # prefix of the artifact addresses that a server gives out
+# What the UI keeps in a browser in which model training was chosen, and everything about language models closed.
 FIRST_CHOICES = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -41,7 +41,7 @@ def create_tables(uri: str) -> None:
 
 
 def upgrade_tables(engine: "Engine") -> None:
-    """Give a database the tables of the MLflow that is installed."""
+    """Give a database the tables of the installed MLflow."""
     from mlflow.store.db.utils import _upgrade_db
 
     _upgrade_db(engine)
@@ -96,7 +96,7 @@ def has_model(client: "MlflowClient", run_id: str) -> bool:
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
-    """Put a model, which is in a folder in MLflow's format, at its run, with the run's params and final metrics."""
+    """Add a model, from a folder in MLflow's format, to its run, with the run's params and final metrics."""
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
@@ -109,7 +109,7 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
     description.save(str(folder / "MLmodel"))
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    # The same time and step as those of the run make them the same points.
+    # With the same time and step as in the run they are the same points.
     points = [
         p for name in run.data.metrics if name.startswith("final/") for p in client.get_metric_history(run_id, name)
     ]
@@ -119,7 +119,7 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
 
 
 def index_page() -> str:
-    """Return the page with which MLflow's UI begins."""
+    """Return the start page of MLflow's UI."""
     from mlflow.server import app
 
     return (Path(str(app.static_folder)) / "index.html").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT")
 LONGEST = {"study": 64, "owner": 64, "arm": 200}  # characters
 
 
-def check_name(kind: str, name: object, mend: str = "") -> str:
-    """Return the name of a `kind` of thing ("study", "arm" or "owner"), as it is.
+def check_name(kind: str, name: object, hint: str = "") -> str:
+    """Return the name of a `kind` of thing ("study", "arm" or "owner") unchanged.
 
     Raises:
-        LabError: it can't be a name; `mend` says what to do, where that isn't obvious.
+        LabError: it can't be a name; `hint` says what to do, if that isn't obvious.
     """
     longest = LONGEST[kind]
     if (
@@ -27,5 +27,5 @@ def check_name(kind: str, name: object, mend: str = "") -> str:
     raise LabError(
         f"{shown} can't be the name of {'an' if kind[0] in 'ao' else 'a'} {kind}: use letters, digits and "
         f"{' '.join(MARKS.strip())} or spaces, at most {longest} characters, neither a dot nor a space at either end, "
-        "no hyphen at the beginning, and no name of a device such as NUL or COM1." + (f" {mend}" if mend else "")
+        "no hyphen at the beginning, and no name of a device such as NUL or COM1." + (f" {hint}" if hint else "")
     )

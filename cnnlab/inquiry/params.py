@@ -18,7 +18,7 @@ class ConfigError(LabError):
 class Params(BaseModel):
     """A frozen set of named values. A mistake is one clear sentence.
 
-    The description of a field, where it has one, says in that sentence what its value should be.
+    If a field has a description, that sentence uses it to say what the value should be.
 
     Raises:
         ConfigError: an unknown name, a value out of range, or values that can't go together.
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def replace(thing: T, **changes: Any) -> T:
-    """Return params, or a dataclass such as `Data`, with some values changed; whatever isn't named stays as it was.
+    """Return params, or a dataclass such as `Data`, with some values changed and all others kept.
 
     Raises:
         ConfigError: an unknown name or an impossible value.
@@ -58,10 +58,10 @@ def to_params(params: Params) -> dict[str, str]:
 
 
 def from_params(kind: type[P], params: Mapping[str, str], mark: str = "seed") -> P:
-    """Return the one of a kind whose `to_params` are `params`.
+    """Return the object of a kind whose `to_params` are `params`.
 
-    A field that the record doesn't have takes its default: a field that is added to a kind hides no record, as long
-    as its default is what was done before there was the field.
+    A field that the record lacks gets its default. So a kind can get a new field and still read old records, as long
+    as the default is what was done before the field existed.
 
     Raises:
         ConfigError: the record isn't of this kind (it lacks the field `mark`), has a field that the kind doesn't have,
@@ -73,7 +73,7 @@ def from_params(kind: type[P], params: Mapping[str, str], mark: str = "seed") ->
 
 
 def literal(text: str) -> Any:
-    """Return a value from how `to_params` writes it."""
+    """Return a value from its text as `to_params` writes it."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a plain word such as relu
@@ -81,7 +81,7 @@ def literal(text: str) -> Any:
 
 
 def _sentence(kind: type[Params], error: ValidationError) -> str:
-    """Return pydantic's first complaint as one sentence that names field, value and what is allowed."""
+    """Return pydantic's first complaint as one sentence that names the field, the value, and what is allowed."""
     first = error.errors()[0]
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":

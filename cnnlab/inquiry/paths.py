@@ -9,7 +9,7 @@ from cnnlab.inquiry.errors import LabError
 def project_root() -> Path:
     """Return the folder that holds `mlflow.db`, `models/` and `experiment_log/`.
 
-    It is `CNNLAB_HOME` where that is set, else the folder this package was cloned into; it never
+    It is `CNNLAB_HOME` if that is set, else the folder this package was cloned into; it never
     depends on the working directory, so a notebook and a terminal see the same store.
 
     Raises:
@@ -23,8 +23,7 @@ def project_root() -> Path:
     root = Path(__file__).resolve().parents[2]
     if not (root / "pyproject.toml").is_file():
         raise LabError(
-            "cnnlab is installed outside its project folder; set CNNLAB_HOME to the folder "
-            "that shall hold mlflow.db and models/."
+            "cnnlab is installed outside its project folder; set CNNLAB_HOME to the folder for mlflow.db and models/."
         )
     return root
 
@@ -45,7 +44,7 @@ def experiment_log() -> Path:
 
 
 def state_folder() -> Path:
-    """Files of this machine only (server log, undelivered measurements); not under version control.
+    """The folder for files of this machine only (server log, undelivered runs); not under version control.
 
     Raises:
         LabError: it can't be written to.
@@ -54,12 +53,12 @@ def state_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """What can be made again, for all projects of a user; it may not exist."""
+    """The cache, for all projects of a user; it may not exist."""
     return Path.home() / ".cache" / "cnnlab"
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder of the project, where it doesn't exist yet, and return it.
+    """Make a folder of the project if it doesn't exist yet, and return it.
 
     Raises:
         LabError: it can't be made, or can't be written to.
@@ -71,5 +70,5 @@ def make_folder(folder: Path) -> Path:
     else:
         if os.access(folder, os.W_OK):
             return folder
-        reason = "you have no right to write there"
+        reason = "you have no permission to write there"
     raise LabError(f"{folder} can't be written to ({reason}): set CNNLAB_HOME to a folder of your own.")

@@ -47,17 +47,17 @@ class Prediction(Shown):
 
     @property
     def sesoi(self) -> float:
-        """The smallest effect of interest; what is surely smaller is practically none."""
+        """The smallest effect of interest; an effect that is certainly smaller is negligible."""
         return self.metric.sesoi if self.claim.sesoi is None else self.claim.sesoi
 
     @property
     def counts_failures(self) -> bool:
-        """Whether failed runs are counted, and not averaged: the rule of every prediction that names it."""
+        """Whether failed runs are counted, and not averaged: older predictions lack this rule."""
         return "failed_runs" in self.record.content
 
     @property
     def is_example(self) -> bool:
-        """Whether its words are not its owner's but those of an example that comes with the lab."""
+        """Whether its words are those of an example that comes with the lab, not its owner's."""
         return self.record.content.get("words") == EXAMPLE_WORDS
 
     @property
@@ -67,7 +67,7 @@ class Prediction(Shown):
 
     @property
     def question(self) -> tuple[object, ...]:
-        """What is asked, whatever is expected and in whichever study: equal where two predictions answer the same."""
+        """What is asked, apart from the expected answer and the study: equal if two predictions ask the same."""
         return (self.metric.name, *self.contrast.question)
 
     @classmethod
@@ -90,7 +90,7 @@ class Prediction(Shown):
             raise ConfigError(f"the record {record.run_id} is no prediction that can be read: {reason}") from None
 
     def sentence(self) -> str:
-        """Return what is predicted, in words: the direction, and if it is right, the size."""
+        """Return in words what is predicted: the direction and, if that is right, the size."""
         claim, seeds, m = self.claim, count(self.n, "seed"), self.metric.say(self.sesoi, sign=False)
         sure = f"{self.contrast.text}: I am {claim.confidence:g} % confident that the {self.metric.label}"
         if not self.sign:
@@ -100,7 +100,7 @@ class Prediction(Shown):
         return f"{sure} is {claim.direction}{least}{self._in_other_words()} ({about}).{self._size()}"
 
     def _size(self) -> str:
-        """Say the range; how sure its author was of it is known where the record says so."""
+        """Say the range, and how sure its author was of it, if the record says so."""
         if self.claim.size is None:
             return ""
         level = self.record.content.get("range_level", "")
@@ -108,7 +108,7 @@ class Prediction(Shown):
         return f" If so, {sure}by {self.range_in_words()}."
 
     def range_in_words(self) -> str:
-        """Return the predicted range, such as "0.03 to 0.15 nats"; "" where there is none."""
+        """Return the predicted range, such as "0.03 to 0.15 nats"; "" if there is none."""
         if self.claim.size is None:
             return ""
         low, high = self.claim.size
@@ -129,7 +129,7 @@ class Prediction(Shown):
         if self.is_example:
             lines.append("These words are one of the lab's examples: the prediction is recorded as an example.")
         if self.claim.sesoi_because:
-            lines.append(f"So large a smallest effect of interest, because: {self.claim.sesoi_because}")
+            lines.append(f"Reason for such a large smallest effect of interest: {self.claim.sesoi_because}")
         if self.claim.builds_on:
             lines.append(f"Builds on: {self.claim.builds_on}")
         if self.contrast.images != task().own_data:
@@ -159,12 +159,11 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
     Why: `because` names the mechanism, `if_refuted` what you conclude if it turns out otherwise, `builds_on` an
     earlier verdict, if there is one.
 
-    The same call again changes nothing. With another content it is a new prediction; the old one stays on record.
-
-    Words that are those of one of the lab's examples are recorded as such.
+    The same call again changes nothing. With other arguments it is a new prediction; the old one stays on record. If
+    the words are those of one of the lab's examples, the prediction is recorded as an example.
 
     Raises:
-        LabError: something is open (`...`), missing or impossible, in one sentence; or the store can't be written.
+        LabError: something is open (`...`), missing or impossible; or the store can't be written.
     """
     refuse_blanks(claim, {name: field.description or "" for name, field in Claim.model_fields.items()})
     said = Claim(**claim)
@@ -175,13 +174,13 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
 
 
 def check_so_far(study: Design, said: Mapping[str, Any]) -> None:
-    """Make sure that a claim can begin like this; what isn't said yet is taken as possible.
+    """Make sure that a claim can begin like this; what is still open is assumed to be possible.
 
     Raises:
-        LabError: something that was said is impossible, in one sentence.
+        LabError: an answer so far is impossible.
     """
     open_yet = {"metric": task().metrics[0].name, "direction": "none", "confidence": 60.0}
-    open_yet |= dict.fromkeys(("because", "if_refuted"), "it is open yet")
+    open_yet |= dict.fromkeys(("because", "if_refuted"), "it is still open")
     claim = Claim(**{**open_yet, **said})
     claim.filled(choose_contrast(study, claim).kind)
 
@@ -217,7 +216,7 @@ def choose_contrast(study: Design, claim: Claim) -> Contrast:
 
 
 def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Prediction:
-    """Write a prediction into the ledger and return it; an equal one that stands is not repeated."""
+    """Write a prediction into the ledger and return it; if an equal one is current, return that instead."""
     content = _content(study, contrast, claim)
     if owner() not in SHIPPED and _has_shipped_words(claim, store):
         content["words"] = EXAMPLE_WORDS
@@ -226,7 +225,7 @@ def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Pr
             asked = replace(known.contrast, factors=contrast.factors)  # older ones list fields without effect too
             if (asked, known.claim) == (contrast, claim):
                 return known
-            break  # a change of mind
+            break  # the owner changed their mind
     said = f"{say_claim(content)}, {content['confidence']} % sure"
     written = record_prediction(store, study.name, content, f"predicted: {contrast.text}", said)
     return Prediction.from_record(written)
@@ -235,7 +234,7 @@ def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Pr
 def load_predictions(
     store: Store, experiment: str | None = None, owner: str | None = None, deleted: bool = False
 ) -> list[Prediction]:
-    """Return the predictions of a store, oldest first, with `deleted` those too that were deleted in the MLflow UI.
+    """Return the predictions of a store, oldest first; with `deleted`, also those that were deleted in the MLflow UI.
 
     A warning says how many can't be read.
 
@@ -292,12 +291,12 @@ def say_claim(content: Mapping[str, str]) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as a record has it: numbers short, where nothing is lost by it."""
+    """Return a value as text for a record; numbers are shortened if nothing is lost."""
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _value(name: str, text: str) -> Any:
-    """Return a value of a claim from how a record has it."""
+    """Return a value of a claim from its text in a record."""
     if name in ("confidence", "sesoi"):
         return float(text)
     return text == "True" if name == "at_least_sesoi" else text

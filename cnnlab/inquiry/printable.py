@@ -5,14 +5,14 @@ import textwrap
 import unicodedata
 from typing import TextIO
 
-# Characters that move, clear or turn around what a terminal shows: control, format (bidirectional marks), separators.
+# Characters that move, clear or reverse what a terminal shows: control, format (bidirectional marks), separators.
 UNPRINTABLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text from a store as a terminal may show it: characters that could hide something are written out.
+    """Return a text from a store made safe for a terminal: characters that could hide something are written out.
 
-    `keep` are such characters that stay, such as a line break.
+    `keep` are exceptions, such as a line break.
     """
     return "".join(char if char in keep or _is_plain(char) else char.encode("unicode_escape").decode() for char in text)
 

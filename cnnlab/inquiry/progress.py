@@ -45,7 +45,7 @@ def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqd
         mininterval=0.3,
         file=_stream(),
         bar_format=FORMAT,
-        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm asks the terminal what it can show
+        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm finds out what the terminal can show
         dynamic_ncols=sys.stderr.isatty(),
         ncols=95 if in_notebook() else None if sys.stderr.isatty() else 130,
     )
@@ -55,7 +55,7 @@ def _stream() -> io.TextIOBase | None:
     if in_notebook():
         from IPython.display import display
 
-        # tqdm's own notebook bar is a widget, and a widget is blank in a saved notebook: text stays
+        # tqdm's own notebook bar is a widget, which is blank in a saved notebook; text stays
         handle = display({"text/plain": ""}, raw=True, display_id=True)
         return _OneLine(lambda line: handle.update({"text/plain": line}, raw=True), end=lambda line: None)
     if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""What the params of a run promise, and whether the facts that were measured keep it."""
+"""What the params of a run promise, and whether the measured facts agree."""
 
 from collections import Counter
 from importlib.metadata import version
@@ -45,7 +45,7 @@ def _in_words(name: str, promise: str, measured: str) -> str:
 
 
 def changed_lines(before: str, after: str) -> set[str]:
-    """Return how the lines begin, such as Dropout, that only one of two printed trees has."""
+    """Return the first words, such as Dropout, of the lines that only one of two printed trees has."""
     lines, others = (Counter(line.strip() for line in tree.splitlines()) for tree in (before, after))
     changed = [line for line in (lines - others) + (others - lines) if line != ")"]
     return {line.split(": ", 1)[-1].split("(")[0] for line in changed} or {"the order of its lines"}

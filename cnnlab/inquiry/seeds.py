@@ -1,4 +1,4 @@
-"""Seeds of one's own: every owner's studies are a replication of their own."""
+"""Seeds of your own: every owner's studies are a replication of their own."""
 
 import hashlib
 from collections.abc import Iterator

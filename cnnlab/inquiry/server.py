@@ -3,7 +3,7 @@
 Every answer of the server and the command lines of its processes carry the project folder
 (uvicorn's option `--header`). So the server is recognised without a pid file, which goes stale,
 and without the right to list other users' connections. A second header names the file that it
-opened: a server whose `mlflow.db` was deleted or replaced goes on with the old one, unseen.
+opened: a server whose `mlflow.db` was deleted or replaced keeps using the old one, unseen.
 """
 
 import http.client
@@ -39,7 +39,7 @@ PATIENCE = 10.0  # seconds until a silent server counts as broken: it may only b
 
 _HEADER = "cnnlab-home"
 _FILE_HEADER = "cnnlab-file"
-NOTE = "cnnlab: "  # begins the lines of the log that are meant for whoever started the server
+NOTE = "cnnlab: "  # begins the lines of the log that are meant for the user who started the server
 
 # A detached process without a console would give each of its children a visible one.
 _CREATION_FLAGS = 0
@@ -53,7 +53,7 @@ State = Literal["running", "detached", "starting", "unhealthy", "foreign", "stop
 
 @dataclass(frozen=True)
 class Status:
-    """How the server on one port is; `str(status)` says it in a sentence, with what mends it.
+    """How the server on one port is; `str(status)` says it in a sentence, with how to fix it.
 
     `foreign` means that the port is held by something else, `unhealthy` that our server is
     there but does not answer, `detached` that its `mlflow.db` was deleted or replaced.
@@ -180,7 +180,7 @@ def without_artifacts() -> list[int]:
 
 
 def command() -> list[str]:
-    """Return the command that serves this folder's store, with figures and models, to whoever starts it by hand."""
+    """Return the command that serves this folder's store, with figures and models, to a user who starts it by hand."""
     options = {"--backend-store-uri": _store_uri(), "--artifacts-destination": models_folder().as_uri()}
     options |= {"--host": HOST, "--port": str(port()), "--workers": "1"}  # one process is enough for an SQLite file
     return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
@@ -207,7 +207,7 @@ def start() -> str:
 
 
 def stop() -> None:
-    """End all processes of this project's server, on whichever port; leave all others alone.
+    """End all processes of this project's server, on any port; leave all others alone.
 
     Raises:
         LabError: a process could not be ended.
@@ -255,7 +255,7 @@ def _detached() -> str:
 
 
 def _state(at: int, has_process: bool) -> tuple[State, str]:
-    """How the server on port `at` is, and what mends it."""
+    """How the server on port `at` is, and how to fix it."""
     if has_process and _answers(at):
         return ("detached", _detached()) if _is_detached(at) else ("running", "")
     if has_process:
@@ -371,7 +371,7 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("MLFLOW_", "_MLFLOW_")) or name.startswith("MLFLOW_SERVER_")
     }
-    # Compiling MLflow anew at each start would triple the wait.
+    # Compiling MLflow at each start would triple the wait.
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return inherited | {
         # The names by which `mlflow server` hands its options on; MLflow's version is pinned.

@@ -91,9 +91,9 @@ class Task(Protocol):
     compared: tuple[str, ...] = ()  # metrics that are the same to the last bit on the same kind of machine
 
     @property
-    def released(self) -> str:
-        """The fingerprint of the code that trains, as it was released."""
-        return ""
+    def released(self) -> tuple[str, ...]:
+        """The fingerprints of the code that trains, as released, the latest first; all train the same numbers."""
+        return ()
 
     @property
     def shipped(self) -> frozenset[str]:
@@ -139,7 +139,7 @@ class Task(Protocol):
         return True
 
     def seconds(self, configs: Iterable[Any], data: Any, at_a_time: int) -> dict[Any, float]:
-        """Return about how long a run of each config takes here, where so many are trained at the same time."""
+        """Return about how long a run of each config takes here, if `at_a_time` are trained at once."""
 
     def train(self, config: Any, data: Any, watcher: Watcher, device: str, threads: int) -> Result:
         """Train one run."""

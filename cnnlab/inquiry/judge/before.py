@@ -1,7 +1,7 @@
 """What was known before a prediction was made, and what else was predicted about the same runs.
 
-Results that were there make a verdict exploratory. Whatever else could have been learned before, from runs of no
-prediction or from runs of other owners in the same store, is said beside the verdict.
+Results that were known make a verdict exploratory. Anything else that could have been learned before, from runs without
+a prediction or from runs of other owners in the same store, is noted beside the verdict.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from cnnlab.inquiry.identity import Identity, differences
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.task import task
 
-FALSE_SUPPORT = 2.5  # percent of studies without an effect in which one claim is "supported" all the same, at most
+FALSE_SUPPORT = 2.5  # at most this percentage of studies without an effect has a claim "supported"
 NAMED = 3  # other owners
 
 
 def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
-    """Return the predictions of one owner, in the order of time, without those that were replaced: by a later one about
-    the same question, in whichever study, that was made when no result was known yet."""
+    """Return the predictions of one owner, oldest first, without those that were replaced: by a later one about the
+    same question, in any study, that was made before any result was known."""
     return [
         one
         for i, one in enumerate(predictions)
@@ -29,8 +29,8 @@ def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Predicti
 
 
 def seen_before(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
-    """Return the ids of runs whose results were there before the prediction: of its new arms and seeds, and measured
-    at least once, whatever became of them, in whichever study or search. Runs whose images aren't known count."""
+    """Return the ids of runs whose results existed before the prediction: runs of its new arms and seeds in any study
+    or search, measured at least once, even if they failed later. Runs whose images aren't known count."""
     contrast = prediction.contrast
     wanted = _new_runs(prediction)
     theirs = _earlier(prediction, runs)
@@ -47,8 +47,8 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
-    """Return what a reader should know beside a verdict, a sentence each: whether the images are others, and what was
-    known before the prediction, though not as results of its own runs."""
+    """Return what a reader should know beside a verdict, one sentence each: whether the images are other ones, and what
+    was known before the prediction from runs other than its own."""
     earlier = _earlier(prediction, runs)
     own, free = earlier["owner"] == prediction.record.owner, earlier["prediction"] == ""
     lines = (
@@ -61,7 +61,7 @@ def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
 
 
 def _explored(prediction: Prediction, earlier: pd.DataFrame, free: pd.Series) -> str:
-    """Say which of its factors had been varied before, in runs without a prediction (`free`)."""
+    """Say which of its factors had been varied before in runs without a prediction (`free`)."""
     contrast = prediction.contrast
     control = task().canonical(contrast.arms[contrast.control])
     varied = {}
@@ -74,7 +74,7 @@ def _explored(prediction: Prediction, earlier: pd.DataFrame, free: pd.Series) ->
 
 
 def _tried(prediction: Prediction, predicted: pd.DataFrame) -> str:
-    """Say how often its factors had been varied before, with all else equal, in runs of other predictions."""
+    """Say how often its factors had been varied before in runs of other predictions, with all else equal."""
     contrast = prediction.contrast
     control, asked = contrast.arms[contrast.control], set(contrast.factors)
     seeds = [
@@ -86,7 +86,7 @@ def _tried(prediction: Prediction, predicted: pd.DataFrame) -> str:
 
 
 def _varied(runs: str, seeds: dict[str, list[int]], n: int) -> str:
-    """Say which fields such runs had varied, given the seed of each run; "" where none had."""
+    """Say which fields such runs had varied, given the seed of each run; "" if none had."""
     said = [
         f"{name} ({count(len(some), 'run')}, {count(len(set(some)), 'seed')})" for name, some in seeds.items() if some
     ]
@@ -94,7 +94,7 @@ def _varied(runs: str, seeds: dict[str, list[int]], n: int) -> str:
 
 
 def _seen_by_others(prediction: Prediction, others: pd.DataFrame) -> str:
-    """Say which other owners of the store had run its new arms before, with whatever seeds."""
+    """Say which other owners of the store had run its new arms before, with any seeds."""
     new = {identity.arm.look_alike for identity in prediction.contrast.runs(prediction.contrast.new)}
     unshipped = others[~others["seal"].isin(task().shipped)]
     looked = Counter(run["owner"] for _, run in unshipped.iterrows() if run["identity"].arm.look_alike in new)
@@ -106,19 +106,19 @@ def _seen_by_others(prediction: Prediction, others: pd.DataFrame) -> str:
 
 
 def asked_at_once(prediction: Prediction, predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Return those of its owner's predictions that are about the same runs, itself included."""
+    """Return its owner's predictions about the same runs, including itself."""
     runs = _new_runs(prediction)
     return [one for one in predictions if not runs.isdisjoint(_new_runs(one))]
 
 
 def _new_runs(prediction: Prediction) -> set[Identity]:
-    """Return the runs that were to be unknown, with all that look alike."""
+    """Return the runs that had to be unknown, and all that are like them."""
     contrast = prediction.contrast
     return {contrast.look_alike(identity) for identity in contrast.runs(contrast.new)}
 
 
 def by_chance(together: list[Prediction]) -> list[str]:
-    """Say what chance does where several predictions are about the same runs."""
+    """Say what chance alone does when several predictions are about the same runs."""
     k = len(together)
     if k < 2:
         return []

@@ -1,4 +1,4 @@
-"""How good predictions were: their confidence against what came out, over all studies of one owner."""
+"""How good predictions were: their confidence against the outcomes, over all studies of one owner."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Calibration(Shown):
 
     Directions have the Brier score. Confidence is that of a difference in the predicted direction that isn't
     negligible, so "practically equivalent" counts as not supported. It leaves out inconclusive verdicts, which say
-    nothing about the prediction. That flatters predictions that can't be decided, so the score that counts them as
-    failures is given too.
+    nothing about the prediction. That flatters predictions that can't be decided, so the score with them as failures is
+    given too.
 
-    Sizes have the coverage of their ranges: a range is given for the case that the direction is right, so only
-    supported predictions count, and 80 % of their ranges should hold the estimate. Since a range from 0 to 100 holds
-    everything, the interval score stands beside it, which is lower for narrow ranges that hold (`interval_score`).
+    Sizes have the coverage of their ranges: a range applies only if the direction is right, so only supported
+    predictions count, and 80 % of their ranges should contain the estimate. Since a range from 0 to 100 contains
+    everything, there is also the interval score, which is lower for narrow ranges that are right (`interval_score`).
     """
 
     table: pd.DataFrame
@@ -52,15 +52,15 @@ class Calibration(Shown):
 
     @property
     def brier(self) -> float:
-        """The mean of (confidence - what came out)^2: 0 is perfect, and always saying 50 % gets 0.25.
+        """The mean of (confidence - outcome)^2, outcome 0 or 1: 0 is perfect, and always saying 50 % gets 0.25.
 
-        Brier 1950 adds up both outcomes of an event, which is twice as much.
+        Brier 1950 adds up both outcomes of an event, which gives twice as much.
         """
         return _brier(self.decided["confidence"], self.decided["supported"])
 
     @property
     def inconclusive(self) -> int:
-        """How many confirmatory verdicts settle nothing."""
+        """How many confirmatory verdicts are inconclusive."""
         return int((self._confirmatory["outcome"] == "inconclusive").sum())
 
     @property
@@ -71,13 +71,13 @@ class Calibration(Shown):
 
     @property
     def coverage(self) -> tuple[int, int]:
-        """How many predicted ranges hold the estimate, of how many supported predictions with a range."""
+        """How many predicted ranges contain the estimate, and how many supported predictions have a range."""
         ranges = self._supported["in_size_range"].dropna()
         return int(ranges.astype(bool).sum()), len(ranges)
 
     @property
     def interval_score(self) -> float:
-        """The mean interval score of these ranges, each in units of its smallest effect of interest; NaN without any.
+        """The mean interval score of these ranges, in units of the smallest effect of interest; NaN without any.
 
         The lower, the better; see `interval_score`.
         """
@@ -85,7 +85,7 @@ class Calibration(Shown):
 
     @property
     def surprises(self) -> pd.DataFrame:
-        """Predictions held with 75 % confidence or more that were refuted or turned out practically nothing."""
+        """Predictions made with 75 % confidence or more that were refuted or turned out practically equivalent."""
         counts = self._confirmatory
         return counts[counts["outcome"].isin(["refuted", "practically equivalent"]) & (counts["confidence"] >= 75)]
 
@@ -141,14 +141,14 @@ def interval_score(low: float, high: float, value: float, level: float = RANGE_L
     """Return the score of a range for a value, in its unit: width + 2 / alpha x how far the value is outside.
 
     The range is central, and alpha = 1 - level is the share of values that should be outside (Gneiting & Raftery 2007,
-    section 6.2, equation 43). The lower, the better; on average it is lowest for the range that one believes in.
+    section 6.2, equation 43). The lower, the better; on average it is lowest for the range you really believe in.
     """
     missed = max(low - value, value - high, 0.0)
     return high - low + 2 / (1 - level) * missed
 
 
 def calibrate_records(records: Iterable[Record]) -> Calibration:
-    """Return the calibration over the last recorded verdict of each prediction, without computing anything anew."""
+    """Return the calibration over the last recorded verdict of each prediction; nothing is computed again."""
     rows: list[dict[str, object]] = []
     for record in records:
         if not record.verdicts or record.deleted:
@@ -169,14 +169,14 @@ def calibrate_records(records: Iterable[Record]) -> Calibration:
 
 
 def _in_size_range(content: dict[str, str], verdict: dict[str, str]) -> bool | None:
-    """Return whether the predicted range holds the estimate, as recorded; older records say so of no difference too."""
+    """Return whether the predicted range contains the estimate, as recorded; None for a prediction of no difference."""
     if content["direction"] == "none":
         return None
     return {"True": True, "False": False}.get(verdict.get("in_size_range", ""))
 
 
 def _interval_score(content: dict[str, str], verdict: dict[str, str]) -> float:
-    """Return the score of the predicted range in units of the smallest effect of interest; NaN where there is none."""
+    """Return the score of the predicted range in units of the smallest effect of interest; NaN without a range."""
     sign = {"higher": 1, "lower": -1}.get(content["direction"], nan)
     try:
         low, high, sesoi = (float(content[name]) for name in ("low", "high", "sesoi"))

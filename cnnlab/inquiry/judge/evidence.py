@@ -1,4 +1,4 @@
-"""Does what a run left behind agree with itself? Whoever changes a result would have to change all of it alike."""
+"""Do the things that a run left behind agree? Anyone who changes a result would have to change all of them alike."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,7 +11,7 @@ from cnnlab.inquiry.task import task
 
 
 def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> tuple[list[str], list[str]]:
-    """Return what doesn't agree in what finished runs left behind, and what can't be verified; each is about a run."""
+    """Return what doesn't agree in what finished runs left behind, and what can't be verified, one line per run."""
     wrong: list[str] = []
     missing: list[str] = []
 
@@ -34,7 +34,7 @@ def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> tuple[
 
 
 def check_drawn(runs: Iterable[RawRun]) -> list[str]:
-    """Return which runs of different seeds have the very same random draws: no two can."""
+    """Return the runs of different seeds that have the same random draws, which is impossible."""
     first: dict[tuple[str, str], RawRun] = {}
     found = []
     for run in runs:

@@ -7,17 +7,17 @@ from scipy import stats
 from cnnlab.inquiry.judge.statistics import LEVEL, exact_interval
 from cnnlab.inquiry.task import task
 
-LEAST_P = 0.001  # that is shown as a number
+LEAST_P = 0.001  # smaller ones are shown as "<"
 
 
 def failed_runs(runs: pd.DataFrame) -> pd.Series:
-    """Return which runs have no result, as their outcome tells: bool, one for each run."""
+    """Return which runs have no result, judging by their outcome: bool, one per run."""
     outcomes = runs.get("fact.outcome", pd.Series("", index=runs.index))
     return outcomes.map(lambda outcome: isinstance(outcome, str) and task().failed(outcome)).astype(bool)
 
 
 def failures_in_words(runs: pd.DataFrame) -> str:
-    """Return how many runs of each arm failed, with the exact 95 % interval of the share; "" where none did."""
+    """Return how many runs of each arm failed, with the exact 95 % interval of the share; "" if none did."""
     failed = failed_runs(runs)
     if not failed.any():
         return ""
@@ -26,7 +26,7 @@ def failures_in_words(runs: pd.DataFrame) -> str:
 
 
 def failures_by_arm(runs: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return for each arm how many of its runs failed, and how many it has."""
+    """Return per arm how many of its runs failed, and how many it has."""
     return {str(arm): (int(some.sum()), len(some)) for arm, some in failed_runs(runs).groupby(runs["arm"], sort=False)}
 
 
@@ -34,7 +34,7 @@ def compare_failures(runs: pd.DataFrame) -> str:
     """Return in a sentence whether two or more arms fail equally often, by Fisher's exact test.
 
     Fisher 1935; for more than two arms Freeman & Halton 1951, by simulation, always with the same random numbers. The
-    test takes all runs as independent: where the runs of a seed tend to fail together, it is cautious.
+    test treats all runs as independent: if the runs of a seed tend to fail together, it is cautious.
     """
     table = [(failed, n - failed) for failed, n in failures_by_arm(runs).values()]
     simulated = stats.MonteCarloMethod(rng=np.random.default_rng(0)) if len(table) > 2 else None

@@ -1,9 +1,9 @@
 """Is a comparison fair? What differs between two arms besides the declared factor, from measured facts only.
 
-A run is what its params describe: every fact that follows from them is described from the config and compared with what
-was measured. So two arms differ in nothing but their configs, and those may differ in declared fields only. What the
-params don't say, the images and the environment, has to be the same. What differs beyond that is either unfair, and
-then there is no verdict, or harmless, and then it is noted.
+A run must be what its params describe: every fact that follows from them is derived from the config and compared with
+what was measured. So two arms differ only in their configs, and those may differ only in declared fields. What the
+params don't say, the images and the environment, has to be the same. Any other difference is either unfair, and then
+there is no verdict, or harmless, and then it is noted.
 """
 
 import difflib
@@ -19,7 +19,8 @@ from cnnlab.inquiry.shown import Details, Part, Shown
 from cnnlab.inquiry.task import task
 
 HARMLESS = ("threads", "system", "processor", "git_commit")  # facts, and versions of other packages
-COMMIT = 7  # characters, by which git calls one
+RELEASE = "the lab's release"  # of the code that trains
+COMMIT = 7  # characters of a git commit that are shown
 
 
 @dataclass(repr=False)
@@ -33,14 +34,14 @@ class Fairness(Shown):
 
     @property
     def is_fair(self) -> bool:
-        """Whether nothing stands against a verdict."""
+        """Whether there is no reason against a verdict."""
         return not self.unfair and not self.unknown
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
         found = {"Unfair": self.unfair, "Can't know": self.unknown, "Noted": self.notes}
         lines = [f"{name}: {line}" for name, some in found.items() for line in some]
-        return [lines or "Nothing differs but what was declared.", *self.details()]
+        return [lines or "Only what was declared differs.", *self.details()]
 
     def details(self) -> list[Details]:
         """Return what differs in the networks."""
@@ -55,7 +56,7 @@ def check_fairness(runs: pd.DataFrame, control: str, factors: Iterable[str], nui
     """Return what differs between the control and the other arms among `runs`, seed by seed.
 
     `runs` has the columns of `cnnlab.results`: `arm, seed, config`, and facts as `fact.<name>`. `factors` are the
-    fields that are asked for, `nuisances` those that are declared to differ as well.
+    fields that the question is about, `nuisances` those that are declared to differ as well.
     """
     found = Fairness()
     declared = [*factors, *nuisances]
@@ -94,7 +95,7 @@ def _check_promises(found: Fairness, runs: pd.DataFrame) -> None:
 
 
 def _check_what_was_built(found: Fairness, arm: str, pairs: Pairs) -> None:
-    """Compare what two runs were built of where their params describe the same, whichever torch built them."""
+    """Compare what two runs were built of, if their params describe the same, whatever torch version built them."""
     for name in task().facts.printed:
         alike = [(a, b) for a, b in pairs if describes_the_same(a["config"], b["config"], name)]
         for before, after in dict.fromkeys((_fact(a, name), _fact(b, name)) for a, b in alike):
@@ -103,7 +104,7 @@ def _check_what_was_built(found: Fairness, arm: str, pairs: Pairs) -> None:
 
 
 def _check_data(found: Fairness, runs: pd.DataFrame) -> None:
-    """Check that all runs have the same data, and what was drawn at random is the same where it should be."""
+    """Check that all runs have the same data, and the same random draws where they should."""
     for name in task().facts.data:
         if len(values := sorted(set(_facts(runs, name)) - {""})) > 1:
             found.unfair.append(f"{name} is not the same in all runs ({', '.join(_short(value) for value in values)}).")
@@ -123,7 +124,7 @@ def _check_configs(found: Fairness, arm: str, pairs: Pairs, declared: list[str])
 
 
 def _check_environment(found: Fairness, arm: str, pairs: Pairs, declared: list[str]) -> None:
-    """Check that machine and software are the same within each seed; what only differs between seeds is balanced."""
+    """Check that machine and software are the same within each seed; differences between seeds are balanced."""
     versions = [str(name).removeprefix("fact.") for name in pairs[0][0].index if str(name).startswith("fact.version.")]
     decisive = task().facts.decisive
     for name in dict.fromkeys([*decisive, *HARMLESS, *versions]):
@@ -162,25 +163,27 @@ def _show_networks(found: Fairness, arm: str, pair: tuple[pd.Series, pd.Series])
 
 
 def _note_source(found: Fairness, runs: pd.DataFrame) -> None:
-    if changed := sum(source not in ("", task().released) for source in _facts(runs, "source_sha256")):
+    if changed := sum(source not in ("", RELEASE) for source in _facts(runs, "source_sha256")):
         found.notes.append(f"the code that trained {changed} of {len(runs)} runs is not that of the lab's release.")
 
 
 def _facts(runs: pd.DataFrame, name: str) -> list[str]:
     """Return a fact of all runs; "" where it wasn't measured."""
-    return [_text(fact) for fact in runs.get(f"fact.{name}", [None] * len(runs))]
+    return [_text(name, fact) for fact in runs.get(f"fact.{name}", [None] * len(runs))]
 
 
 def _fact(run: pd.Series, name: str) -> str:
-    return _text(run.get(f"fact.{name}"))
+    return _text(name, run.get(f"fact.{name}"))
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(name: str, value: object) -> str:
+    """Return a fact as text; code that was released is one, whichever of its fingerprints a run has."""
+    text = value if isinstance(value, str) else ""
+    return RELEASE if name == "source_sha256" and text in task().released else text
 
 
 def _short(text: str, name: str = "") -> str:
     if name == "git_commit":
         commit, plus, rest = text.partition("+")
         return commit[:COMMIT] + plus + rest
-    return text[:12] if name == "source_sha256" else text if len(text) <= 60 else f"{text[:57]}..."
+    return text[:12] if name == "source_sha256" and text != RELEASE else text if len(text) <= 60 else f"{text[:57]}..."

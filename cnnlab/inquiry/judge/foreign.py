@@ -11,7 +11,7 @@ SHOWN = 8  # of the configurations of an experiment
 
 
 def describe_foreign(runs: list[RawRun]) -> list[str]:
-    """Return what is to be said about runs without this lab's tags, some lines for each experiment."""
+    """Return what can be said about runs without this lab's tags, some lines per experiment."""
     lines: list[str] = []
     for experiment in sorted({run.experiment for run in runs}):
         some = [run for run in runs if run.experiment == experiment]
@@ -39,7 +39,7 @@ def _describe(runs: list[RawRun]) -> Iterable[str]:
 
 
 def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
-    """Say how often each configuration was run, and whether with other random numbers."""
+    """Say how often each configuration was run, and whether with different random numbers."""
     configurations = count(len(repeats), "configuration")
     if repeats[-1] == 1:
         each = "Each of them" if len(repeats) > 1 else "It"
@@ -50,11 +50,11 @@ def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
     if not any(_is_seed(name) for name in _names(runs)):
         yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
     elif again := len(runs) - len({tuple(sorted(run.params.items())) for run in runs}):
-        yield f"Params and seed of {count(again, 'run')} are those of another one: that is no repetition."
+        yield f"Params and seed of {count(again, 'run')} are those of another one: that is not a repetition."
 
 
 def _nearest(runs: list[RawRun]) -> Iterable[str]:
-    """Say, for the configurations, from which other they differ least, and in what: the pair to compare, if any."""
+    """Say for each configuration which other one differs least, and in what: the pair to compare, if any."""
     configurations = list(dict.fromkeys(_settings(run) for run in runs))
     for settings in configurations[1:SHOWN]:
         differences = [compare_settings(dict(other), dict(settings)) for other in configurations if other != settings]

@@ -1,4 +1,4 @@
-"""The interval of an effect over seeds and images, from what every run got of each image."""
+"""The interval of an effect over seeds and images, from every run's result for each image."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ def interval_on_new_images(
 def contrast_by_image(
     metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float], store: Store
 ) -> np.ndarray | None:
-    """Return a contrast for each seed, in their order, and each validation image: (S, N), in the metric's unit.
+    """Return a contrast for each seed (in order) and each validation image: (S, N), in the metric's unit.
 
     None where a run didn't keep the metric image by image, or where what it kept isn't its result.
     """

@@ -1,4 +1,4 @@
-"""What an interval says to a prediction: the outcome, and the words for it.
+"""What an interval says about a prediction: the outcome, and the words for it.
 
 The outcome follows from the 95 % interval [low, high] of the effect, turned so that the predicted direction is
 positive, and the smallest effect of interest m. The first line that fits counts:
@@ -8,14 +8,14 @@ positive, and the smallest effect of interest m. The first line that fits counts
     refuted                   high < 0; for "at least m": high < m; for "no difference": low > m or high < -m
     inconclusive              else
 
-The interval has 95 % everywhere. Two one-sided tests at 5 % (Lakens 2017, Equivalence Tests) would ask that a 90 %
-interval lies between -m and m. The stricter rule is a choice: one interval serves all outcomes, and a false "supported"
-and a false "equivalent" each come up in at most 2.5 % of studies.
+It is always a 95 % interval. Two one-sided tests at 5 % (Lakens 2017, Equivalence Tests) would only require a 90 %
+interval between -m and m. The stricter rule is a choice: one interval serves all outcomes, and a false "supported" and
+a false "equivalent" each occur in at most 2.5 % of studies.
 
-Direction and size are two claims. The outcome is about the direction; the predicted range is judged beside it.
+Direction and size are two claims. The outcome is about the direction; the predicted range is judged separately.
 
-What confidence is about: that there is a difference in the predicted direction that isn't negligible. So "practically
-equivalent" counts as not supported, even where the interval excludes 0 in that direction; the words then say so.
+Confidence is about a difference in the predicted direction that isn't negligible. So "practically equivalent" counts as
+not supported, even if the interval excludes 0 in that direction; the words then say so.
 """
 
 from typing import Literal
@@ -24,7 +24,7 @@ from cnnlab.inquiry.judge.statistics import Effect, detectable, seeds_in_words, 
 from cnnlab.inquiry.prediction import Prediction
 
 Outcome = Literal["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "waiting"]
-DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that settle a question
+DECIDED = ("supported", "refuted", "practically equivalent")  # outcomes that decide a question
 
 
 def decide(effect: Effect, sign: int, sesoi: float, at_least_sesoi: bool = False) -> Outcome:
@@ -41,7 +41,7 @@ def decide(effect: Effect, sign: int, sesoi: float, at_least_sesoi: bool = False
 
 
 def in_range(p: Prediction, effect: Effect) -> bool | None:
-    """Return whether the estimate lies in the predicted range; None where none was given."""
+    """Return whether the estimate lies in the predicted range; None if there is no range."""
     if p.claim.size is None:
         return None
     low, high = p.claim.size
@@ -66,7 +66,7 @@ def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
 
 
 def meaning(p: Prediction, outcome: Outcome, effect: Effect) -> list[str]:
-    """Return what an outcome means, a sentence or two a line."""
+    """Return what an outcome means, one or two sentences per line."""
     m = p.metric.say(p.sesoi, sign=False)
     if outcome == "inconclusive":
         lines = [_undecided(p, effect, m)]
@@ -98,7 +98,7 @@ def _size(p: Prediction, effect: Effect) -> str:
 
 
 def size_miss(p: Prediction, effect: Effect) -> str:
-    """Return how far an effect in the predicted direction is outside the predicted range; "" where it is inside."""
+    """Return how far an effect in the predicted direction is outside the predicted range; "" if it is inside."""
     if in_range(p, effect) is not False:
         return ""
     assert p.claim.size is not None
@@ -110,7 +110,7 @@ def size_miss(p: Prediction, effect: Effect) -> str:
 
 
 def _nearest(p: Prediction, effect: Effect) -> float:
-    """Return the end of the interval that is nearest to no effect, or beyond it, in the predicted direction."""
+    """Return the lower end of the interval in the predicted direction: the one nearest to no effect, or beyond it."""
     return effect.low if p.sign > 0 else -effect.high
 
 
@@ -119,7 +119,7 @@ def _excludes_zero(effect: Effect) -> bool:
 
 
 def _negligible(p: Prediction, effect: Effect, m: str) -> str:
-    """Return that an effect is smaller than what matters, and its direction where the interval has one."""
+    """Say that an effect is smaller than what matters, and its direction if the interval has one."""
     if not _excludes_zero(effect):
         return f"Whatever the effect is, it is smaller than what matters ({m})."
     if _nearest(p, effect) > 0:
@@ -128,9 +128,9 @@ def _negligible(p: Prediction, effect: Effect, m: str) -> str:
 
 
 def _unclear_size(p: Prediction, effect: Effect, m: str) -> str:
-    """Return that there is a difference, and how many seeds would tell its size if it is what was estimated.
+    """Say that there is a difference, and how many seeds would decide about its size if the estimate is right.
 
-    An estimate so near to the smallest effect of interest that no number of seeds would tell is said to be there.
+    If the estimate is so close to the smallest effect of interest that no number of seeds would decide, say that.
     """
     what = "There is a difference: the interval excludes 0. Whether it is more than"
     said = f"{what} {m} can't be told with {effect.n} seeds"
@@ -145,7 +145,7 @@ def _unclear_size(p: Prediction, effect: Effect, m: str) -> str:
 
 
 def _undecided(p: Prediction, effect: Effect, m: str) -> str:
-    """Return what the runs can't tell, and how many seeds would show that an effect of zero is smaller than m."""
+    """Say what the runs can't tell, and how many seeds would show that an effect of zero is smaller than m."""
     if _excludes_zero(effect):
         return _unclear_size(p, effect, m)
     guess = f"judging by the spread of these {effect.n}"

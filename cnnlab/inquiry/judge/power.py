@@ -1,4 +1,4 @@
-"""What a study can show: the noise floor from repeated runs of its control, and the smallest effect it would find."""
+"""What a study can show: the noise floor from repeated runs of its control, and the smallest detectable effect."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ from cnnlab.inquiry.task import find_metric
 
 @dataclass(frozen=True, repr=False)
 class Power(Shown):
-    """The noise floor and what follows from it, in the metric's unit. Printed it is two sentences.
+    """The noise floor and what follows from it, in the metric's unit. It prints as two sentences.
 
-    sd: between runs of the same arm, over n runs that differ in their seed only; nan where n < 2. is_own: whether
+    sd: between runs of the same arm, over n runs that differ only in their seed; nan where n < 2. is_own: whether
     these are runs of the study's control, or those of another arm, used as a rough guide.
     """
 
@@ -69,7 +69,7 @@ def power(study: Design, metric: str = "accuracy/valid", store: Store | None = N
     """Return what a study can show, from this owner's runs with the config of its control, on the same images, in any
     study.
 
-    Where there are fewer than two of them, the arm with the most runs in the store is used as a rough guide.
+    If there are fewer than two, the arm with the most runs in the store serves as a rough guide.
 
     Raises:
         LabError: there is no such metric, or the store doesn't answer.

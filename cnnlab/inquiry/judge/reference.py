@@ -1,4 +1,4 @@
-"""What the reference runs that ship with the lab say to the same question, for comparison with a student's own."""
+"""What the reference runs that ship with the lab say about the same question, for comparison with a student's runs."""
 
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -17,7 +17,7 @@ from cnnlab.inquiry.task import task
 
 @dataclass(frozen=True)
 class Reference:
-    """The effect of a contrast in the reference runs; `size` says how much they trained."""
+    """The effect of a contrast in the reference runs; `size` says how much was trained."""
 
     effect: Effect
     size: str
@@ -28,11 +28,11 @@ class Reference:
 
 
 def find_reference(prediction: Prediction, store: Store) -> Reference | None:
-    """Return what the reference runs say to the question of a prediction.
+    """Return what the reference runs say about the question of a prediction.
 
-    None where it is a reference prediction itself, where they asked no such question (the same study, arms of the same
-    names that change the same settings, on the same images), where they aren't in this store, or where their comparison
-    is unfair.
+    None if it is a reference prediction itself, if they don't answer the question (the same study, arms of the same
+    names that change the same settings, on the same images), if they aren't in this store, or if their comparison is
+    unfair.
     """
     study = task().reference(prediction.study)
     if study is None or prediction.record.owner == OWNER or not _asks(study, prediction):

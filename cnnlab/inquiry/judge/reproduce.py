@@ -1,10 +1,10 @@
-"""Training a run again from what stands in the store, and comparing what comes out with what was recorded.
+"""Training a run again from its record in the store, and comparing the result with what was recorded.
 
-On the same kind of processor the numbers are the same to the last bit. Elsewhere sums are rounded in another order or
-to fewer digits, and a training carries that on: mostly less far than to another seed, an unstable one as far
-(benchmarks/results/reproduction.md). Hence a bound, narrower than the distance of two seeds. A run within it is the
-record but for effects too small to matter; whether it is the very seed, the bound doesn't say. A run beyond it is not,
-unless its arm is unstable: then nothing can be told here.
+On the same kind of processor the numbers are identical to the last bit. Elsewhere sums are rounded in another order or
+to fewer digits, and training amplifies that: mostly to less than the distance of two seeds, in an unstable arm to as
+much (benchmarks/results/reproduction.md). Hence a bound, narrower than the distance of two seeds. A run within it
+agrees with the record up to effects too small to matter, though it might have had another seed. A run beyond it
+doesn't, unless its arm is unstable: then this machine can't tell.
 """
 
 import math
@@ -29,16 +29,16 @@ from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import Data, Facts, task
 
 UNKNOWN = "nan"  # a fact that older runs don't have
-FEWEST = 4  # other seeds, from whose SD a narrower bound follows; that of fewer is too often far too small
+FEWEST = 4  # other seeds that it takes for a narrower bound: the SD of fewer is too often far too small
 
 
 @dataclass(frozen=True, repr=False)
 class Reproduction(Shown):
     """A run that was trained again.
 
-    table: for each metric `recorded`, `now`, and of those that are judged the `bound`, in the unit of the store
-    (accuracy: a fraction; loss: nats). differs: the facts of the machine that aren't those of the record, in words.
-    n: how many other seeds of the arm are on record. is_stable: whether these lie close together.
+    table: for each metric `recorded` and `now`, and for those that are judged the `bound`, in the unit of the store
+    (accuracy: a fraction; loss: nats). differs: in words, how this machine differs from that of the record. n: how many
+    other seeds of the arm are on record. is_stable: whether these lie close together.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Reproduction(Shown):
 
     @property
     def is_identical(self) -> bool:
-        """Whether every metric is what was recorded, to the last bit."""
+        """Whether every metric is identical to the record, to the last bit."""
         both = self.table[["recorded", "now"]]
         return bool((both.nunique(axis=1, dropna=False) == 1).all())  # a run that diverged has nan twice
 
     @property
     def is_within_bound(self) -> bool:
-        """Whether accuracy and loss on the validation images are no further off than their bounds."""
+        """Whether accuracy and loss on the validation images are within their bounds."""
         rows = self.table.loc[list(task().bounds)]
         return bool(((rows["now"] - rows["recorded"]).abs() <= rows["bound"]).all())
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether the record holds: the same numbers, or on another kind of processor numbers within the bound."""
+        """Whether the record was reproduced: the same numbers, or on another kind of processor within the bound."""
         return self.is_identical or (bool(self.differs) and self.is_within_bound)
 
     def sentence(self) -> str:
@@ -76,11 +76,11 @@ class Reproduction(Shown):
             )
         machine = f"this machine differs ({', '.join(self.differs)})"
         if self.is_within_bound:
-            return f"Reproduced, not identical: {machine}; no further off than another kind of processor may be."
+            return f"Reproduced, not identical: {machine}; the difference is within the bound for another processor."
         if self.is_stable:
-            return f"NOT REPRODUCED: {machine}, but the result is FURTHER off than another kind of processor may be."
+            return f"NOT REPRODUCED: {machine}, but the difference is BEYOND the bound for another processor."
         why = "the seeds of this arm lie far apart" if self.n > 1 else "fewer than two other seeds are on record"
-        return f"CAN'T BE TOLD here: {machine}, and {why}: rounding alone may do that. Train it on the kind on record."
+        return f"CAN'T TELL here: {machine}, and {why}: rounding alone may do that. Train it on the recorded kind."
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
@@ -92,7 +92,7 @@ class Reproduction(Shown):
 @checked
 @stopping()
 def reproduce(run_id: str, store: Store, data: Data | None = None, progress: bool = True) -> Reproduction:
-    """Train a finished run again from its params in the store, as it was trained, and compare; nothing is recorded.
+    """Train a finished run again from its params in the store, and compare; nothing is recorded.
 
     Raises:
         LabError: the store holds no such run of this lab, or it was trained on other images than `data`.
@@ -130,19 +130,19 @@ class _Bar:
         self._bar.update(amount)
 
     def start(self, facts: Facts) -> None:
-        """What is built is known."""
+        """Do nothing: only the end matters."""
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """The end is what counts."""
+        """Do nothing: only the end matters."""
 
 
 def kind_facts() -> tuple[str, ...]:
-    """Return the facts by which two machines are of the same kind."""
+    """Return the facts that decide whether two machines are of the same kind."""
     return (*task().facts.decisive, "system", "processor", "threads")
 
 
 def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
-    """Say in which facts this machine isn't that of a record, or may not be."""
+    """Say in which facts this machine differs, or may differ, from that of a record."""
     for fact, value in before.items():
         if value == UNKNOWN and fact == "processor" and fact in now:
             yield "the processor of the record isn't known"
@@ -151,12 +151,12 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
 
 
 def bound(metric: str, others: pd.Series) -> float:
-    """Return how far off another kind of processor may be, in the unit of the store.
+    """Return the largest difference that another kind of processor may make, in the unit of the store.
 
-    Half as far as two seeds of the arm lie apart in 95 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the n
-    `others` on record; but no more than `Task.bounds`, which alone count where n < `FEWEST`, and no less than half of
-    them, since in long runs on all images the seeds lie no further apart than that, and rounding changes as much as
-    they do. How often it held is in benchmarks/results/reproduction.md.
+    Half of the distance that two seeds of the arm exceed in 5 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the
+    n `others` on record; but at most `Task.bounds`, which alone count where n < `FEWEST`, and at least half of them,
+    since in long runs on all images the seeds lie no further apart than that, and rounding changes as much as they do.
+    benchmarks/results/reproduction.md says how often the bound held.
     """
     n, widest = others.count(), task().bounds[metric]
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n >= FEWEST else math.inf
@@ -164,31 +164,31 @@ def bound(metric: str, others: pd.Series) -> float:
 
 
 def is_stable(metric: str, others: pd.Series) -> bool:
-    """Return whether the seeds of an arm lie so close together that rounding won't carry a run beyond its bound; they
-    don't where one diverged, or fewer than two are there."""
+    """Return whether the seeds of an arm lie so close together that rounding won't carry a run beyond its bound; not if
+    one diverged, or there are fewer than two."""
     return bool(others.std(skipna=False) <= task().bounds[metric])
 
 
 def reproduce_random(
     store: Store, n: int, data: Data | None = None, rng: random.Random | None = None, progress: bool = True
 ) -> Iterator[Reproduction | str]:
-    """Train n finished runs again that are picked at random among those of all owners, and yield what comes out.
+    """Train n finished runs again, picked at random among those of all owners, and yield the results.
 
-    A run that can't be trained again here yields a sentence that says why. Nobody can know beforehand which runs are
-    picked, unless `rng` is given.
+    A run that can't be trained again here yields a sentence that says why. Unless `rng` is given, nobody can know
+    beforehand which runs are picked.
     """
     runs = [run for run in load_raw(store) if _is_trained(run)]
     data = data or task().load()
     for run in (rng or random.SystemRandom()).sample(runs, min(n, len(runs))):
         try:
-            from_params(task().config_type, run.params)  # says what is wrong with them
+            from_params(task().config_type, run.params)  # raises where they can't be read
             yield reproduce(run.run_id, store, data, progress)
         except LabError as error:
             yield f"{run.experiment}: {run.name} (run {run.run_id}) of {run.owner}: {error}"
 
 
 def one_run_of_each(store: Store) -> list[str]:
-    """Return the id of one reference run of every study that the store has: the first that was trained for it."""
+    """Return the id of one reference run per study in the store: the first that was trained for it."""
     first: dict[str, str] = {}
     for run in load_raw(store):
         if _is_trained(run) and run.owner == REFERENCE:

@@ -1,4 +1,4 @@
-"""An instructor's first look at one store: what was predicted and run, when, and whether the records fit together.
+"""An instructor's first look at one store: what was predicted and run, when, and whether the records agree.
 
 It only reads. It also works on stores that this lab did not make, and says what can't be known there.
 """
@@ -34,17 +34,16 @@ from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import metrics, task
 
-CLOCK_S = 120  # by which two times may differ: of a record and MLflow's own, of the clocks of two machines
-SHORTEST_HEAD = 12  # characters that tell one head from all others
+CLOCK_S = 120  # by which two times may differ: that of a record and MLflow's, or those of two machines
+SHORTEST_HEAD = 12  # characters that identify a head
 KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 
 
 @dataclass
 class Review:
     """What was found. problems: what does not fit, each naming a record or a run; empty if the records are intact.
-
-    unverified: runs that lack what a result could be checked by. timeline: one row for each event, `time, owner, what`.
-    predictions: one row each, with label and verdict. heads: of every owner, see `cnnlab.inquiry.record.heads`.
+    unverified: runs whose results can't be checked, since files are missing. timeline: one row per event, `time, owner,
+    what`. predictions: one row each, with label and verdict. heads: of every owner, see `cnnlab.inquiry.record.heads`.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -58,20 +57,20 @@ class Review:
 
     @property
     def is_intact(self) -> bool:
-        """Whether every record and every run is what was sealed, agrees with itself, and the chain has no gap."""
+        """Whether all records and runs are as they were sealed, nothing contradicts them, and the chain has no gap."""
         return not self.problems
 
     def find_head(self, said: str) -> str:
-        """Return in a sentence whose head it is or was, "" where nobody's; its first characters are enough.
+        """Return in a sentence whose head it is or was, "" if nobody's; its first characters are enough.
 
         Raises:
-            LabError: it is no head, or too little of one.
+            LabError: it is not a head, or too few characters of one.
         """
         sha256 = said.strip().partition(" ")[0]  # without the number of records, which is printed beside it
         if not re.fullmatch(f"[0-9a-f]{{{SHORTEST_HEAD},64}}", sha256):
             raise LabError(
-                f"{said!r} is no head: a head has 64 characters, 0 to 9 and a to f; give all of them, or at least the "
-                f"first {SHORTEST_HEAD}."
+                f"{said!r} is not a head: a head has 64 characters, 0 to 9 and a to f; give all of them, or at least "
+                f"the first {SHORTEST_HEAD}."
             )
         for owner, theirs in self.heads.items():
             for head in theirs:
@@ -79,15 +78,15 @@ class Review:
                     later = theirs[-1].number - head.number
                     return (
                         f"The head is that of {owner} at {head.time:%Y-%m-%d %H:%M} UTC, after {head.number} records. "
-                        f"All of them are in the store as they were; {later} have come since."
+                        f"All of them are in the store unchanged. Added since: {later}."
                     )
         return ""
 
 
 def review(store: Store, folder: Path | None = None, received: Received | None = None) -> Review:
-    """Return what there is to see in a store, which is only read.
+    """Review a store, without changing it.
 
-    `folder` is that of the project it belongs to, with models/ and experiment_log/; without it, the store is a server.
+    `folder` is the project that the store belongs to, with models/ and experiment_log/; a server's store has none.
     `received`: when the server's database received records, where it keeps that.
 
     Raises:
@@ -119,11 +118,11 @@ def review(store: Store, folder: Path | None = None, received: Received | None =
     return found
 
 
-# Does it fit together?
+# Do the records agree?
 
 
 def _check_chain(found: Review, chain: list[Record], runs: dict[str, RawRun]) -> None:
-    """Check every seal of an owner, and that each record follows another one that is there, and alone does so."""
+    """Check every seal of an owner, and that each record follows an existing one, which no other record follows."""
     by_seal = {record.sha256: record for record in chain if record.sha256}
     following: dict[str, list[Record]] = {}
     for record in chain:
@@ -131,7 +130,7 @@ def _check_chain(found: Review, chain: list[Record], runs: dict[str, RawRun]) ->
     for record in chain:
         name = name_of(record)
         if not record.sha256:
-            found.problems.append(f"{name}: its writing was cut short; it counts as no prediction.")
+            found.problems.append(f"{name}: it was only partly written; it doesn't count as a prediction.")
             continue
         if not record.is_whole:
             found.problems.append(f"{name}: it was changed after it was sealed.")
@@ -151,9 +150,9 @@ def _check_chain(found: Review, chain: list[Record], runs: dict[str, RawRun]) ->
 def _check_times(found: Review, record: Record, previous: Record | None) -> None:
     time, before = _time_of(record.content), _time_of(previous.content) if previous else None
     if time is None or abs(record.written - time) > 1000 * CLOCK_S:
-        found.problems.append(f"{name_of(record)}: the time it gives is not the time at which MLflow was told of it.")
+        found.problems.append(f"{name_of(record)}: the time it gives is not the time at which MLflow received it.")
     elif before is not None and time < before - 1000 * CLOCK_S:
-        found.problems.append(f"{name_of(record)}: the time it gives is before that of the record it follows.")
+        found.problems.append(f"{name_of(record)}: the time it gives is earlier than that of the record it follows.")
 
 
 def _check_received(found: Review, record: Record, received: Received) -> None:
@@ -168,7 +167,7 @@ def _check_received(found: Review, record: Record, received: Received) -> None:
 
 
 def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:
-    """Check the seals of a prediction's verdicts, and that the runs they rest on are still what they were."""
+    """Check the seals of a prediction's verdicts, and that the runs they rest on are unchanged."""
     previous = record.sha256
     for one in record.verdicts:
         name = f"{name_of(record)}, verdict {one.number}"
@@ -183,9 +182,7 @@ def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> N
             if run is None:
                 found.problems.append(f"{name}: the run {run_id} that it rests on is gone.")
             elif run.tags.get("lab.seal", "-") != seal or _number(run.metrics.get(f"final/{metric}")) != value:
-                found.problems.append(
-                    f"{name}: the run {run.name} ({run_id[:8]}) isn't what it was when it was judged."
-                )
+                found.problems.append(f"{name}: the run {run.name} ({run_id[:8]}) was changed after the verdict.")
 
 
 def _runs_of(content: dict[str, str]) -> Iterable[tuple[str, str, str]]:
@@ -202,14 +199,14 @@ def _number(value: float | None) -> str:
 
 
 def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> None:
-    """Check that every run is what was sealed, and that the predictions it names are there."""
+    """Check that every run is as it was sealed, and that the predictions it names exist."""
     known = {record.sha256 for record in records}
     without_prediction, changed_code, other_images = Counter[str](), 0, Counter[str]()
     for run in runs:
         if run.sealed_right is False:
             found.problems.append(f"{run.label}: its params, facts, tags or final metrics were changed after it ended.")
         elif run.sealed_right is None and run.status == "FINISHED":
-            found.problems.append(f"{run.label}: it has no seal, which every finished run gets.")
+            found.problems.append(f"{run.label}: it has no seal, though every finished run gets one.")
         named = [seal for seal in run.tags.get("prediction", "").split(",") if seal]
         without_prediction[run.owner] += not named
         changed_code += run.tags.get("fact.git_commit", "").endswith("+changes")
@@ -218,14 +215,16 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
         found.problems += [f"{run.label}: the prediction that it belongs to ({seal}) is missing." for seal in missing]
         if run.deleted:
             found.notes.append(f"{run.label}: deleted in the MLflow UI.")
-    found.notes += [f"Runs of no prediction by {by or 'nobody'}: {n}." for by, n in without_prediction.items() if n]
+    found.notes += [
+        f"Runs without a prediction, by {by or 'nobody'}: {n}." for by, n in without_prediction.items() if n
+    ]
     found.notes += [f"Runs by {by or 'nobody'} on {task().other_data}: {n}." for by, n in other_images.items() if n]
     if changed_code:
-        found.notes.append(f"Runs with code that was changed, how can't be known (fact.git_commit): {changed_code}.")
+        found.notes.append(f"Runs with changed code; what was changed isn't known (fact.git_commit): {changed_code}.")
 
 
 def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folder: Path | None) -> None:
-    """Check that what finished runs left behind agrees with their results."""
+    """Check that the files of finished runs agree with their results."""
     trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
         files = in_folder(folder) if folder else downloaded(store, Path(downloads))
@@ -235,7 +234,9 @@ def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folde
     for run in runs:
         origin = originals.get(run.tags.get("reused_from", ""))
         if origin and _finals(origin) != _finals(run):
-            found.problems.append(f"{run.label}: its results aren't those of the {origin.label}, from which they are.")
+            found.problems.append(
+                f"{run.label}: its results differ from those of the {origin.label}, from which they were taken."
+            )
 
 
 def _finals(run: RawRun) -> dict[str, str]:
@@ -243,11 +244,11 @@ def _finals(run: RawRun) -> dict[str, str]:
 
 
 def _check_folder(found: Review, folder: Path, runs: set[str], predictions: set[str]) -> None:
-    """Check that files and logbook entries of a project belong to runs and predictions that are in its store."""
+    """Check that the files and logbook entries of a project belong to runs and predictions in its store."""
     for artifacts in sorted((folder / "models").glob("*/*/artifacts")):
         if artifacts.parent.name not in runs:
             found.problems.append(
-                f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run that these files are of isn't "
+                f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run with these files isn't "
                 "in the store: it was removed, or an older copy of the store was put back."
             )
     seals = {seal[:12] for seal in predictions}
@@ -282,7 +283,7 @@ def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFram
                 name = name_of(prediction.record)
                 found.notes += [f"{name}: {said}" for said in what_was_known(prediction, runs)]
                 together = asked_at_once(prediction, theirs)
-                if together not in families:  # said once, beside the first of them
+                if together not in families:  # stated once, with the first of them
                     families.append(together)
                     found.notes += [f"{name}: {said}" for said in by_chance(together)]
                 _note_unusual(found, prediction)
@@ -291,7 +292,7 @@ def _note_what_was_tried(found: Review, records: list[Record], runs: pd.DataFram
 
 
 def _note_unusual(found: Review, prediction: Prediction) -> None:
-    """Note a smallest effect of interest that is large."""
+    """Note an unusually large smallest effect of interest."""
     name = name_of(prediction.record)
     if prediction.sesoi > UNUSUAL_SESOI * prediction.metric.sesoi:
         usual, own = (prediction.metric.say(m, sign=False) for m in (prediction.metric.sesoi, prediction.sesoi))
@@ -300,7 +301,7 @@ def _note_unusual(found: Review, prediction: Prediction) -> None:
 
 
 def _note_second_try(found: Review, prediction: Prediction, earlier: list[Prediction], runs: pd.DataFrame) -> None:
-    """Note where the same was asked before, and runs were known that answered it, under whatever settings."""
+    """Note where the same question was asked before, with any settings, and its results were known."""
     for before in reversed(earlier):
         same = _question(before) == _question(prediction)
         known = seen_before(replace(before, record=prediction.record), runs) if same else []
@@ -315,7 +316,7 @@ def _note_second_try(found: Review, prediction: Prediction, earlier: list[Predic
 
 
 def _question(prediction: Prediction) -> tuple[str, str, frozenset[tuple[str, float]]]:
-    """Return what is asked, whatever the settings that all arms share: what each arm changes, with its weight."""
+    """Return the question apart from settings that all arms share: what each arm changes, with its weight."""
     contrast = prediction.contrast
     control = contrast.arms[contrast.control]
     changes = {
@@ -326,7 +327,7 @@ def _question(prediction: Prediction) -> tuple[str, str, frozenset[tuple[str, fl
 
 
 def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame) -> None:
-    """Note which runs of a prediction aren't there where others are: never run, deleted, or lost."""
+    """Note which runs of a prediction are missing while others exist: never run, deleted, or lost."""
     deleted = runs["deleted"].astype(bool)
     theirs = runs[(runs["owner"] == prediction.record.owner) & (runs["status"] == "FINISHED") & ~deleted]
     done = set(theirs["identity"])
@@ -338,7 +339,7 @@ def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame
         found.notes.append(f"{name_of(prediction.record)}: {count} aren't there ({said}): not finished, or deleted.")
 
 
-# What there is
+# What is there
 
 
 def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
@@ -400,7 +401,7 @@ def outcome_of(record: Record) -> str:
     outcome = record.verdicts[-1].content.get("outcome", "?")
     try:
         return outcome_in_words(Prediction.from_record(record), outcome, recorded_effect(record))
-    except LabError:  # it was changed, or another version wrote it
+    except LabError:  # it was changed, or written by another version
         return outcome
 
 
@@ -430,12 +431,12 @@ def recorded_effect(record: Record) -> Effect | None:
 
 
 def name_of(record: Record) -> str:
-    """Return how a review calls a prediction."""
+    """Return the name of a prediction in a review."""
     return f"prediction {record.sha256[:12] or record.run_id[:8]} of {record.owner or 'nobody'} in {record.experiment}"
 
 
 def _time_of(content: dict[str, str]) -> float | None:
-    """Return the time that a record gives, in ms since 1970; None where it gives none."""
+    """Return the time that a record gives, in ms since 1970; None if it gives none."""
     try:
         return datetime.fromisoformat(content["time"]).timestamp() * 1000
     except (KeyError, ValueError):

@@ -1,11 +1,11 @@
-"""Effects over seeds with their intervals, and how many seeds it takes to see one.
+"""Effects over seeds with their intervals, and how many seeds it takes to detect one.
 
-Every contrast is computed seed by seed: one number for each seed, the weighted sum over its arms, and Student's t over
+Every contrast is computed seed by seed: one number per seed, the weighted sum over its arms, and Student's t over
 these numbers. All arms of a seed share their random numbers, so a seed is a block (Box, Hunter & Hunter 2005,
-Statistics for Experimenters, chapter 4). This needs no equal variances and no independence between arms: only that the
-numbers of different seeds are independent and roughly normal. Welch's interval, from the means of the arms, finds
-smaller effects with three seeds, but its rate of false "supported" exceeds the stated one where the spreads of the
-arms differ; benchmarks/results/estimators.md has both.
+Statistics for Experimenters, chapter 4). This requires neither equal variances nor independence between arms, only that
+the numbers of different seeds are independent and roughly normal. Welch's interval, from the means of the arms, detects
+smaller effects with three seeds, but its rate of false "supported" exceeds the stated one if the spreads of the arms
+differ; benchmarks/results/estimators.md has both.
 """
 
 import math
@@ -19,15 +19,16 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 LEVEL = 0.95  # of all intervals
-POWER = 0.80  # the probability with which an effect should be found
-MOST_SEEDS = 300  # an effect that needs more is beyond what seeds are good for
-FEW_SEEDS = 4  # fewer tell the spread too poorly to advise against more
-SAME = 1e-9  # an SD that is no more than rounding: the weights of a trend add up to zero only nearly
+POWER = 0.80  # the probability with which an effect should be detected
+MOST_SEEDS = 300  # more seeds than that are never advised
+FEW_SEEDS = 4  # with fewer, the spread is too uncertain to advise against more seeds
+SAME = 1e-9  # a smaller SD is rounding: the weights of a trend add up only nearly to zero
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The estimate of a contrast over n seeds, with its interval, in the metric's unit; sd is of one seed's effect."""
+    """The estimate of a contrast over n seeds, with its interval, in the metric's unit; sd is that of one seed's
+    effect."""
 
     estimate: float
     low: float
@@ -40,7 +41,7 @@ class Effect:
 def contrast_effect(values: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
     """Return the effect of a contrast: mean over the seeds of sum over arms (weight x value), with its t-interval.
 
-    `values` has one row for each seed (n >= 2) and one column for each arm, in the metric's unit. The interval is
+    `values` has one row per seed (n >= 2) and one column per arm, in the metric's unit. The interval is
     mean +- t(n - 1) x SD / sqrt(n) of the seeds' effects (Student 1908; paired samples).
     """
     by_seed = values[list(weights)].to_numpy() @ np.array(list(weights.values()))
@@ -56,7 +57,7 @@ def t_interval(by_seed: np.ndarray, level: float = LEVEL) -> Effect:
 
 
 def crossed_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the mean of values (S, N) over both seeds and images, each a sample of many more.
+    """Return the interval of the mean of values (S, N) over both seeds and images, each a sample from many more.
 
     S >= 2 seeds, N >= 2 images, every seed with every image; float, in the unit of the values. With the mean squares
     (MS) of a two-way analysis of variance, the variance of the mean is (MS_seeds + MS_images - MS_rest) / (S N)
@@ -79,10 +80,10 @@ def optimism(valid: np.ndarray, test: np.ndarray) -> Effect:
 def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
     """Return the mean of one number per seed, with its interval over the seeds and over samples of images, each (S, N).
 
-    The variance is that of the mean over the seeds, which holds the residual, plus (MS_images - MS_rest) / (S N) of
-    each sample where that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2.
-    They are too many where few seeds say nearly all, so the interval is never narrower than that over the seeds alone;
-    and too few where the terms cancel, so they are never fewer than those of the seeds.
+    The variance is that of the mean over the seeds, which includes the residual, plus (MS_images - MS_rest) / (S N) of
+    each sample if that is positive. Its degrees of freedom are those of Satterthwaite 1946, Biometrics Bulletin 2.
+    They are too many if few seeds make up nearly all of the variance, so the interval is never narrower than that over
+    the seeds alone; and too few if the terms cancel, so they are never fewer than those of the seeds.
     benchmarks/results/estimators.md has its coverage.
     """
     alone = t_interval(by_seed)
@@ -97,7 +98,7 @@ def _over_images(by_seed: np.ndarray, *samples: np.ndarray) -> Effect:
         if of_images > of_rest:
             terms += [(of_images, images - 1), (-of_rest, (seeds - 1) * (images - 1))]
     variance = sum(part for part, _ in terms)
-    if len(terms) == 1:  # the images show nothing of their own
+    if len(terms) == 1:  # the images add no variance of their own
         return alone
     freedom = max(seeds - 1, variance**2 / sum(part**2 / df for part, df in terms))
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
@@ -118,13 +119,12 @@ def proportion_interval(count: int, n: int) -> tuple[float, float]:
 
 
 def compare_with_control(values: pd.DataFrame, control: str, k: int) -> pd.DataFrame:
-    """Return the difference of every arm to the control, with 95 % intervals that are simultaneous for k arms.
+    """Return the difference of every arm from the control, with 95 % intervals that are simultaneous for k arms.
 
     Each arm has its own t-interval over the seeds, at the level 1 - 0.05 / k (Bonferroni; Dunn 1961): their SDs differ
-    too much for one that is pooled. `values` has one row for each seed and one column for each arm; where these are
-    some of k arms, the others are compared elsewhere. Columns: `difference, low, high`, in the unit of `values`. An arm
-    that differs from the control by the same in all seeds has an interval of NaN: nothing says how far other seeds
-    would fall.
+    too much to be pooled. `values` has one row per seed and one column per arm; if these are some of k arms, the others
+    are compared elsewhere. Columns: `difference, low, high`, in the unit of `values`. An arm that differs from the
+    control by the same amount in all seeds has an interval of NaN: nothing says how far off other seeds would be.
     """
     arms = [arm for arm in values if arm != control]
     found = [t_interval((values[arm] - values[control]).to_numpy(), 1 - (1 - LEVEL) / k) for arm in arms]
@@ -133,7 +133,7 @@ def compare_with_control(values: pd.DataFrame, control: str, k: int) -> pd.DataF
 
 
 def detectable(sd: float, n: int) -> float:
-    """Return the smallest effect that n seeds show with `POWER`; sd is that of one seed's effect.
+    """Return the smallest effect that n seeds detect with `POWER`; sd is that of one seed's effect.
 
     From the noncentral t distribution (Cohen 1988, chapter 2; statsmodels' `TTestPower`).
     """
@@ -144,21 +144,21 @@ def detectable(sd: float, n: int) -> float:
 
 
 def seeds_to_show(effect: float, sd: float) -> int | None:
-    """Return how many seeds show an effect of this size with `POWER`; None where more than `MOST_SEEDS` would."""
+    """Return how many seeds detect an effect of this size with `POWER`; None if it takes more than `MOST_SEEDS`."""
     return _fewest(lambda n: detectable(sd, n) <= abs(effect))
 
 
 def seeds_in_words(needed: int | None, n: int) -> str:
-    """Return how many seeds are needed, in words, judging by the spread of n."""
+    """Return in words how many seeds are needed, judging by the spread of n."""
     if needed:
         return f"about {needed} seeds"
     if n < FEW_SEEDS:
-        return f"more than {MOST_SEEDS} seeds, but {n} tell the spread too poorly: add some seeds first"
-    return f"more than {MOST_SEEDS} seeds, so more seeds aren't the way"
+        return f"more than {MOST_SEEDS} seeds, but {n} seeds are too few to know the spread: add some first"
+    return f"more than {MOST_SEEDS} seeds, so more seeds won't help"
 
 
 def seeds_to_exclude(margin: float, sd: float) -> int | None:
-    """Return how many seeds show, if there is no effect, that it is smaller than the margin; None beyond `MOST_SEEDS`.
+    """Return how many seeds show that an effect of zero is smaller than the margin; None beyond `MOST_SEEDS`.
 
     The interval has to lie within (-margin, +margin): power = 2 T((margin - half) / SE) - 1, with SE = sd / sqrt(n),
     half = t(n - 1) x SE and T the distribution function of t(n - 1) (Julious 2004, Sample sizes for clinical trials
@@ -173,6 +173,6 @@ def seeds_to_exclude(margin: float, sd: float) -> int | None:
 
 
 def _fewest(suffice: Callable[[int], bool]) -> int | None:
-    """Return the smallest n from 2 to `MOST_SEEDS` that suffices, by bisection: more suffice as well."""
+    """Return the smallest n from 2 to `MOST_SEEDS` that suffices, by bisection, since any larger n suffices too."""
     found = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=suffice)
     return found if found <= MOST_SEEDS else None

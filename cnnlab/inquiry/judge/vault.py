@@ -1,8 +1,8 @@
 """The test vault: the test images are looked at once, at the end, on the record.
 
-Two intervals belong to the final claim. Over seeds: what to expect when the networks are trained again and tested on
-the same images. Over seeds and images: what to expect on new images as well. A third interval is about selection: the
-validation images may have taken part in choosing an arm, the test images didn't.
+The final claim has two intervals. Over seeds: what to expect when the networks are trained again and tested on the same
+images. Over seeds and images: what to expect on new images as well. A third interval is about selection: the validation
+images may have had a part in choosing an arm, the test images had none.
 """
 
 from collections.abc import Mapping
@@ -40,11 +40,11 @@ from cnnlab.inquiry.task import Data, Kept, task
 
 
 class Claim(NamedTuple):
-    """The difference of an arm to the first one in test accuracy, in pp, positive where the arm is better.
+    """The difference of an arm from the first one in test accuracy, in pp, positive if the arm is better.
 
     effect: over the seeds in common. on_new_images: its interval over seeds and images. selection: validation - test
-    of the arm, less that of the first arm, over seeds and both sets of images; None where the runs didn't keep what
-    they got of each validation image. differs: what the arm has other than the first.
+    of the arm, less that of the first arm, over seeds and both sets of images; None if the runs didn't keep their
+    result for each validation image. differs: how the arm differs from the first.
     """
 
     effect: Effect
@@ -55,11 +55,11 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Opening(Shown):
-    """What came out of the vault. Printed, or shown in a notebook, it is a table with sentences.
+    """The result of opening the vault. Printed, or shown in a notebook, it is a table with sentences.
 
-    number: which opening of this owner it was; from the second on it is post-hoc. arms: one row each, `n`, and in
-    percent or percentage points `test, test_sd, valid, valid - test`. images: how many test images there are. claims:
-    one for each arm but the first.
+    number: of this owner's openings; from the second on they are post-hoc. arms: one row each, with `n`, and in percent
+    or percentage points `test, test_sd, valid, valid - test`. images: the number of test images. claims: one per arm
+    except the first.
     """
 
     number: int
@@ -74,11 +74,11 @@ class Opening(Shown):
         return self.number > 1
 
     def lines(self) -> list[str]:
-        """Return what there is to say, a sentence a line."""
+        """Return the sentences, one per line."""
         control = self.arms.index[0]
         said = [f"Opening {self.number} of the test vault: {self.reason}"]
         if self.is_post_hoc:
-            said.append("POST-HOC: the test images had been looked at before, so these are no unseen images any more.")
+            said.append("POST-HOC: the test images had been looked at before, so they are no longer unseen.")
         for arm, claim in self.claims.items():
             e, (low, high) = claim.effect, claim.on_new_images
             said.append(
@@ -96,7 +96,7 @@ class Opening(Shown):
 
 
 @checked
-@stopping("Stopped. If the test images had been read by then, that is on record.")
+@stopping("Stopped. If the test images had already been read, that is on record.")
 def open_vault(
     arms: Mapping[str, tuple[Design, str]],
     reason: str,
@@ -106,7 +106,7 @@ def open_vault(
 
     The same call again returns what was recorded, and opens nothing.
 
-    `arms` are the studies and their arms by the names they shall have here, the one to compare with first:
+    `arms` are the studies and their arms by the names they get here, first the one that the others are compared with:
     `{"baseline": (baseline, "baseline"), "batch norm": (norms, "norm=batch")}`. All runs of an arm take part. The test
     images are Fashion-MNIST's official ones, or those of the studies' own data.
 
@@ -151,11 +151,11 @@ def _runs_of(name: str, study: Design, arm: str, store: Store) -> pd.DataFrame:
 
 
 def _data_of(studies: dict[str, Design]) -> Data | None:
-    """Return the data that all arms were developed on and that have test images; None for the task's own."""
+    """Return the data that all arms were developed on, with test images; None for the task's own."""
     first, *others = studies.items()
     for name, study in others:
         if study.images != first[1].images or _test_of(study) != _test_of(first[1]):
-            raise LabError(f"{name} is about other images than {first[0]}: they can't be compared.")
+            raise LabError(f"{name} is about images other than {first[0]}'s: they can't be compared.")
     data = first[1].data
     if data is None or (data.test is None and data.sha256() == task().own_data):
         return None
@@ -165,12 +165,12 @@ def _data_of(studies: dict[str, Design]) -> Data | None:
 
 
 def _test_of(study: Design) -> str:
-    """Return the fingerprint of the test images of a study's own data, "" where it has none."""
+    """Return the fingerprint of the test images of a study's own data, "" if it has none."""
     return str(study.data.test.sha256()) if study.data and study.data.test is not None else ""
 
 
 def _files_of(store: Store, runs: pd.DataFrame, folder: Path) -> list[Kept]:
-    """Return what each run kept.
+    """Return the kept files of each run.
 
     Raises:
         LabError: a run's weights aren't in the store.
@@ -220,7 +220,8 @@ def _claim(
 
 
 def _selection_in_words(arm: str, control: str, found: Effect) -> str:
-    """Say how much more the validation images flatter an arm than the first one, on which nothing was selected."""
+    """Say how much more the validation images flatter an arm than they flatter the first one, which was not
+    selected."""
     said = "no sign of selection"
     if found.low > 0 or found.high < 0:
         said = f"the validation images flatter {arm if found.low > 0 else control}"

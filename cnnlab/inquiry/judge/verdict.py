@@ -2,7 +2,7 @@
 
     records ─► which runs, and did they exist before? ─► fair? ─► effect with interval ─► outcome
 
-It is withheld where the comparison is unfair, numbers are missing or runs failed, and waits for missing runs.
+It is withheld if the comparison is unfair, numbers are missing or runs failed, and waits for missing runs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -40,27 +40,28 @@ MEAN_OF_FAILED = "A mean over failed runs is not an effect."
 NO_SPREAD = "all seeds give exactly the same effect: no interval can be computed."
 NO_RULE = "The prediction was recorded without a rule for them, so they are averaged as they were measured."
 Label = Literal["confirmatory", "exploratory", "example"]
-Pair = tuple[str, frozenset[str]]  # a metric and two arms, whose difference has one interval, whichever is subtracted
+Pair = tuple[str, frozenset[str]]  # a metric and two arms, whose difference has one interval in either direction
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Shown):
     """What the runs of a study say about a prediction. Printed, or shown in a notebook, it is a short text.
 
-    label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record isn't what
-    was sealed, or the seeds aren't the predicted ones; or "example": the words of the prediction are the lab's. effect:
-    in the metric's unit, positive where the metric is higher; its interval is about new seeds on the same images,
-    `on_new_images` about both (None where the metric isn't known image by image). others: arms that no prediction is
+    label: "confirmatory", or "exploratory" with `because`: results existed before the prediction, its record was
+    changed, or the seeds aren't the predicted ones; or "example": the words of the prediction are the lab's. effect: in
+    the metric's unit, positive if the metric is higher; its interval is about new seeds on the same images,
+    `on_new_images` about both (None if the metric isn't known image by image). others: arms that no prediction is
     about, compared with its control (exploratory), with intervals that are simultaneous for all `num_others` arms of
-    the study but the control; `not_compared` says of an arm why not. other_scales: an interaction depends on the scale,
-    so it is computed for accuracy and for loss. runs: what was used, one row each.
+    the study but the control; `not_compared` says for an arm why not. missing: the seeds of an arm that it waits for.
+    other_scales: an interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used,
+    one row each.
     """
 
     prediction: Prediction
     outcome: Outcome
     because: tuple[str, ...]
     runs: pd.DataFrame
-    notes: tuple[str, ...]  # what was known or tried beside the prediction
+    notes: tuple[str, ...]  # what else was known or tried
     reasons: tuple[str, ...] = ()  # why it is withheld or waits
     fairness: Fairness = field(default_factory=Fairness)
     effect: Effect | None = None
@@ -69,7 +70,8 @@ class Verdict(Shown):
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
     num_others: int = 0
     not_compared: dict[str, str] = field(default_factory=dict)
-    recorded: VerdictRecord | None = None  # what stands in MLflow
+    missing: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    recorded: VerdictRecord | None = None  # what is in MLflow
 
     @property
     def label(self) -> Label:
@@ -85,11 +87,11 @@ class Verdict(Shown):
         return f"{outcome}, {self.label}: {effect_in_words(p.metric, self.effect)}"
 
     def lines(self) -> list[str]:
-        """Return all there is to say, a sentence a line."""
+        """Return all sentences, one per line."""
         return [self.headline(), *self._said(), *self._noted()]
 
     def _said(self) -> list[str]:
-        """Return what follows the headline, a sentence a line."""
+        """Return what follows the headline, one sentence per line."""
         p = self.prediction
         said = [p.contrast.difference(), p.metric.caution]
         said += [f"Exploratory, because {reason}." for reason in self.because]
@@ -137,7 +139,7 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
 def _signs(p: Prediction, effect: Effect) -> str:
     """Say in how many seeds the effect has the predicted sign, without one the sign of most.
 
-    Below six seeds, no share is surely more than a half.
+    With fewer than six seeds, no share is certain to be above a half.
     """
     positive, negative = (sum(sign * one > 0 for one in effect.by_seed) for sign in (1, -1))
     sign = p.sign or (1 if positive >= negative else -1)
@@ -162,7 +164,7 @@ class Verdicts(Shown, tuple[Verdict, ...]):
 @checked
 def verdict(study: Design, store: Store | None = None) -> Verdicts:
     """Compute the verdict on every prediction of this owner about `study`, record those that aren't waiting, and
-    return them in the order of the predictions.
+    return all in the order of the predictions.
 
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
@@ -178,7 +180,7 @@ def verdict(study: Design, store: Store | None = None) -> Verdicts:
 
 
 def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]:
-    """Return the verdict on every prediction about `study` that stands, of one owner (`of`; without it, of this one).
+    """Return the verdict on every current prediction of an owner (`of`; default: this one) about `study`.
 
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
@@ -193,8 +195,8 @@ def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]
     ]
     if not about:
         raise LabError(
-            f"nothing that was predicted about {study.name} stands: it was never predicted, or the same was predicted "
-            "anew later, maybe in another study. There is nothing to confront the runs with."
+            f"there is no current prediction about {study.name}: none was made, or a newer one asks the same, "
+            "maybe in another study. There is nothing to confront the runs with."
         )
     compared = [one for one in about if one.contrast.kind == "arm"]
     shown = {_pair(one, arm) for one in compared for arm in one.contrast.new}
@@ -225,7 +227,7 @@ def judge(
     """Return the verdict on a prediction from the finished runs of its study.
 
     `runs` has the columns of `cnnlab.results`; `known` are ids of runs that existed before the prediction; `notes` say
-    what else was known or tried; `shown` are differences that have an interval elsewhere.
+    what else was known or tried; `shown` are differences whose interval is shown elsewhere.
     """
     contrast = prediction.contrast
     seeds = sorted({*contrast.seeds, *study.seeds}) if _adds_seeds(prediction, study) else list(contrast.seeds)
@@ -234,8 +236,12 @@ def judge(
     because = _why_exploratory(prediction, study, known, used)
     found = Verdict(prediction, "withheld", because, used, (*notes, *task().cautions(used)))
     wanted = len(seeds) * len(contrast.arms)
-    if missing := wanted - len(used):
-        return replace_fields(found, outcome="waiting", reasons=(f"{missing} of {wanted} runs are missing.",))
+    if lacking := wanted - len(used):
+        done = set(zip(used["arm"], used["seed"], strict=True))
+        missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in done) for arm in contrast.arms}
+        missing = {arm: some for arm, some in missing.items() if some}
+        said = f"{lacking} of {wanted} runs are missing."
+        return replace_fields(found, outcome="waiting", reasons=(said,), missing=missing)
     if broken := _broken_seals(used):
         return replace_fields(found, reasons=(broken,))
     found = replace_fields(found, fairness=check_fairness(used, contrast.control, contrast.factors, contrast.nuisances))
@@ -254,7 +260,7 @@ def judge(
 
 
 def _why_no_effect(found: Verdict) -> tuple[str, ...]:
-    """Return why no effect can be computed from runs that are all there: unfair, failed, or without numbers."""
+    """Return why no effect can be computed though all runs exist: unfair, failed, or without numbers."""
     if not found.fairness.is_fair:
         return *found.fairness.unfair, *found.fairness.unknown
     if found.prediction.counts_failures and (counted := failures_in_words(found.runs)):
@@ -264,13 +270,13 @@ def _why_no_effect(found: Verdict) -> tuple[str, ...]:
 
 
 def _averaged(used: pd.DataFrame) -> list[str]:
-    """Return that failed runs were averaged, which are there only where the prediction has no rule for them."""
+    """Say that failed runs were averaged, which happens only if the prediction has no rule for them."""
     counted = failures_in_words(used)
     return [f"{counted} {NO_RULE}"] if counted else []
 
 
 def _effect(metric: Metric, runs: pd.DataFrame, weights: Mapping[str, float]) -> Effect:
-    """Return the effect on a metric, in its unit; every run has a number of it."""
+    """Return the effect on a metric, in its unit; every run has a number for it."""
     return contrast_effect(metric.scale * runs.pivot(index="seed", columns="arm", values=metric.name), weights)
 
 
@@ -296,20 +302,20 @@ def _why_exploratory(prediction: Prediction, study: Design, known: list[str], us
 
 
 def _broken_seals(used: pd.DataFrame) -> str:
-    """Return which runs aren't what was sealed when they ended, in words; "" where all are."""
+    """Return in words which runs were changed after they were sealed; "" if none."""
     broken = used[~used["sealed_right"].eq(True)]
     if broken.empty:
         return ""
     run = broken.iloc[0]
     what = "has no seal" if run["sealed_right"] is None else "was changed after it had ended"
     return (
-        f"{len(broken)} of {len(used)} runs aren't what was sealed, such as {run['arm']}, seed {run['seed']}, which "
-        f"{what}: delete them in the MLflow UI and run the study again."
+        f"{len(broken)} of {len(used)} runs aren't as they were sealed, such as {run['arm']}, seed {run['seed']}, "
+        f"which {what}: delete them in the MLflow UI and run the study again."
     )
 
 
 def _no_numbers(used: pd.DataFrame, column: str) -> str:
-    """Return which runs have no number for a metric, in words; "" where all have."""
+    """Return in words which runs have no number for a metric; "" if all have one."""
     if column not in used:
         return f"{column} was measured in none of the runs."
     without = used[~np.isfinite(used[column].astype(float))]
@@ -328,7 +334,7 @@ def _other_scales(prediction: Prediction, used: pd.DataFrame) -> dict[str, Effec
 
 
 def _with_others(found: Verdict, study: Design, runs: pd.DataFrame, shown: Collection[Pair]) -> Verdict:
-    """Return the verdict with the arms that have no interval yet beside the control; those with failures are named."""
+    """Return the verdict with the arms that have no interval yet, compared with the control; failures are named."""
     metric, contrast = found.prediction.metric, found.prediction.contrast
     arms = [arm for arm in study.arms if arm not in contrast.weights and _pair(found.prediction, arm) not in shown]
     values = runs[~failed_runs(runs)].pivot(index="seed", columns="arm", values=metric.name)
@@ -346,7 +352,7 @@ def _with_others(found: Verdict, study: Design, runs: pd.DataFrame, shown: Colle
 
 
 def to_content(one: Verdict) -> dict[str, str]:
-    """Return the params of a verdict's record; they name every run it rests on, with the seal of what was in it."""
+    """Return the params of a verdict's record; they name every run it rests on, with its seal."""
     content = {"outcome": one.outcome, "label": one.label, "said": " ".join(one.lines())[:5500]}
     if one.effect:
         e = one.effect

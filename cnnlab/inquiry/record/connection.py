@@ -68,11 +68,11 @@ def ask(store: Store) -> int:
     except Exception as error:  # MLflow raises whatever the library below it raises
         if is_address(store.uri):
             look_at(store.uri)  # it says better what is wrong
-        mend = "run `cnnlab doctor`"
+        fix = "run `cnnlab doctor`"
         if store.chosen:
             first = "start that server" if store.file is None else "see what is wrong with that file"
-            mend = f"{first}, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
-        raise LabError(f"the MLflow store {store.uri} doesn't answer ({first_line(error)}): {mend}.") from None
+            fix = f"{first}, or unset MLFLOW_TRACKING_URI to use this folder's mlflow.db"
+        raise LabError(f"the MLflow store {store.uri} doesn't answer ({first_line(error)}): {fix}.") from None
 
 
 def _create_tables(uri: str, file: Path) -> None:

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.store import Store
 
-GONE = "interrupted: its process ended without a word"
+GONE = "interrupted: its process ended without a message"
 
 
 def this_process() -> str:

@@ -16,10 +16,15 @@ _FIELD = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One verdict in the logbook, and what the student made of it; `id` is that of the prediction and the verdict."""
+    """One verdict in the logbook, and what the student made of it.
+
+    `id` is that of the prediction and the verdict; `line` is the number of the line of the file on which the first of
+    its fields begins.
+    """
 
     id: str
     file: Path
+    line: int
     why: str
     next: str
 
@@ -28,11 +33,14 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
     """Return all entries of all logbooks by their ids, with what the student wrote."""
     found: dict[str, Entry] = {}
     for file in sorted((folder or paths.experiment_log()).glob("*.md")):
+        text = read_entries(file)
         fields: dict[str, dict[str, str]] = {}
-        for match in _FIELD.finditer(read_entries(file)):
+        lines: dict[str, int] = {}
+        for match in _FIELD.finditer(text):
             fields.setdefault(match["entry"], {})[match["name"]] = match["text"].strip()
+            lines.setdefault(match["entry"], text.count("\n", 0, match.start("text")) + 2)  # below the mark
         for entry, texts in fields.items():
-            found[entry] = Entry(entry, file, texts.get("why", ""), texts.get("next", ""))
+            found[entry] = Entry(entry, file, lines[entry], texts.get("why", ""), texts.get("next", ""))
     return found
 
 

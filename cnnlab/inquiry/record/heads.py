@@ -1,7 +1,7 @@
 """Heads: one number for all that an owner has on record at a moment, predictions, runs and verdicts.
 
 The seals of an owner's records are chained in the order in which they came into the store: each head is a SHA-256 over
-the one before and the next seal. Later records add to the chain and leave its beginning as it is. So a head that was
+the one before and the next seal. Later records add to the chain and leave its beginning unchanged. So a head that was
 handed in is found again in an honest store, however much has been added, and in none where something before it was
 changed, removed or put in between. Where one owner's records come from several machines, their clocks have to agree.
 """

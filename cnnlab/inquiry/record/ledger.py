@@ -44,7 +44,7 @@ class VerdictRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """One prediction as it stands in the store, with the verdicts that followed."""
+    """One prediction in the store, with the verdicts that followed."""
 
     run_id: str
     experiment: str
@@ -101,7 +101,7 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
 def record_verdict(store: Store, record: Record, content: Mapping[str, str], note: str) -> VerdictRecord:
     """Write a verdict on a prediction, chained to what was recorded there before; `note` is shown in the MLflow UI.
 
-    One that is the same as the last, in whatever words (`said`), isn't written again: the last one is returned. What
+    One that is the same as the last, whatever its words (`said`), isn't written again: the last one is returned. What
     an earlier version of the lab didn't record is no difference.
 
     Raises:
@@ -120,7 +120,7 @@ def record_verdict(store: Store, record: Record, content: Mapping[str, str], not
 
 
 def _is_same(content: Mapping[str, str], last: Mapping[str, str]) -> bool:
-    """Return whether a verdict is the one that was recorded last, in whatever words."""
+    """Return whether a verdict is the one that was recorded last, whatever its words."""
     return all(last.get(name, value) == value for name, value in content.items() if name != "said")
 
 
@@ -130,9 +130,12 @@ def load_records(store: Store, experiment: str | None = None, owner: str | None 
     Raises:
         LabError: the store doesn't answer.
     """
+    rule = "tags.kind = 'prediction'"
+    if owner and "'" not in owner:  # MLflow has no way to write one, and a filter only saves time
+        rule += f" and params.owner = '{owner}'"
     with answering(store, "the predictions can't be read now"):
         names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
-        runs = search_runs(store, "tags.kind = 'prediction'", experiment, deleted=True)
+        runs = search_runs(store, rule, experiment, deleted=True)
     records = [_record(run, names[run.info.experiment_id]) for run in runs]
     records = [record for record in records if owner is None or record.owner == owner]
     return sorted(records, key=lambda record: (record.content.get("time", ""), record.written))

@@ -11,7 +11,7 @@ Received = dict[tuple[str, str], float]
 
 
 def load_received(database: str) -> Received:
-    """Return the times in a PostgreSQL database, such as "postgresql://user:password@host/mlflow".
+    """Read the table from a PostgreSQL database, such as "postgresql://user:password@host/mlflow".
 
     Raises:
         LabError: it can't be reached, or has no such table.

@@ -79,7 +79,7 @@ def search_runs(store: Store, rule: str, experiment: str | None = None, deleted:
 
 @dataclass(frozen=True)
 class RawRun:
-    """A run as MLflow holds it, whoever made it; times in ms since 1970."""
+    """A run in MLflow, made by anybody; times in ms since 1970."""
 
     run_id: str
     name: str
@@ -163,7 +163,7 @@ def find_run(runs: pd.DataFrame, run_id: str) -> pd.Series:
     """
     found = runs[(runs["run_id"] == run_id) & (runs["status"] == "FINISHED")]
     if found.empty:
-        raise LabError(f"the store has no finished run {run_id!r} of this lab: its id stands in the MLflow UI.")
+        raise LabError(f"the store has no finished run {run_id!r} of this lab: the MLflow UI shows its id.")
     return found.iloc[0]
 
 

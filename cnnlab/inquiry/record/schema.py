@@ -1,6 +1,6 @@
 """The file of a store: whether it can be opened, and which MLflow its tables are of.
 
-MLflow itself upgrades the tables of an older version without a word, after which that version can't open them.
+MLflow itself upgrades the tables of an older version without saying so, after which that version can't open them.
 """
 
 import importlib.metadata
@@ -51,7 +51,7 @@ def opened(file: Path, mode: Literal["ro", "rw"] = "ro", patience: float | None 
 
 
 def in_plain_words(error: Exception, file: Path) -> str:
-    """Return what an error of SQLite, or of a library above it, says of a file, with what mends it."""
+    """Return what an error of SQLite, or of a library above it, says of a file, with how to fix it."""
     if "database is locked" in str(error):
         return (
             f"another program is writing to {file} and doesn't end: close it (a database browser, a copy or a "
@@ -59,9 +59,9 @@ def in_plain_words(error: Exception, file: Path) -> str:
         )
     reason = str(error).splitlines()[0]
     if "readonly database" in reason or "disk is full" in reason:
-        return f"{file} can't be written to ({reason}): mend that, or set CNNLAB_HOME to a folder of your own."
-    mend = "it is damaged, or something else. Take it from version control or a backup, or move it away"
-    return f"{file} can't be read as an MLflow store ({reason}): {mend}."
+        return f"{file} can't be written to ({reason}): fix that, or set CNNLAB_HOME to a folder of your own."
+    fix = "it is damaged, or something else. Take it from version control or a backup, or move it away"
+    return f"{file} can't be read as an MLflow store ({reason}): {fix}."
 
 
 def wait_until_free(file: Path) -> None:
@@ -108,7 +108,7 @@ def age(file: Path, patience: float | None = None) -> Age:
     known = known_revisions()
     if revision not in known:
         raise LabError(
-            f"{file} was written by a newer MLflow: its tables (revision {revision}) are none that {MLFLOW} knows. "
+            f"{file} was written by a newer MLflow: its tables (revision {revision}) are unknown to {MLFLOW}. "
             "Take it from version control or a backup of before, or work with that newer MLflow."
         )
     return "current" if revision == known[0] else "older"
@@ -158,7 +158,7 @@ def upgrade(file: Path, name: Path) -> None:
         upgrade_tables(engine)
     except Exception as error:  # MLflow raises whatever the libraries below it raise
         raise LabError(
-            f"{name} can't be read: its tables are none that {MLFLOW} knows ({str(error).splitlines()[0]})."
+            f"{name} can't be read: its tables are unknown to {MLFLOW} ({str(error).splitlines()[0]})."
         ) from None
     finally:
         engine.dispose()

@@ -12,7 +12,7 @@ from cnnlab.inquiry.record.store import Store
 
 @contextmanager
 def snapshot(where: str) -> Iterator[Store]:
-    """Give a store that may be read: the server of an address as it is, or a copy of an SQLite file.
+    """Give a store that may be read: the server at an address, or a copy of an SQLite file.
 
     `where` is an address (http://...), a file, or a folder with an `mlflow.db` in it. The copy is made by SQLite
     itself, so that it is whole even while a server writes.

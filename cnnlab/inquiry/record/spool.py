@@ -1,7 +1,7 @@
 """The spool of one run: what was measured, written to the local disk before anything else happens to it.
 
 .cnnlab/spool/<id>/
-    journal.jsonl   one entry a line, in the order of events
+    journal.jsonl   one entry per line, in the order of events
     delivered.json  how many entries are in MLflow, and the id of the run there
     files/          artifacts on their way: figures, weights
     model/          the model in MLflow's format, where an earlier version of the lab left one
@@ -75,7 +75,7 @@ class Spool:
         return state["entries"], state["run_id"]
 
     def mark_delivered(self, entries: int, run_id: str) -> None:
-        """Remember that so many entries are in MLflow."""
+        """Remember how many entries are in MLflow."""
         part = self._delivered.with_suffix(".part")
         part.write_text(json.dumps({"entries": entries, "run_id": run_id}), encoding="utf-8")
         part.replace(self._delivered)

@@ -149,8 +149,8 @@ def answering(store: Store, what: str) -> Iterator[None]:
     except Exception as error:
         is_held = "database is locked" in str(error)
         why = "another program is writing to it" if is_held else f"it doesn't answer ({first_line(error)})"
-        mend = "stop that program" if is_held else "run `cnnlab doctor`"
-        raise LabError(f"{what}: {store.uri}, {why}. Nothing is lost: {mend}, and then run this again.") from None
+        fix = "stop that program" if is_held else "run `cnnlab doctor`"
+        raise LabError(f"{what}: {store.uri}, {why}. Nothing is lost: {fix}, and then run this again.") from None
 
 
 def find_store() -> Store:

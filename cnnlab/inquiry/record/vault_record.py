@@ -1,4 +1,4 @@
-"""Reading the test set, on the record, and what came of it."""
+"""Reading the test set, on the record, and the results."""
 
 import tempfile
 from collections.abc import Mapping

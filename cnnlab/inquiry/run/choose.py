@@ -13,7 +13,7 @@ from cnnlab.inquiry.task import Data, task
 
 ENGINES = ("auto", "here", "workers", "ray")
 WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the data and one network
-WORKERS_PER_CORE = 4  # more than one train no faster; so many still have the files and the memory that they need
+WORKERS_PER_CORE = 4  # more than one train no faster; four still have the files and the memory that they need
 SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
 
 

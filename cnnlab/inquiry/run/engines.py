@@ -85,7 +85,7 @@ class Workers(Engine):
     """Trains jobs in processes of their own on this machine.
 
     Every worker is an executor of one process, so that a process that dies costs its own job alone. It counts what it
-    trained in memory that it shares with this process, and looks there whether it shall stop. The data are in a file:
+    trained in memory that it shares with this process, and looks there whether it should stop. The data are in a file:
     a worker that dies while it starts would leave this process writing them to nobody for ever.
     """
 
@@ -98,7 +98,7 @@ class Workers(Engine):
         self._file = Path(self._folder.name) / "data.pickle" if data else None
         if self._file:
             self._file.write_bytes(pickle.dumps(data))
-        self._shared = [multiprocessing.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, shall stop]
+        self._shared = [multiprocessing.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, should stop]
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._futures: list[Future[Trained] | None] = [None] * workers
 

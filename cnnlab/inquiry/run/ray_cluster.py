@@ -83,7 +83,7 @@ class RayCluster(Engine):
         self._store = store
         self._data = ray.put(data)
         self._counts = _start_counts()
-        # max_calls: a process that has used a GPU goes on too, instead of importing everything anew for the next run
+        # max_calls: a process that has used a GPU goes on too, instead of importing everything again for the next run
         self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
 
     def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]

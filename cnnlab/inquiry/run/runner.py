@@ -53,7 +53,7 @@ def run_study(
     claims nothing: its runs belong to no prediction, and one that is made later knows their results.
 
     A run is identified by its config (with the seed), its images and its owner: calling this twice trains nothing
-    twice, what another study has trained is taken over, and after an interruption it goes on with what is missing.
+    twice, what another study has trained is taken over, and after an interruption it trains the missing runs.
     `engine` says where the runs are trained (see `cnnlab.inquiry.run.engines`): its name, or an engine, which is left
     open then.
 
@@ -84,7 +84,7 @@ def _check(study: Design, finished: pd.DataFrame, store: Store, explore: bool) -
     """Return what this owner has predicted, by the seals; nothing where it explores.
 
     Raises:
-        LabError: the study may not be run as it is.
+        LabError: the study may not be run like this.
     """
     _refuse_other_images(study, store)
     predictions = {} if explore else _predictions(study, store)

@@ -55,7 +55,7 @@ def conclusions(studies: Iterable[Design], store: Store | None = None) -> Conclu
 
 
 def _listed(lines: list[str]) -> str:
-    """Return several lines numbered, and a single one as it is."""
+    """Return several lines numbered, and a single one unchanged."""
     return "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)) if len(lines) > 1 else "".join(lines)
 
 

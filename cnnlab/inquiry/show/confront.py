@@ -20,6 +20,7 @@ from cnnlab.inquiry.record.views import publish_outcome, publish_verdicts
 from cnnlab.inquiry.show.effects import plot_effects, plot_interaction, say_outcomes
 from cnnlab.inquiry.show.figures import log_figures
 from cnnlab.inquiry.show.logbook import add_entry, logbook_file
+from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.shown import Part, Shown
 
 
@@ -40,12 +41,22 @@ class Confrontation(Shown):
         shown: list[Part] = []
         for one, reference in zip(self.verdicts, self.references, strict=True):
             shown += ["", one, *([reference.sentence(one.prediction)] if reference else []), given_back(one)]
+        if missing := self._missing():
+            shown += ["", "Runs that are missing (study.run() or `cnnlab run` trains them):", missing]
         if self.logbook:
             shown += [
                 "",
                 f"Write your reflection with reflect(...), or in {self.logbook.parent.name}/{self.logbook.name}.",
             ]
         return shown[1:]
+
+    def _missing(self) -> list[str]:
+        """Return a line for each arm with runs that verdicts wait for, such as "  dropout=0.5: seeds 0, 1, 2"."""
+        seeds: dict[str, set[int]] = {}
+        for one in self.verdicts:
+            for arm, some in one.missing.items():
+                seeds.setdefault(arm, set()).update(some)
+        return [f"  {arm}: seeds {shortened(', '.join(map(str, sorted(some))), 50)}" for arm, some in seeds.items()]
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display

@@ -175,15 +175,9 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
     true, n = int(supported.sum()), len(supported)
     held, of = found.coverage
     said = float(confidence.mean()) if n else float("nan")
-    _draw_share(right, 1, true, n, said, f"direction: said {said:.0f} % on average, came true in {true} of {n}")
-    _draw_share(
-        right,
-        0,
-        held,
-        of,
-        RANGE_LEVEL,
-        f"size: {RANGE_LEVEL} % expected, {held} of {count(of, 'range')} held the estimate",
-    )
+    _draw_share(right, 1, true, n, said, f"direction: said {said:.0f} %, came true in {true} of {n}")
+    sizes = f"size: {RANGE_LEVEL} % expected, {held} of {count(of, 'range')} held"
+    _draw_share(right, 0, held, of, RANGE_LEVEL, sizes)
     right.set(xlabel="share of predictions (%)", xlim=(-4, 104), ylim=(-0.45, 1.75), yticks=[])
     right.grid(axis="x", alpha=0.3)
     legend_below(figure)
@@ -204,7 +198,7 @@ def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> N
     axes.set_axisbelow(True)
     axes.set_xticks(range(5), [f"{low}-{low + 9}" for low in edges[:-1]], fontsize=8)
     axes.set(xlabel="confidence (%)", ylabel="predictions", xlim=(-0.6, 4.6), ylim=(0, max(1, *(yes + no)) * 1.08))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="y", alpha=0.3)
 
 

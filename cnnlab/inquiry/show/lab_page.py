@@ -1,6 +1,6 @@
 """The page of the lab, /lab on its MLflow server: what an owner predicted and what came out, and everybody's verdicts.
 
-It only reads the store, and is made anew each time it is asked for.
+It only reads the store, and is made again whenever something changed.
 """
 
 import io
@@ -25,6 +25,7 @@ from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.style import OUTCOME_COLOURS
 
 TEMPLATE = Path(__file__).with_name("lab.html")
+RUNNING = "in progress"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Row:
     claim: str
     confidence: str
     outcome: str
-    colour: str  # the outcome in a word, by which it has its colour
+    look: str  # the class of its outcome in the page, by which it has its colour
     effect: str
     reflection: str
     link: str
@@ -43,46 +44,47 @@ class Row:
 
 
 def lab_page(store: Store, owner: str = "") -> str:
-    """Return the page as HTML: about an owner, or without one about whoever predicted last.
+    """Return the page as HTML: about an owner, or without one about who predicted last, and everybody's verdicts.
 
     Raises:
         LabError: the store doesn't answer.
     """
-    records = [record for record in load_records(store) if not record.deleted]
+    records = [record for record in load_records(store, owner=owner or None) if not record.deleted]
     owner = owner or (records[-1].owner if records else "")
     own = [record for record in records if record.owner == owner]
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
     words = reflected(entries().values())
-    rows = [_row(record, states, ids, words) for record in own]
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         owner=owner,
-        rows=rows,
+        rows=[_row(record, states, ids, words) for record in own],
         figure=_svg(plot_records(own, pending=states, links={r.run_id: _link(r, ids) for r in own})) if own else "",
-        is_running=any("in progress" in state for state in states.values()),
+        is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in records}),
         owners=_by_owner(records),
         colours=OUTCOME_COLOURS,
     )
 
 
-def _by_owner(records: Sequence[Record]) -> dict[str, dict[str, list[Row]]]:
-    """Return the rows of everybody, by owner and study."""
-    everybody: dict[str, dict[str, list[Row]]] = {}
+def _by_owner(records: Sequence[Record]) -> dict[str, dict[str, Counter[tuple[str, str]]]]:
+    """Return by owner and study how often each outcome came out, each with its class in the page."""
+    found: dict[str, dict[str, Counter[tuple[str, str]]]] = {}
     for record in records:
-        everybody.setdefault(record.owner, {}).setdefault(record.experiment, []).append(_row(record, {}, {}, {}))
-    return dict(sorted(everybody.items()))
+        outcome = _outcome(record)
+        words = labelled(outcome, record) if outcome else "not judged yet"
+        found.setdefault(record.owner, {}).setdefault(record.experiment, Counter())[words, _look(outcome)] += 1
+    return dict(sorted(found.items()))
 
 
-def _row(record: Record, states: dict[str, str], ids: dict[str, str], words: Mapping[str, Entry]) -> Row:
-    outcome = labelled(outcome_of(record), record) if record.verdicts else states.get(record.run_id, "not judged yet")
+def _row(record: Record, states: Mapping[str, str], ids: Mapping[str, str], words: Mapping[str, Entry]) -> Row:
+    state = states.get(record.run_id, "")
     return Row(
         study=record.experiment,
         claim=claim_of(record),
         confidence=record.content.get("confidence", "?"),
-        outcome=outcome,
-        colour=record.verdicts[-1].content.get("outcome", "").replace(" ", "-") if record.verdicts else "",
+        outcome=state or labelled(outcome_of(record), record),
+        look="running" if RUNNING in state else _look(_outcome(record)),
         effect=effect_of(record),
         reflection=_reflection(record, words),
         link=_link(record, ids),
@@ -90,33 +92,38 @@ def _row(record: Record, states: dict[str, str], ids: dict[str, str], words: Map
     )
 
 
+def _outcome(record: Record) -> str:
+    """Return the outcome of the last verdict in one word; "" without a verdict."""
+    return record.verdicts[-1].content.get("outcome", "?") if record.verdicts else ""
+
+
+def _look(outcome: str) -> str:
+    return outcome.replace(" ", "-") if outcome in OUTCOME_COLOURS else "pending"
+
+
 def _reflection(record: Record, words: Mapping[str, Entry]) -> str:
     """Return whether the logbook of this folder has a reflection on the last verdict; "" without a verdict."""
     if not record.verdicts:
         return ""
-    return "written" if entry_id(record.sha256, record.verdicts[-1].number) in words else "missing"
+    return "written" if entry_id(record.sha256, record.verdicts[-1].number) in words else "not in this logbook"
 
 
 def _state(store: Store, record: Record) -> str:
-    """Return how far the runs of a prediction without a verdict are."""
-    runs = search_runs(store, f"tags.kind = 'run' and tags.owner = '{_quoted(record.owner)}'", record.experiment)
-    found = Counter(run.info.status for run in runs)
-    if not runs:
+    """Return how far the runs that were made under a prediction without a verdict are."""
+    rule = f"tags.kind = 'run' and tags.prediction LIKE '%{record.sha256}%'"
+    found = Counter(run.info.status for run in search_runs(store, rule, record.experiment))
+    if not found:
         return "predicted, not run yet"
-    running = f", {found['RUNNING']} in progress" if found["RUNNING"] else ""
+    running = f", {found['RUNNING']} {RUNNING}" if found["RUNNING"] else ""
     return f"{count(found['FINISHED'], 'run')} finished{running}, not judged yet"
 
 
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
-
-
-def _link(record: Record, ids: dict[str, str]) -> str:
+def _link(record: Record, ids: Mapping[str, str]) -> str:
     return f"/#/experiments/{ids.get(record.experiment, '')}/runs/{quote(record.run_id)}"
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as SVG, to stand in a page."""
+    """Return a figure as SVG, for a page."""
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

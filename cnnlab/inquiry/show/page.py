@@ -22,7 +22,7 @@ ON_MACOS = ("Google Chrome", "Chromium", "Microsoft Edge")
 ON_WINDOWS = (r"Google\Chrome\Application\chrome.exe", r"Microsoft\Edge\Application\msedge.exe")
 
 STYLE = """
-@page { size: A4; margin: 16mm; }
+@page { size: A4; margin: 14mm 16mm; }
 * { box-sizing: border-box; }
 body { margin: 0; color: #1a1a1a; font: 10pt/1.38 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
        overflow-wrap: break-word; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -38,14 +38,16 @@ table { width: 100%; margin: 1mm 0 3mm; border-collapse: collapse; font-size: 9p
 th { text-align: left; vertical-align: bottom; border-bottom: 0.4pt solid #333; }
 td { vertical-align: top; border-bottom: 0.3pt solid #ddd; }
 th, td { padding: 0.8mm 3mm 0.8mm 0; }
-:is(th, td):last-child { padding-right: 0; }
+:is(th, td):last-child { width: 40%; padding-right: 0; }
 tr, img, blockquote { break-inside: avoid; }
-img { display: block; max-width: 100%; max-height: 85mm; margin: 2mm auto; }
+img { display: block; max-width: 100%; max-height: 117mm; margin: 2mm auto; }
+hr { margin: 6mm 0; border: 0; border-top: 0.4pt solid #999; }
 blockquote { margin: 1mm 0 2.5mm; padding: 0.5mm 0 0.5mm 3mm; border-left: 1.5pt solid #0072B2; }
 blockquote > :last-child { margin-bottom: 0; }
 pre, code { font: 9pt/1.35 ui-monospace, Consolas, Menlo, monospace; }
 pre { padding: 1.5mm 2mm; background: #f4f4f4; white-space: pre-wrap; }
 a { color: inherit; }
+@media print { hr { margin: 0; border: 0; break-after: page; } }
 @media screen { body { max-width: 186mm; margin: 16mm auto; padding: 0 4mm; } }
 """
 # What a browser may load for the page: what is in it already.
@@ -55,8 +57,9 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def render_html(markdown_text: str, title: str, folder: Path) -> str:
     """Return Markdown (CommonMark and tables) as one HTML file for A4, with its images inside.
 
-    Images are named relative to `folder`. HTML in the text is shown as text. A paragraph right below the first-level
-    heading is a line about the page: who, when. `title` names the browser's tab and the PDF.
+    Images are named relative to `folder`. HTML in the text is shown as text. A rule (`---`) ends a printed page. A
+    paragraph right below the first-level heading is a line about the page: who, when. `title` names the browser's tab
+    and the PDF.
 
     Raises:
         LabError: an image that is missing, of no known kind, or on the network.

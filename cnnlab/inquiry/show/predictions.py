@@ -17,13 +17,13 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import EFFECT, IMAGES, RANGE, SMALL, say_outcomes
 from cnnlab.inquiry.show.figures import legend_below, titled
 from cnnlab.inquiry.show.scales import shortened
-from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, WIDTH, YELLOW, LabFigure
+from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, PAPER, WIDTH, YELLOW, LabFigure
 from cnnlab.inquiry.task import find_metric
 
 NONE: Mapping[str, str] = MappingProxyType({})
 SIGNS = {"higher": 1, "lower": -1, "none": 1}
 TICKS = (1, 3, 10, 30, 100, 300)
-WORDS: dict[str, Any] = {"fontsize": 7, "weight": "bold", "linespacing": 1.1}
+FEW = 8  # rows that have room for three lines each on a page
 FAR_TICKS = (1, 100, 10_000, 1_000_000)  # where effects are larger than that
 
 
@@ -51,7 +51,7 @@ def failed_ids(store: Store) -> frozenset[str]:
 def plot_records(
     records: Sequence[Record],
     number: str = "",
-    is_short: bool = False,
+    on_paper: bool = False,
     failed: Container[str] = (),
     pending: Mapping[str, str] = NONE,
     links: Mapping[str, str] = NONE,
@@ -60,27 +60,31 @@ def plot_records(
     outcome in words.
 
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
-    1; the predicted direction is to the right. Nothing is computed anew: it is the last verdict on record. A thin
-    whisker is the interval over seeds and images, where it was recorded. With `is_short` a row is named by its number
-    and study only, for a place beside a table. `failed` are the ids of runs that failed: an effect that includes some
-    says so. `pending` has words for predictions without a verdict, by their ids: those are shown in grey. `links` are
-    where the names of rows lead to in SVG, by the same ids.
+    1; the predicted direction is to the right. Nothing is computed again: it is the last verdict on record. A thin
+    whisker is the interval over seeds and images, where it was recorded. `on_paper` is for a page of A4 with a table of
+    the predictions, and a sentence that counts them: no letter is smaller than 8 points, rows have the numbers of the
+    table, and more than a few say no more than study, confidence and outcome. `failed` are the ids of runs that failed:
+    an effect that includes some says so. `pending` has words for predictions without a verdict, by their ids: those are
+    shown in grey. `links` are where the names of rows lead to in SVG, by the same ids.
     """
     shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
-    height = 0.17 if is_short else 0.29
-    figure = LabFigure(figsize=(WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
+    is_short = on_paper and len(shown) > FEW
+    height = 0.15 if is_short else 0.43 if on_paper else 0.29
+    size = 8 if on_paper else 7
+    figure = LabFigure(figsize=(PAPER if on_paper else WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-1, 1, color=GREY, alpha=0.2, lw=0)
     axes.axvline(0, color=GREY, lw=1)
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "weight": "bold"}
     for row, record in enumerate(shown):
         _draw_row(axes, row, record)
-        words = _outcome(record, failed) if record.verdicts else pending[record.run_id]
+        words = _outcome(record, failed, is_short) if record.verdicts else pending[record.run_id]
         words = words if is_short else words.replace(", ", ",\n", 1)
-        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", color=_colour(record), **WORDS)
+        axes.text(1.01, row, words, color=_colour(record), fontsize=size, linespacing=1.1, **beside)
     _scale(axes)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
-    labels = [f"{row}  {one.experiment}" if is_short else _label(one) for row, one in enumerate(shown, start=1)]
-    axes.set_yticks(range(len(shown)), labels, fontsize=7)
+    labels = [_numbered(row, one, is_short) if on_paper else _label(one) for row, one in enumerate(shown, start=1)]
+    axes.set_yticks(range(len(shown)), labels, fontsize=size)
     for tick, record in zip(axes.get_yticklabels(), shown, strict=False):
         tick.set_url(links.get(record.run_id))
     axes.tick_params(axis="y", length=0)
@@ -90,7 +94,8 @@ def plot_records(
     images = [IMAGES] if any("images_low" in verdict for verdict in judged) else []
     legend_below(figure, [RANGE, SMALL, EFFECT, *images])
     outcomes = [verdict.get("outcome", "?") for verdict in judged]
-    return titled(figure, f"What was predicted, and what came out: {say_outcomes(outcomes)}", number)
+    found = "" if on_paper else f": {say_outcomes(outcomes)}"
+    return titled(figure, f"What was predicted, and what came out{found}", number)
 
 
 def _colour(record: Record) -> str:
@@ -133,12 +138,12 @@ def _scale(axes: Axes) -> None:
     axes.set_xlabel("effect in the predicted direction, in units of the smallest effect of interest", fontsize=8)
 
 
-def _outcome(record: Record, failed: Container[str]) -> str:
-    """Return the outcome in few words, such as "supported, size missed, exploratory"."""
+def _outcome(record: Record, failed: Container[str], is_short: bool) -> str:
+    """Return the outcome in few words, such as "supported, size missed, exploratory"; the shortest is without size."""
     said = outcome_of(record).removeprefix("direction ").replace(" (", ", ").rstrip(")").split(", ")
     last = record.verdicts[-1].content
     failures = _failures(last, failed) if "estimate" in last else 0
-    words = labelled(", ".join(said[:2]), record)
+    words = labelled(", ".join(said[: 1 if is_short else 2]), record)
     return f"{words}, {count(failures, 'run')} failed" if failures else words
 
 
@@ -150,13 +155,23 @@ def _failures(verdict: dict[str, str], failed: Container[str]) -> int:
 
 def _label(record: Record) -> str:
     """Return on two lines which prediction a row is."""
+    about = f"{record.experiment}: {record.content.get('contrast', '?')}"
+    return f"{shortened(about, 70)}\n{_claim(record)}"
+
+
+def _numbered(number: int, record: Record, is_short: bool) -> str:
+    """Return which prediction a row is, with its number: on one short line, or on three."""
+    if is_short:
+        return f"{number}  {record.experiment} ({record.content.get('confidence', '?')} %)"
+    return f"{number}  {record.experiment}\n{shortened(record.content.get('contrast', '?'), 44)}\n{_claim(record)}"
+
+
+def _claim(record: Record) -> str:
     content = record.content
-    about = f"{record.experiment}: {content.get('contrast', '?')}"
     direction = {"none": "no difference"}.get(content.get("direction", ""), content.get("direction", "?"))
     if content.get("at_least_sesoi") == "True":
         direction += f" by at least {content.get('sesoi', '?')} {content.get('unit', '')}".rstrip()
-    claim = f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"
-    return f"{shortened(about, 70)}\n{claim}"
+    return f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"
 
 
 def _number(content: dict[str, str], name: str) -> float | None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import Locator, LogLocator, NullLocator
 
 from cnnlab.inquiry.metrics import Metric
 
-WIDE = 3  # a loss, or an error, of so many times the smallest would squeeze the others on a linear axis
+WIDE = 3  # a loss, or an error, of this many times the smallest would squeeze the others on a linear axis
 PERCENTS = (90, 99, 80, 95, 60, 20, 85, 92, 91, 93, 94, 97, 70, 40, 0, 10, 30, 50, 96, 98)  # the roundest first
 EFFECT_LABELS = {
     "arm": "difference in {}",

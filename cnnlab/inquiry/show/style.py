@@ -11,7 +11,8 @@ PINK, YELLOW, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 LINES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"), (SKY, "--")]
 ARM_STYLES = [(colour, line, marker) for marker in (".", "x") for colour, line in LINES]
 OUTCOME_COLOURS = {"supported": GREEN, "refuted": ORANGE, "practically equivalent": BLUE, "inconclusive": GREY}
-WIDTH = 8.0  # inches; printed on A4 between margins it is scaled to 6.7, and 9 points to 7.5
+WIDTH = 8.0  # inches
+PAPER = 7.0  # inches between the margins of A4, where 8 points are 8 points
 
 
 class LabFigure(Figure):

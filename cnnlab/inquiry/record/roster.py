@@ -26,7 +26,7 @@ ROLE = "student"
 
 
 class Account(NamedTuple):
-    """A student's way to the server; password: "" where the user was there already and keeps the old one."""
+    """A student's way to the server; password: "" if the account existed already, with a password of its own."""
 
     name: str
     password: str
@@ -68,7 +68,7 @@ def read_roster(file: Path) -> list[str]:
 def enroll(names: list[str], server: str) -> Iterator[Account]:
     """Give each student a user, a workspace and the right to use it, as the administrator of the environment.
 
-    What is there already stays as it is, and nobody is removed.
+    Existing accounts stay unchanged, and nobody is removed.
 
     Raises:
         LabError: the server doesn't answer, has no workspaces, or the user of the environment is no administrator.

@@ -1,1 +1,0 @@
-"""A class: its students on one server, what they handed in, and what all of them found together."""
