@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def postgres(folder: Path) -> Iterator[str]:
     try:
         yield f"postgresql://mlflow@127.0.0.1:{port}"
     finally:
-        call("pg_ctl", "stop", "-m", "immediate")
+        with suppress(subprocess.CalledProcessError):  # it has ended already
+            call("pg_ctl", "stop", "-m", "immediate", "-t", "120")
 
 
 @contextmanager
