@@ -266,7 +266,8 @@ def report() -> None:
 @click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
 @click.option("--head", help="A head that was handed in earlier: is all that it covers unchanged?")
 @click.option("--reproduce", "again", type=click.IntRange(1), help="Train this many runs, chosen at random, again.")
-def review(store: str | None, everything: bool, head: str | None, again: int | None) -> None:
+@click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
+def review(store: str | None, everything: bool, head: str | None, again: int | None, database: str | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
@@ -275,12 +276,13 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
     from cnnlab.inquiry.judge.review import review as look
     from cnnlab.inquiry.record.entries import empty_reflections
     from cnnlab.inquiry.record.environment import REFERENCE
+    from cnnlab.inquiry.record.received import load_received
     from cnnlab.inquiry.record.snapshot import snapshot
     from cnnlab.inquiry.show.text import review_text
 
     folder, is_well = _project_of(store), True
     with snapshot(store or _own_store()) as opened:
-        found = look(opened, folder)
+        found = look(opened, folder, load_received(database) if database else None)
         hide = None if everything or set(found.heads) <= {REFERENCE} else REFERENCE
         say(review_text(found, min(100, shutil.get_terminal_size().columns), hide))
         if folder and (empty := empty_reflections(folder / "experiment_log")):
@@ -297,6 +299,35 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
                 is_well = is_well and (isinstance(one, str) or one.is_reproduced)
     if not (found.is_intact and is_well):
         raise SystemExit(1)
+
+
+@cli.group("class", short_help="For instructors: the students of a class on one server.")
+def classroom() -> None:
+    """For instructors: the students of a class on one MLflow server."""
+
+
+@classroom.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a file per student here, instead of printing.")
+def roster(file: Path, address: str, out: Path | None) -> None:
+    """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
+
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are made up, and shown
+    once. Existing accounts stay unchanged, and nobody is removed.
+    """
+    from cnnlab.inquiry.record.roster import enroll, read_roster
+
+    for account in enroll(read_roster(file), address.rstrip("/")):
+        lines = account.environment(address.rstrip("/"))
+        if not account.password:
+            say(f"{account.name} has an account already; its password is unchanged.")
+        elif out:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")
+            say(f"{account.name}: {out / account.name}.env")
+        else:
+            say(f"{account.name}:\n{lines}")
 
 
 @cli.command(short_help="Show the reference results that ship with the lab.")

@@ -6,10 +6,13 @@ Nothing of MLflow is imported before it is needed.
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.server.auth.client import AuthServiceClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from requests import Response
     from sqlalchemy import Engine
 
 SERVER_APP = "mlflow.server.fastapi_app"  # the module with MLflow's own web app
@@ -66,6 +69,24 @@ def server_repository(artifact_uri: str, *uris: str | None) -> "ArtifactReposito
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     return MlflowArtifactsRepository(artifact_uri, *uris)
+
+
+def ask_server(uri: str, path: str) -> "Response":
+    """Return the answer of a server to a GET, with the user, password and certificates that MLflow's clients use."""
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    creds = get_default_host_creds(uri)
+    answer: Response = http_request(creds, path, "GET", max_retries=0, retry_codes=(), raise_on_status=False, timeout=5)
+    return answer
+
+
+def accounts(uri: str) -> "AuthServiceClient":
+    """Return the users and roles of a server that runs with `--app-name basic-auth`."""
+    with catch_warnings(action="ignore"):  # this imports MLflow's whole server, with what it still uses
+        from mlflow.server.auth.client import AuthServiceClient
+
+    return AuthServiceClient(uri)
 
 
 def has_model(client: "MlflowClient", run_id: str) -> bool:

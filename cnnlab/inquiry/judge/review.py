@@ -27,7 +27,8 @@ from cnnlab.inquiry.prediction import Prediction, say_claim
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.files import downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
-from cnnlab.inquiry.record.ledger import START, Record, load_records
+from cnnlab.inquiry.record.ledger import START, VERDICT, Record, load_records
+from cnnlab.inquiry.record.received import Received
 from cnnlab.inquiry.record.runs import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
@@ -82,10 +83,11 @@ class Review:
         return ""
 
 
-def review(store: Store, folder: Path | None = None) -> Review:
+def review(store: Store, folder: Path | None = None, received: Received | None = None) -> Review:
     """Review a store, without changing it.
 
     `folder` is the project that the store belongs to, with models/ and experiment_log/; a server's store has none.
+    `received`: when the server's database received records, where it keeps that.
 
     Raises:
         LabError: the store doesn't answer.
@@ -101,6 +103,7 @@ def review(store: Store, folder: Path | None = None) -> Review:
             found.heads[owner] = theirs
     for record in records:
         _check_verdicts(found, record, by_id)
+        _check_received(found, record, received or {})
     _check_runs(found, own, records)
     _check_what_they_left(found, own, store, folder)
     if folder:
@@ -150,6 +153,17 @@ def _check_times(found: Review, record: Record, previous: Record | None) -> None
         found.problems.append(f"{name_of(record)}: the time it gives is not the time at which MLflow received it.")
     elif before is not None and time < before - 1000 * CLOCK_S:
         found.problems.append(f"{name_of(record)}: the time it gives is earlier than that of the record it follows.")
+
+
+def _check_received(found: Review, record: Record, received: Received) -> None:
+    """Check that the server received a prediction and its verdicts when they say that they were recorded."""
+    name = name_of(record)
+    said = [("run", name, record.content)]
+    said += [(f"{VERDICT}{one.number}_sha256", f"{name}, verdict {one.number}", one.content) for one in record.verdicts]
+    for what, which, content in said:
+        at, then = _time_of(content), received.get((record.run_id, what))
+        if at is not None and then is not None and abs(then - at) > 1000 * CLOCK_S:
+            found.problems.append(f"{which}: it says {_time(at)}, and the server received it {_time(then)}.")
 
 
 def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:

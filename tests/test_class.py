@@ -1,0 +1,181 @@
+"""A class on one server: each student has a workspace, the lab works in it, and the database keeps the times."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from cnnlab import doctor
+from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.received import load_received
+from cnnlab.inquiry.record.roster import Account, enroll, read_roster
+from cnnlab.inquiry.record.store import Store
+from tests.class_server import PASSWORD, PROJECT, ClassServer, class_server
+
+NAMES = ["ada", "ben", "cleo", "dana"]
+# What each student does: predict, train, confront.
+DAY = """
+from cnnlab import BASE, confront, predict, replace
+from tests.helpers import small_study
+small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
+study = small_study("tiny-class", "Does dropout help?", small, (0, 1), vary={"dropout": (0.0, 0.5)})
+predict(study, arm="dropout=0.5", metric="loss/valid", direction="higher", confidence=70,
+        because="it takes features away", if_refuted="it takes nothing away")
+study.run(engine="here", progress=False)
+print(confront(study).verdicts[0].label)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClassServer]:
+    with class_server(tmp_path_factory.mktemp("class")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def students(server: ClassServer) -> dict[str, Account]:
+    with pytest.MonkeyPatch.context() as patch:
+        log_in(patch, "admin", PASSWORD)
+        return {account.name: account for account in enroll(NAMES, server.address)}
+
+
+def log_in(patch: pytest.MonkeyPatch, user: str, password: str, workspace: str = "") -> None:
+    """Be a user of a server, in this process."""
+    patch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    patch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    patch.setenv("MLFLOW_WORKSPACE", workspace) if workspace else patch.delenv("MLFLOW_WORKSPACE", raising=False)
+
+
+def of(account: Account, server: ClassServer, home: Path) -> dict[str, str]:
+    """The environment of a student, as the roster gives it."""
+    lines = account.environment(server.address).replace("export ", "").split()
+    given = dict(line.split("=", 1) for line in lines)
+    return os.environ | given | {"CNNLAB_HOME": str(home), "PYTHONPATH": str(PROJECT)}
+
+
+@pytest.fixture(scope="module")
+def worked(server: ClassServer, students: dict[str, Account], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Four students at once predict, run and judge; what each of them was told at the end."""
+
+    def day(account: Account) -> str:
+        home = tmp_path_factory.mktemp(account.name)
+        done = subprocess.run(
+            [sys.executable, "-c", DAY], env=of(account, server, home), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(day, students.values()))
+
+
+def test_four_students_at_once_predict_run_and_judge(
+    server: ClassServer, students: dict[str, Account], worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worked == 4 * ["confirmatory"]
+    received = load_received(server.database)
+    for name in NAMES:
+        log_in(monkeypatch, "admin", PASSWORD, workspace=name)  # who sees all of them
+        found = review(Store(server.address), received=received)
+        assert found.problems == [] and found.runs == 4 and list(found.heads) == [name]
+
+
+def test_nobody_reads_writes_or_deletes_what_is_anothers(
+    server: ClassServer, students: dict[str, Account], worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD, workspace="ada")
+    (experiment,) = MlflowClient(server.address).search_experiments()
+    run = MlflowClient(server.address).search_runs([experiment.experiment_id])[0].info.run_id
+    for workspace in ("ben", "ada"):
+        log_in(monkeypatch, "ben", students["ben"].password, workspace)
+        client, some_id = MlflowClient(server.address), experiment.experiment_id
+        assert client.search_runs([some_id]) == []
+        for refused in (
+            partial(client.get_run, run),
+            partial(client.set_tag, run, "owner", "ben"),
+            partial(client.log_metric, run, "final/loss/valid", 0),
+            partial(client.delete_run, run),
+            partial(client.create_run, some_id),
+            partial(client.rename_experiment, some_id, "mine"),
+        ):
+            with pytest.raises(MlflowException, match=r"403|404|[Nn]ot found|does not exist"):
+                refused()
+    with pytest.raises(LabError, match="ben is no administrator of"):
+        list(enroll(["eve"], server.address))
+
+
+def test_a_record_that_is_dated_back_is_named(
+    server: ClassServer, students: dict[str, Account], worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server received at another time than a record says: here the record of the times is ten days later."""
+    log_in(monkeypatch, "admin", PASSWORD, workspace="cleo")
+    (record,) = load_records(Store(server.address))
+    received = load_received(server.database)
+    received[record.run_id, "run"] += 10 * 86_400_000
+    (problem,) = review(Store(server.address), received=received).problems
+    assert f"prediction {record.sha256[:12]} of cleo in tiny-class: it says " in problem
+    assert ", and the server received it " in problem
+
+
+def test_a_roster_again_changes_nothing(
+    server: ClassServer, students: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    assert list(enroll([*NAMES, "eve"], server.address))[:4] == [Account(name, "") for name in NAMES]
+    assert len({account.password for account in students.values()}) == 4
+
+
+def test_the_doctor_says_what_is_wrong_with_the_way_to_a_server(
+    home: Path, server: ClassServer, students: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line() -> str:
+        (found,) = [said for _, said in doctor.examine() if said.split()[1] == "tracking"]
+        return found
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    ada = students["ada"].password
+    for user, password, workspace, said in (
+        ("ada", ada, "ada", "user ada, workspace ada, clock right to"),
+        ("ada", "wrong", "ada", "doesn't know the user 'ada' with this password"),
+        ("ada", ada, "", "keeps runs in workspaces, and MLFLOW_WORKSPACE is not set. Yours: ada."),
+        ("ada", ada, "ben", "keeps runs in workspaces, and MLFLOW_WORKSPACE is 'ben'. Yours: ada."),
+        ("", "", "", "asks for a user and a password"),
+    ):
+        log_in(monkeypatch, user, password, workspace)
+        assert said in line()
+        if not said.startswith("user"):
+            with pytest.raises(LabError, match=said.split(" ")[-1].replace(".", "")):
+                connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name\nada\nada\n", "line 3: ada is there twice"),
+        ("name\nAda Lovelace\n", "line 2: 'Ada Lovelace' can't be a name"),
+        ("name\nadmin\n", "none of admin"),
+        ("student\nada\n", 'needs a first line with the column "name"'),
+        ("", 'needs a first line with the column "name"'),
+    ],
+)
+def test_a_roster_that_can_not_be_used_says_why(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "roster.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(LabError, match=said):
+        read_roster(file)
+
+
+def test_a_roster_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "roster.csv"
+    file.write_text("name,email\r\n ada ,a@x.org\r\nben-2,b@x.org\r\n", encoding="utf-8-sig")
+    assert read_roster(file) == ["ada", "ben-2"]
