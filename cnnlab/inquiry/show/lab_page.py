@@ -110,6 +110,8 @@ def _reflection(record: Record, words: Mapping[str, Entry]) -> str:
 
 def _state(store: Store, record: Record) -> str:
     """Return how far the runs that were made under a prediction without a verdict are."""
+    if not record.sha256:
+        return "only partly written: it doesn't count"
     rule = f"tags.kind = 'run' and tags.prediction LIKE '%{record.sha256}%'"
     found = Counter(run.info.status for run in search_runs(store, rule, record.experiment))
     if not found:

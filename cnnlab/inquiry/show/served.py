@@ -49,12 +49,12 @@ def page(owner: str, changed: tuple[int, ...]) -> str:
 
 def lab(request: Request) -> HTMLResponse:
     """Return the page of the lab about the owner that is asked for; it only reads."""
-    files = [paths.database(), *sorted(paths.experiment_log().glob("*.md"))]
     try:
+        files = [paths.database(), *sorted(paths.experiment_log().glob("*.md"))]
         return HTMLResponse(
             page(request.query_params.get("owner", ""), tuple(file.stat().st_mtime_ns for file in files))
         )
-    except LabError as error:
+    except (LabError, FileNotFoundError) as error:  # the store may have been moved away
         return HTMLResponse(f"<p>{escape(str(error))}</p>", status_code=503)
 
 
