@@ -88,7 +88,7 @@ def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
 @_claim_options
 @_sized
 def predict(study: str, profile: str | None, epochs: int | None, seeds: int | None, **said: Any) -> None:
-    """Record what you expect of STUDY, before its first run; what is missing is asked for."""
+    """Record what you expect of STUDY, before its first run; it asks for what the options leave open."""
     from cnnlab.inquiry.contrast import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
     from cnnlab.inquiry.record.connection import connect
@@ -151,7 +151,7 @@ def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> 
             check_so_far(study, claim | {name: answer})
             return answer
         except LabError as error:
-            say(f"That can't be: {error}", err=True)
+            say(f"Not possible: {error}", err=True)
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
@@ -179,7 +179,7 @@ def run(
 
     A study is run only after you have predicted something about it (`cnnlab predict`). With --examples the
     predictions that ship with the lab are recorded first, as the owner "example"; yours start from nothing.
-    "dropout" is enough of a name. Finished runs are not trained again: after an interruption the same command goes on.
+    Part of a name is enough, such as "dropout". Finished runs are not trained again: rerun the command to resume.
     """
     if engine in ("auto", "workers"):
         from cnnlab.inquiry.run.start import worker_context
@@ -264,14 +264,14 @@ def report() -> None:
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
 @click.argument("store", required=False)
 @click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
-@click.option("--head", help="A head that was handed in earlier: is all that it covers unchanged?")
+@click.option("--head", help="A head that was handed in earlier: checks that everything it covers is unchanged.")
 @click.option("--reproduce", "again", type=click.IntRange(1), help="Train this many runs, chosen at random, again.")
 @click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
 def review(store: str | None, everything: bool, head: str | None, again: int | None, database: str | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
-    be anybody's: of runs that this lab did not make it says what can't be known. Exit code 1 where records don't fit.
+    be anybody's: for runs made without this lab, it says what can't be known. Exit code 1 if records don't fit.
     """
     from cnnlab.inquiry.judge.review import review as look
     from cnnlab.inquiry.record.entries import empty_reflections
@@ -289,7 +289,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
             say(f"\nReflections that are empty: {', '.join(empty)}")
         if head:
             said = found.find_head(head)
-            say(f"\n{said or 'The head is that of nobody here: something before it was changed, or is missing.'}")
+            say(f"\n{said or 'This head is unknown in this store: something before it was changed or is missing.'}")
             is_well = bool(said)
         if again:
             from cnnlab.inquiry.judge.reproduce import reproduce_random
@@ -394,7 +394,7 @@ def plan(studies: tuple[str, ...], **size: Any) -> None:
 
     chosen = _studies(studies, **size)
     store = connect()
-    say("Looking for what is finished; how fast this machine trains is timed once, which takes a few seconds ...")
+    say("Looking for finished runs; how fast this machine trains is timed once, which takes a few seconds ...")
     for study in chosen:
         say(f"\n{study.plan(store)}")
 
@@ -425,8 +425,10 @@ def _own_store() -> str:
 
 def _project_of(store: str | None) -> Path | None:
     """Return the project's folder that a store belongs to, with its files and logbooks; None for a server's."""
+    from cnnlab.inquiry.record.store import is_address
+
     where = store or _own_store()
-    if where.startswith(("http://", "https://")):
+    if is_address(where):
         return None
     file = Path(where.removeprefix("sqlite:///")).expanduser()
     return file if file.is_dir() else paths.project_root() if store is None else file.parent
@@ -506,6 +508,10 @@ def ui(in_browser: bool) -> None:
     from cnnlab.inquiry.record.connection import connect
 
     store = connect()
+    if store.file and store.chosen:
+        raise LabError(
+            f"MLFLOW_TRACKING_URI is the file {store.file}, which no server shows: name a server, or unset it."
+        )
     page = f"{store.uri}/lab" if store.kind == "server" else store.uri
     say(page)
     if in_browser:
@@ -528,7 +534,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("\nStopped. What was measured is kept; the same command goes on from here.", err=True)
+        say("\nStopped. What was measured is kept; rerun the command to continue.", err=True)
         code = 130
     except Exception as error:
         said = str(error) if isinstance(error, LabError) else _of_the_surroundings(error)

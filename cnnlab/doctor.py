@@ -96,10 +96,25 @@ def _server() -> str:
 
 
 def _tracking() -> str:
-    from cnnlab.inquiry.record.store import find_store
+    from cnnlab.inquiry.record.elsewhere import CLOCK_S, check_workspace, look_at
+    from cnnlab.inquiry.record.store import find_store, is_address
 
     uri = find_store().chosen
-    return f"MLFLOW_TRACKING_URI is {uri}" if uri else "MLFLOW_TRACKING_URI is not set: runs go to this folder's store"
+    if not uri:
+        return "MLFLOW_TRACKING_URI is not set: runs go to this folder's store"
+    if not is_address(uri):
+        return f"MLFLOW_TRACKING_URI is {uri}"
+    found = look_at(uri)
+    check_workspace(uri, found)
+    if found.version.split(".")[:2] != _version("mlflow").split(".")[:2]:
+        raise LabError(f"{uri} runs MLflow {found.version}, and this lab {_version('mlflow')}: both need the same.")
+    if abs(found.clock_s) > CLOCK_S:
+        raise LabError(f"the clock of {uri} is {found.clock_s:+.0f} s from this machine's: set this machine's clock.")
+    who = f", user {found.user}" if found.user else ""
+    where = f", workspace {os.environ['MLFLOW_WORKSPACE']}" if found.workspaces else ""
+    return (
+        f"MLFLOW_TRACKING_URI is {uri}: MLflow {found.version}{who}{where}, clock right to {abs(found.clock_s):.0f} s"
+    )
 
 
 def _device() -> str:

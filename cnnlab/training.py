@@ -84,8 +84,8 @@ def fit(
 ) -> Result:
     """Train the network of `config` on `data` and return it with all that was measured.
 
-    `reporters` hear of every epoch (mltrainer's `Reporter`), and a `Watcher` of more; `metrics` are mltrainer's, over
-    the whole validation set; `progress` shows a bar, with a title of your own if it is text; `probes` look inside the
+    `reporters` are called after every epoch (mltrainer's `Reporter`), a `Watcher` more often; `metrics` are mltrainer's
+    over the whole validation set; `progress` shows a bar (a text is its title); `probes` look inside the
     network, which changes nothing in the training; `build(config)` makes another network, from normalised images
     (B, C, H, W) to logits (B, K). The caller's random numbers stay as they were.
 

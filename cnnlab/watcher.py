@@ -7,7 +7,7 @@ from cnnlab.inquiry.progress import progress_bar
 
 
 class Watcher(Reporter):
-    """Hears of one training: mltrainer's `Reporter`, which hears of every epoch, and what comes before and between."""
+    """Follows one training: mltrainer's `Reporter`, called after every epoch, and what comes before and between."""
 
     def start(self, config: Config, facts: dict[str, str]) -> None:
         """Take what is about to be trained, and what was built."""

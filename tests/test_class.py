@@ -12,9 +12,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from cnnlab import doctor
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.review import review
-from cnnlab.inquiry.record.elsewhere import check_workspace, look_at
+from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
 from cnnlab.inquiry.record.roster import Account, enroll, read_roster
@@ -134,9 +135,14 @@ def test_a_roster_again_changes_nothing(
     assert len({account.password for account in students.values()}) == 4
 
 
-def test_a_way_to_a_server_that_is_wrong_has_its_sentence(
-    server: ClassServer, students: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+def test_the_doctor_and_every_command_say_what_is_wrong_with_the_way_to_a_server(
+    home: Path, server: ClassServer, students: dict[str, Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def line() -> str:
+        (found,) = [said for _, said in doctor.examine() if said.split()[1] == "tracking"]
+        return found
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     ada = students["ada"].password
     for user, password, workspace, said in (
         ("ada", "wrong", "ada", "doesn't know the user 'ada' with this password"),
@@ -145,8 +151,12 @@ def test_a_way_to_a_server_that_is_wrong_has_its_sentence(
         ("", "", "", "asks for a user and a password"),
     ):
         log_in(monkeypatch, user, password, workspace)
+        assert said in line()
         with pytest.raises(LabError, match=said):
-            check_workspace(server.address, look_at(server.address))
+            connect()
+    log_in(monkeypatch, "ada", ada, "ada")
+    assert "user ada, workspace ada, clock right to" in line()
+    assert connect().uri == server.address
 
 
 @pytest.mark.parametrize(

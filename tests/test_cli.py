@@ -100,7 +100,7 @@ def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypa
     given = ("--metric", "loss/valid", "--direction", "higher")
     done = here("predict", "baseline", "--profile", "tiny", *given, "--because", "a b c", "--if-refuted", "d e f")
     assert done.returncode == 0, done.stderr
-    assert "That can't be: confidence is 'sixty', and should be a number, such as 70." in done.stderr
+    assert "Not possible: confidence is 'sixty', and should be a number, such as 70." in done.stderr
     assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
 
 

@@ -196,7 +196,7 @@ def test_ctrl_c_ends_a_study_in_workers_with_all_that_was_measured(home: Path) -
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "the same command goes on from here" in stderr
+        assert "rerun the command to continue" in stderr
         assert "Traceback" not in stderr
         _, alive = psutil.wait_procs(workers, timeout=10)
         assert not alive

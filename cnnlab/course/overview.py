@@ -29,7 +29,7 @@ from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.study import Study
 from cnnlab.task import METRICS
 
-# How openings of the vault spoke of optimism, and what is said of them now.
+# How older openings of the vault described optimism, and the note they get now.
 OLD_OPTIMISM = "Selection optimism: validation is at most"
 OLD_OPENING = (
     "This is how it was recorded. The interval on new images came from a bootstrap that is too cautious: it covers "
@@ -123,7 +123,7 @@ def plot_overview(store: Store) -> Figure:
 
 
 def _shared_once(store: Store) -> list[tuple[str, pd.Series]]:
-    """Return the accuracies (%) of every arm by its name; an arm whose runs another study has too is named with it."""
+    """Return the accuracies (%) of every arm by its name; an arm that two studies share has both names."""
     names: list[list[str]] = []
     accuracies: list[pd.Series] = []
     for study in _full_studies(store):
@@ -157,7 +157,7 @@ def write_results(store: Store, readme: Path) -> None:
     """Put the results between the two marks of a README, and their figures into `experiment_log/figures`.
 
     Raises:
-        LabError: the file has no such marks, or the store no results.
+        LabError: the file has no such marks, or the store has no results.
     """
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)

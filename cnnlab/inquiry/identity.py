@@ -24,7 +24,7 @@ class Identity(NamedTuple):
 
     @property
     def look_alike(self) -> "Identity":
-        """What it has in common with those whose results tell its own, since what differs changes next to nothing."""
+        """What it has in common with those whose results reveal its own, since what differs changes next to nothing."""
         return self._replace(config=replace(self.config, **task().negligible))
 
 

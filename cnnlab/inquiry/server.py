@@ -422,7 +422,7 @@ def _end() -> list[int]:
     """End all of our processes, politely at first, and return their pids."""
     told: list[psutil.Process] = []
     begin = time.monotonic()
-    # A process on its way out has no command line any more, and still holds its port.
+    # A process on its way out no longer has a command line, but still holds its port.
     while mine := {*processes(), *filter(_lives, told)}:
         waited = time.monotonic() - begin
         if waited > 2 * STOP_LIMIT:

@@ -24,6 +24,7 @@ from cnnlab.inquiry.judge.outcome import outcome_in_words
 from cnnlab.inquiry.judge.statistics import Effect
 from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.prediction import Prediction, say_claim
+from cnnlab.inquiry.record.elsewhere import CLOCK_S
 from cnnlab.inquiry.record.entries import entries
 from cnnlab.inquiry.record.files import downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
@@ -34,7 +35,6 @@ from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import metrics, task
 
-CLOCK_S = 120  # by which two times may differ: that of a record and MLflow's, or those of two machines
 SHORTEST_HEAD = 12  # characters that identify a head
 KINDS = ("run", "prediction", "trial", "search", "test-reading", "vault")  # of runs that this lab makes
 

@@ -14,8 +14,9 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import create_tables
 from cnnlab.inquiry.record.courier import deliver_leftovers
+from cnnlab.inquiry.record.elsewhere import check_workspace, look_at
 from cnnlab.inquiry.record.schema import add_indexes, copy_database, keep_up_to_date, wait_until_free
-from cnnlab.inquiry.record.store import Store, find_store, first_line, is_sqlite
+from cnnlab.inquiry.record.store import Store, find_store, first_line, is_address, is_sqlite
 
 
 def connect() -> Store:
@@ -45,6 +46,8 @@ def default_store() -> Store:
     if store.file:
         wait_until_free(store.file)
     ask(store)
+    if store.chosen and "MLFLOW_TRACKING_USERNAME" in os.environ:  # a wrong workspace would look like an empty store
+        check_workspace(store.uri, look_at(store.uri))
     if store.file:
         add_indexes(store.file)
     _point_mlflow_at(store)
@@ -63,6 +66,8 @@ def ask(store: Store) -> int:
     except LabError:
         raise
     except Exception as error:  # MLflow raises whatever the library below it raises
+        if is_address(store.uri):
+            look_at(store.uri)  # it says better what is wrong
         fix = "run `cnnlab doctor`"
         if store.chosen:
             first = "start that server" if store.file is None else "see what is wrong with that file"

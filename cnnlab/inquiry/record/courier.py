@@ -35,7 +35,7 @@ def deliver(spool: Spool, client: MlflowClient) -> str:
 
 def _create(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> str:
     experiment = experiment_id(client, entry["experiment"])
-    # After a crash the run may exist already, though its id was not written down any more.
+    # After a crash the run may exist already, but its id was not written down yet.
     known = client.search_runs([experiment], f"tags.`lab.journal` = '{spool.id}'", max_results=1)
     if known:
         run = known[0]

@@ -1,4 +1,4 @@
-"""Runs whose process is gone: they get an end in the record, so that "RUNNING" always means running."""
+"""Runs whose process is gone: they are closed in the record, so that "RUNNING" always means running."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def this_process() -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Return whether a process, named by `this_process`, ran on this machine and does so no more."""
+    """Return whether a process, named by `this_process`, ran on this machine and has ended."""
     machine, *numbers = process.split("/")
     if machine != platform.node() or len(numbers) != 2:
         return False

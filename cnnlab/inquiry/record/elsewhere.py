@@ -1,6 +1,7 @@
 """An MLflow server elsewhere: does it answer, does it know this user, and is this one of the user's workspaces?"""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.mlflow_private import ask_server
 
 WORKSPACE = "MLFLOW_WORKSPACE"
-CLOCK_S = 120  # by which the clocks of two machines may differ
+CLOCK_S = 120  # by which two times may differ: that of a record and MLflow's, or those of two machines
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,6 @@ class Elsewhere:
     clock_s: float
 
 
-def is_address(uri: str) -> bool:
-    """Return whether a store is a server."""
-    return uri.startswith(("http://", "https://"))
-
-
 def look_at(uri: str) -> Elsewhere:
     """Return what a server says about itself and the user of the environment.
 
@@ -43,13 +39,15 @@ def look_at(uri: str) -> Elsewhere:
     """
     with no_workspace():
         version, date = _get(uri, "/version")
+        if not re.fullmatch(r"\d+\.\d+.*", str(version)):
+            raise LabError(f"{uri} isn't an MLflow server: check the address.")
         info = _get(uri, "/api/3.0/mlflow/server-info")[0]
         answer = _get(uri, "/api/2.0/mlflow/users/current")[0]
         workspaces = None
         if isinstance(info, dict) and info.get("workspaces_enabled"):
             workspaces = [one["name"] for one in _get(uri, "/api/3.0/mlflow/workspaces")[0]["workspaces"]]
     user = answer.get("user", {}) if isinstance(answer, dict) else {}
-    clock_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    clock_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() if date else 0.0
     return Elsewhere(str(version), user.get("username", ""), bool(user.get("is_admin")), workspaces, clock_s)
 
 
@@ -83,14 +81,16 @@ def _get(uri: str, path: str) -> tuple[Any, str]:
     try:
         response = ask_server(uri, path)
     except Exception as error:  # MLflow raises whatever the library below it raises
-        raise LabError(f"{uri} doesn't answer ({type(error).__name__}): check the address, or start it.") from None
+        raise LabError(
+            f"{uri} doesn't answer ({type(error).__name__}): start that server, correct its address, or unset "
+            "MLFLOW_TRACKING_URI to use this folder's mlflow.db."
+        ) from None
     if response.status_code == 401:
         user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
         known = f"doesn't know the user {user!r} with this password" if user else "asks for a user and a password"
         raise LabError(f"{uri} {known}: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to yours.")
     if response.status_code == 403 and "Host header" in response.text:
         raise LabError(f"{uri} refuses its own name: its owner has to start it with that name in --allowed-hosts.")
-    try:
-        return response.json(), response.headers["Date"]
-    except ValueError:
-        return response.text.strip(), response.headers["Date"]
+    date = response.headers.get("Date", "")
+    is_json = "json" in response.headers.get("Content-Type", "")
+    return (response.json() if is_json else response.text.strip()), date

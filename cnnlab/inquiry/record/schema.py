@@ -65,7 +65,7 @@ def in_plain_words(error: Exception, file: Path) -> str:
 
 
 def wait_until_free(file: Path) -> None:
-    """Wait until no other program holds an SQLite file, so that what is written next will not fail for its sake.
+    """Wait until no other program holds an SQLite file, so that the next write won't fail because of it.
 
     Raises:
         LabError: one holds it for longer than `BUSY_S`.

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.schema import age, copy_database, opened, upgrade
-from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.store import Store, is_address
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def snapshot(where: str) -> Iterator[Store]:
     Raises:
         LabError: there is no such file, or it isn't a database of MLflow, or one of a newer MLflow.
     """
-    if where.startswith(("http://", "https://")):
+    if is_address(where):
         yield Store(where)
         return
     file = Path(where.removeprefix("sqlite:///")).expanduser()

@@ -185,6 +185,11 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0][:200]}"
 
 
+def is_address(uri: str) -> bool:
+    """Return whether a store is a server."""
+    return uri.startswith(("http://", "https://"))
+
+
 def is_sqlite(uri: str) -> bool:
     """Return whether an address is that of an SQLite file."""
     return uri.startswith("sqlite:")

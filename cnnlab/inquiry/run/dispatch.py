@@ -81,7 +81,7 @@ class Dispatcher:
         return False
 
     def _record_death(self, job: Job, reason: str) -> None:
-        """Give the run of a process that is gone its end in the record."""
+        """Close the run of a process that is gone."""
         deliver_leftovers()  # all that it measured, if it was on this machine
         try:
             close_job(self._store, job.experiment, job.tags["lab.job"], f"interrupted: {reason}")

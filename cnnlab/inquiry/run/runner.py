@@ -156,7 +156,7 @@ def _predictions(study: Design, store: Store) -> dict[str, Contrast]:
 
 
 def _refuse_another_network(study: Design, finished: pd.DataFrame) -> None:
-    """Refuse to add runs to those of a network that the code doesn't build any more.
+    """Refuse to add runs to those of a network that the code no longer builds.
 
     Raises:
         LabError: there are such runs.

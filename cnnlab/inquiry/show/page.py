@@ -92,7 +92,7 @@ def _embedded(source: str, folder: Path) -> str:
 
 
 def write_pdf(html_file: Path, pdf_file: Path) -> None:
-    """Print an HTML file to PDF, with a Chrome, Chromium or Edge of this machine that nobody sees.
+    """Print an HTML file to PDF, with a headless Chrome, Chromium or Edge on this machine.
 
     Raises:
         LabError: there is no such browser, or it printed nothing; the HTML can be printed from any other.
@@ -120,7 +120,7 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
 
 
 def count_pages(pdf_file: Path) -> int:
-    """Return how many pages a PDF has that a browser printed: it names each of them as an object of its own."""
+    """Return how many pages a PDF has that a browser printed: each page is an object in the file."""
     return len(re.findall(rb"/Type\s*/Page\b", pdf_file.read_bytes()))
 
 

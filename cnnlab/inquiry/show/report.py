@@ -36,8 +36,8 @@ def report(store: Store | None = None) -> Path:
     """Write the report of this owner as Markdown and HTML, and as PDF where a browser can print it; return the HTML.
 
     Page one has three sentences, all predictions beside what came out, and the calibration. The annex has the table of
-    the predictions and the reflections. Every verdict needs a "why", unless it was withheld; the one below the last
-    verdict of a study is enough for all of that study.
+    the predictions and the reflections. Every verdict needs a "why", unless it was withheld; one, below the last
+    verdict of a study, is enough for the study.
 
     Raises:
         LabError: there are no verdicts yet, or a field "why" in a logbook is empty: its file and line are named.
@@ -142,7 +142,7 @@ def _outcomes(judged: list[Record]) -> str:
 
 
 def _surprise(judged: list[Record]) -> str:
-    """Say which prediction was wrong that its owner was most sure of."""
+    """Name the wrong prediction of which its owner was most sure."""
     wrong = [
         (float(record.content["confidence"]), -number, record)
         for number, record in enumerate(judged, start=1)

@@ -1,6 +1,6 @@
 """What the MLflow server runs: MLflow's own app on a store whose tables fit it, with a front door for model training.
 
-MLflow opens with what it has for language models. The browser keeps what its user chose instead; where it has kept
+MLflow opens with its pages for language models. The browser keeps what its user chose instead; where it has kept
 nothing yet, the page begins with model training.
 """
 
