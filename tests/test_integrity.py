@@ -315,7 +315,7 @@ def test_9_a_head_that_was_handed_in_fits_no_store_in_which_something_was_change
     assert reviewed(home).find_head(early.sha256) == ""
     result = CliRunner().invoke(cli, ["review", str(home), "--head", early.sha256])
     assert result.exit_code == 1
-    assert "something before it was changed, or is missing" in result.output
+    assert "something before it was changed or is missing" in result.output
 
 
 def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: Study) -> None:
