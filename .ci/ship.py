@@ -2,23 +2,31 @@
 
 What was measured stays for every run, but for curves that others give or that are about the machine. Figures stay for
 the best run of each arm, the model for the best run of each study, weights for the champion. A run whose files go
-says so in its note, and names the run that has them. The largest indexes go too. The lab makes them again when it
+says so in its note, with a link to the run that has them. The largest indexes go too. The lab makes them again when it
 opens the store, so this is the last step before a commit.
 """
 
+import os
 import shutil
 import sqlite3
 from itertools import groupby
 
 from cnnlab.course.champion import ALIAS, MODEL
-from cnnlab.course.reference import OWNER
+from cnnlab.course.profiles import PROFILES
+from cnnlab.course.reference import OWNER, reference_studies
+from cnnlab.course.search import search_study
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.record.artifacts import artifact_folder
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.ledger import load_records
-from cnnlab.inquiry.record.runs import RawRun, load_raw
+from cnnlab.inquiry.record.ledger import NOTE, load_records
+from cnnlab.inquiry.record.run_logger import taken_over
+from cnnlab.inquiry.record.runs import RawRun, load_raw, run_link
 from cnnlab.inquiry.record.schema import INDEXES
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.vault_record import DESCRIPTION
+from cnnlab.inquiry.record.vault_record import EXPERIMENT as TEST_SET
+from cnnlab.inquiry.record.views import publish_views
+from cnnlab.inquiry.show.publish import publish_outcomes
 from cnnlab.one_run import WEIGHTS
 from cnnlab.task import SHIPPED
 
@@ -43,8 +51,9 @@ def drop_files(store: Store, run: RawRun, best: RawRun, champion: str) -> None:
         (folder / WEIGHTS).unlink(missing_ok=True)
     if run.run_id != best.run_id:
         shutil.rmtree(folder / "figures", ignore_errors=True)
-        note = f"Its figures don't ship with the lab: the best run of this arm, {best.run_id}, has some."
-        store.client.set_tag(run.run_id, "mlflow.note.content", note)
+        other = run_link(store.client.get_run(best.run_id))
+        note = f"Its figures don't ship with the lab; those of the best run of this arm do: {other}."
+        store.client.set_tag(run.run_id, NOTE, note)
 
 
 def drop_models(models: list[str]) -> None:
@@ -67,6 +76,17 @@ def drop_curves(database: sqlite3.Connection) -> None:
     )
 
 
+def publish(store: Store, runs: list[RawRun]) -> None:
+    """Let the MLflow UI show what ships as it shows the runs of a student, whichever version of the lab made it."""
+    for study in [*reference_studies().values(), search_study(PROFILES["full"], store)]:
+        publish_views(store, study.name, study.question, study.role("scientific"))
+        publish_outcomes(store, study.name, study.question, OWNER)
+    for run in runs:
+        if origin := run.tags.get("reused_from"):
+            store.client.set_tag(run.run_id, NOTE, taken_over(store.client.get_run(origin), store))
+    store.client.set_experiment_tag(store.experiment_id(TEST_SET), NOTE, DESCRIPTION)
+
+
 def note_seals(store: Store) -> None:
     """Write down the seals of what ships, by which it can be told from what others made under the same owners."""
     records = [record.sha256 for record in load_records(store, owner=OWNER)]
@@ -77,8 +97,10 @@ def note_seals(store: Store) -> None:
 def main() -> None:
     """Drop what doesn't ship, and say how large the rest is."""
     store = connect()
+    os.environ["CNNLAB_OWNER"] = OWNER  # this store has no runs of anybody else
     champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     runs = [run for run in load_raw(store) if run.kind == "run" and run.owner == OWNER and run.status == "FINISHED"]
+    publish(store, runs)
     runs = sorted((run for run in runs if "reused_from" not in run.tags), key=arm_of)
     for _, arm in groupby(runs, arm_of):
         ranked = sorted(arm, key=rank)

@@ -26,6 +26,7 @@ from cnnlab.inquiry.record.store import Store, answering
 START = "start"  # what the first record of an owner has instead of a previous one
 LONGEST = 6000  # characters of a param in MLflow
 PREDICTED, FOUND = "1 predicted", "2 verdict"  # tags of which the MLflow UI makes columns, in the order of their names
+NOTE = "mlflow.note.content"  # the tag of a run or an experiment that the MLflow UI shows as its description
 VERDICT = "verdict_"  # how the params of a verdict begin, which are added later
 
 
@@ -115,7 +116,7 @@ def record_verdict(store: Store, record: Record, content: Mapping[str, str], not
         full = _sealed(content, known.last_seal)
         params = [Param(f"{VERDICT}{number}_{name}", value) for name, value in full.items()]
         store.client.log_batch(record.run_id, params=params)
-        store.client.set_tag(record.run_id, "mlflow.note.content", note)
+        store.client.set_tag(record.run_id, NOTE, note)
     return VerdictRecord(number, full)
 
 

@@ -5,12 +5,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from mlflow.entities import Run
+
 from cnnlab.inquiry.params import Params, from_params, to_params
 from cnnlab.inquiry.record.courier import Courier
 from cnnlab.inquiry.record.dead_runs import this_process
 from cnnlab.inquiry.record.environment import environment_facts
+from cnnlab.inquiry.record.ledger import NOTE
+from cnnlab.inquiry.record.runs import run_link
 from cnnlab.inquiry.record.seal import SEAL, seal_run
 from cnnlab.inquiry.record.spool import Spool
+from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import Facts, Result, task
 
 
@@ -106,6 +111,12 @@ class RunLogger:
         self.write("tags", tags={f"fact.{name}": value for name, value in facts.items()})
 
 
+def taken_over(run: Run, store: Store) -> str:
+    """Return the description of a run that was taken over from another study: where it was trained, with a link."""
+    name = store.client.get_experiment(run.info.experiment_id).name
+    return f"Trained once, in {name}: {run_link(run)} has its files."
+
+
 def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
     """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
 
@@ -117,9 +128,7 @@ def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: d
     config = from_params(task().config_type, run.data.params)
     kept = {name: value for name, value in run.data.tags.items() if name == "prediction" or name.startswith("fact.")}
     given = {name: value for name, value in tags.items() if name != "prediction"}
-    where = f"#/experiments/{run.info.experiment_id}/runs/{run_id}"
-    origin = f"Trained once, in {client.get_experiment(run.info.experiment_id).name}: [the run]({where}) has its files."
-    tags = kept | given | {"reused_from": run_id, "mlflow.note.content": origin}
+    tags = kept | given | {"reused_from": run_id, NOTE: taken_over(run, courier.store)}
     points: dict[tuple[int, int], dict[str, float]] = {}
     for metric in run.data.metrics:
         if not metric.startswith(task().details):

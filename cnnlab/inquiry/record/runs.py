@@ -77,6 +77,11 @@ def search_runs(store: Store, rule: str, experiment: str | None = None, deleted:
     return runs
 
 
+def run_link(run: Run) -> str:
+    """Return a run's name in Markdown, as a link that leads to it in the MLflow UI."""
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+
+
 @dataclass(frozen=True)
 class RawRun:
     """A run in MLflow, made by anybody; times in ms since 1970."""

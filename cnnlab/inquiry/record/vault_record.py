@@ -11,13 +11,18 @@ import pandas as pd
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.record.environment import environment_facts, owner
-from cnnlab.inquiry.record.ledger import LONGEST
+from cnnlab.inquiry.record.ledger import LONGEST, NOTE
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store, answering
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 
 EXPERIMENT = "test-set"
+DESCRIPTION = (
+    "Each opening of the locked test set. "
+    'A run named "test set read" records who opened it and why, before any test image was read; '
+    'a run named "test vault" holds the result.'
+)
 EARLIER = {"optimism": "valid - test"}  # what columns were called
 TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
 
@@ -76,7 +81,7 @@ def record_test_result(
     for arm, row in arms.iterrows():
         for column, value in row.items():
             store.client.log_metric(run_id, f"{column}/{_plain(str(arm))}", float(value))
-    store.client.set_tag(run_id, "mlflow.note.content", said)
+    store.client.set_tag(run_id, NOTE, said)
     with tempfile.TemporaryDirectory(prefix="cnnlab-") as folder:
         file = Path(folder) / "test_correct.npz"
         arrays: dict[str, Any] = {_plain(arm): values for arm, values in correct.items()}
@@ -132,7 +137,9 @@ def load_vault(store: Store, owner: str) -> list[Recorded]:
 
 def _create(store: Store, kind: str, name: str, tags: Mapping[str, str]) -> str:
     own = {"kind": kind, "owner": owner(), "mlflow.user": owner(), "mlflow.source.name": "cnnlab"}
-    run = store.client.create_run(store.experiment_id(EXPERIMENT), tags=own | dict(tags), run_name=name)
+    experiment_id = store.experiment_id(EXPERIMENT)
+    store.client.set_experiment_tag(experiment_id, NOTE, DESCRIPTION)
+    run = store.client.create_run(experiment_id, tags=own | dict(tags), run_name=name)
     return str(run.info.run_id)
 
 

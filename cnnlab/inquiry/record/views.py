@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from cnnlab.inquiry.mlflow_private import SHARED_VIEW
 from cnnlab.inquiry.record.environment import owner
-from cnnlab.inquiry.record.ledger import FOUND, PREDICTED
+from cnnlab.inquiry.record.ledger import FOUND, NOTE, PREDICTED
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import task
@@ -24,7 +24,6 @@ VIEWS = {
     "curves": "the mean curve of each arm, with a band over the seeds",
     "predictions": "what was predicted, and the verdicts",
 }
-NOTE = "mlflow.note.content"
 
 
 def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
@@ -57,22 +56,6 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
         store.client.set_experiment_tag(experiment_id, NOTE, question)
     for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
         store.client.set_experiment_tag(experiment_id, f"{SHARED_VIEW}{key}", json.dumps(view))
-
-
-def publish_verdicts(store: Store, experiment: str, question: str, outcomes: str, verdicts: Iterable[str]) -> None:
-    """Write above an experiment's table the outcomes in few words, its question, and the verdicts.
-
-    The UI shows the first line, and the rest when it is unfolded.
-    """
-    note = f"{outcomes}. {question}\n" + "".join(f"\n- {verdict}" for verdict in verdicts)
-    store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note.strip())
-
-
-def publish_outcome(store: Store, run_id: str, title: str, predicted: str, found: str) -> None:
-    """Name a prediction in the MLflow UI by what came out, and write what its table shows."""
-    store.client.update_run(run_id, name=title)
-    store.client.set_tag(run_id, PREDICTED, predicted)
-    store.client.set_tag(run_id, FOUND, found)
 
 
 def _predictions(table: dict[str, Any]) -> dict[str, Any]:

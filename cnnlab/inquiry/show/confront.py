@@ -13,13 +13,13 @@ from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.judge.outcome import DECIDED, size_miss
 from cnnlab.inquiry.judge.reference import Reference, find_reference
 from cnnlab.inquiry.judge.verdict import Verdict, verdict
-from cnnlab.inquiry.prediction import say_claim
 from cnnlab.inquiry.record.connection import default_store
+from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.record.views import publish_outcome, publish_verdicts
-from cnnlab.inquiry.show.effects import plot_effects, plot_interaction, say_outcomes
+from cnnlab.inquiry.show.effects import plot_effects, plot_interaction
 from cnnlab.inquiry.show.figures import log_figures
 from cnnlab.inquiry.show.logbook import add_entry, logbook_file
+from cnnlab.inquiry.show.publish import publish_outcomes
 from cnnlab.inquiry.shown import Part, Shown
 
 
@@ -97,15 +97,11 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
     interactions = [one for one in verdicts if one.effect and one.prediction.contrast.kind == "interaction"]
     for letter, one in zip(ascii_lowercase[1:], interactions, strict=False):
         figures[one.prediction.contrast.text] = plot_interaction(one, f"{number}{letter}" if number else "")
-    lines = []
-    for one, reference in zip(verdicts, references, strict=True):
-        if one.outcome != "waiting":
-            _keep(study, one, reference, store)
-            lines.append(f"{one.prediction.contrast.text}: {one.headline()}")
-    if lines:
-        outcomes = say_outcomes([one.outcome for one in verdicts if one.outcome != "waiting"])
-        publish_verdicts(store, study.name, study.question, outcomes[:1].upper() + outcomes[1:], lines)
-    return Confrontation(verdicts, references, figures, logbook_file(study.name) if lines else None)
+    judged = [(one, other) for one, other in zip(verdicts, references, strict=True) if one.outcome != "waiting"]
+    for one, reference in judged:
+        _keep(study, one, reference, store)
+    publish_outcomes(store, study.name, study.question, owner())
+    return Confrontation(verdicts, references, figures, logbook_file(study.name) if judged else None)
 
 
 def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store) -> None:
@@ -113,9 +109,5 @@ def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store
     figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)
-    p = one.prediction
-    title = f"{one.outcome}: {p.contrast.text}, {p.metric.name}"
-    predicted = f"{say_claim(p.record.content)}, {p.claim.confidence:g} % sure"
-    publish_outcome(store, p.record.run_id, title, predicted, one.headline())
-    log_figures(store, p.record.run_id, figures)
+    log_figures(store, one.prediction.record.run_id, figures)
     add_entry(study, one, figures["effect"], store, reference)

@@ -1,0 +1,38 @@
+"""What the MLflow UI shows of verdicts: names and columns of the predictions, and a note above their table."""
+
+from cnnlab.inquiry.judge.review import effect_of, labelled, outcome_of
+from cnnlab.inquiry.prediction import say_claim
+from cnnlab.inquiry.record.ledger import FOUND, NOTE, PREDICTED, Record, load_records
+from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.effects import say_outcomes
+
+
+def publish_outcomes(store: Store, experiment: str, question: str, owner: str) -> None:
+    """Name the predictions of an owner by their last verdicts, and write these above the experiment's table.
+
+    The UI shows the first line of the note, with the outcomes in few words, and the rest when it is unfolded.
+
+    Raises:
+        LabError: the store doesn't answer.
+    """
+    judged = [one for one in load_records(store, experiment, owner) if one.verdicts and not one.deleted]
+    if not judged:
+        return
+    outcomes = [one.verdicts[-1].content["outcome"] for one in judged]
+    for record, outcome in zip(judged, outcomes, strict=True):
+        title = f"{outcome}: {record.content['contrast']}, {record.content['metric']}"
+        store.client.update_run(record.run_id, name=title)
+        said = f"{say_claim(record.content)}, {record.content['confidence']} % sure"
+        store.client.set_tag(record.run_id, PREDICTED, said)
+        store.client.set_tag(record.run_id, FOUND, _found(record))
+    said = say_outcomes(outcomes)
+    lines = [f"- {record.content['contrast']}: {_found(record)}" for record in judged]
+    note = "\n".join([f"{said[:1].upper()}{said[1:]}. {question}", "", *lines])
+    store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note)
+
+
+def _found(record: Record) -> str:
+    """Return the last verdict in one line: the outcome with its effect, or with the reasons why there is none."""
+    content = record.verdicts[-1].content
+    effect = effect_of(record)
+    return f"{labelled(outcome_of(record), record)}: {effect}" if effect else content.get("said", content["outcome"])
