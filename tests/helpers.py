@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cnnlab.data import Data, Split
 from cnnlab.inquiry.prediction import predict
 from cnnlab.inquiry.record.files import run_file
-from cnnlab.inquiry.record.ledger import Record, VerdictRecord
+from cnnlab.inquiry.record.ledger import Record, VerdictRecord, record_prediction, record_verdict
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.study import Study
 from cnnlab.one_run import WEIGHTS
@@ -112,3 +112,22 @@ def load_weights(store: Store, run_id: str) -> dict[str, torch.Tensor]:
     """The kept weights of a run, by the names of the network's parameters."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return load_file(run_file(store, run_id, WEIGHTS, Path(folder)))
+
+
+def crowd(store: Store, owners: Sequence[str]) -> None:
+    """Record three predictions for each of some owners: one supported, one refuted, one not judged yet."""
+    for owner in owners:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CNNLAB_OWNER", owner)
+            for arm, outcome in (("0.1", "supported"), ("0.3", "refuted"), ("0.5", "")):
+                content = record_of(f"dropout={arm} against dropout=0.0", {"sha256": ""}, {}).content
+                record = record_prediction(store, "02-dropout", content, f"prediction: dropout={arm}", "loss higher")
+                if outcome:
+                    found = {
+                        "outcome": outcome,
+                        "label": "confirmatory",
+                        "estimate": "0.05",
+                        "low": "0.04",
+                        "high": "0.06",
+                    }
+                    record_verdict(store, record, found | {"n": "5"}, outcome)

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cnnlab.config import BASE, replace
 from cnnlab.data import Data
 from cnnlab.inquiry import server
-from cnnlab.inquiry.judge.verdict import verdict
+from cnnlab.inquiry.judge.review import effect_of
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.ledger import load_records
-from cnnlab.inquiry.record.views import view_links
+from cnnlab.inquiry.record.ledger import FOUND, load_records
+from cnnlab.inquiry.record.views import VIEWS, view_links
 from cnnlab.inquiry.show.confront import confront
 from tests.helpers import predicted, settle, small_study
 
@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium found; set CNNLAB_BROWSER to one"),
 ]
+WIDTH = 1440  # pixels
 ARMS = {"dropout=0.0", "dropout=0.5"}
 STUDY = small_study(
     "quick-02-dropout",
@@ -52,20 +53,29 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[BrowserContext]:
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_context(viewport={"width": 2200, "height": 1400})
+        yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser: BrowserContext) -> Iterator[Page]:
-    page = browser.new_page()
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that has never been at MLflow, on a laptop's screen."""
+    context = browser.new_context(viewport={"width": WIDTH, "height": 900})
+    page = context.new_page()
     page.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
     yield page
-    page.close()
+    context.close()
+
+
+def expect_model_training(page: Page) -> None:
+    """Nothing on a page, which is loaded by now, is about language models, an assistant, or telemetry."""
+    for other in ("AI Gateway", "Traces 0", "Detect Issues", "MLflow Assistant", "telemetry"):
+        expect(page.get_by_text(other).filter(visible=True)).to_have_count(0, timeout=5_000)
+    expect(page.locator("[data-assistant-ui]").first).to_be_hidden()
 
 
 def test_the_table_shows_every_run_with_the_right_columns_best_first(
@@ -115,53 +125,57 @@ def test_a_run_shows_its_params_facts_and_figures(shown: tuple[str, pd.DataFrame
 def test_the_predictions_are_shown_with_their_verdicts(shown: tuple[str, pd.DataFrame], page: Page) -> None:
     address, _ = shown
     store = connect()
-    (record,) = load_records(store)
-    (found,) = verdict(STUDY, store)
     confront(STUDY, store)
+    (record,) = load_records(store, owner="a student")
+    outcome = record.verdicts[-1].content["outcome"]
     page.goto(view_links(store, address)["quick-02-dropout"]["predictions"])
     expect(page.get_by_text("1 matching run", exact=False).first).to_be_visible()
-    expect(page.get_by_text(f"{found.outcome}: {record.content['contrast']}", exact=False).first).to_be_attached()
-    expect(page.get_by_text(found.outcome).first).to_be_visible()
-    expect(page.get_by_text(found.headline()).first).to_be_attached()  # in the note above the table
-
-
-@pytest.fixture
-def newcomer(browser: BrowserContext) -> Iterator[Page]:
-    """A page of a browser that has never been at MLflow, on a laptop's screen."""
-    assert browser.browser
-    context = browser.browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    yield page
-    context.close()
+    expect(page.get_by_text(f"{outcome}: accuracy/valid higher, dropout=0.5").first).to_be_attached()
+    expect(page.get_by_text(f"Prediction {outcome}. {STUDY.question}").first).to_be_attached()  # above the table
+    expect(page.get_by_text(effect_of(record)).first).to_be_visible()
+    cell = page.locator(f'.ag-cell[col-id*="{FOUND}"]').first
+    box = cell.bounding_box()
+    assert box and box["x"] + box["width"] <= WIDTH  # the verdict isn't cut off
+    expect_model_training(page)
 
 
 def test_a_newcomer_sees_the_experiments_and_nothing_about_language_models(
-    shown: tuple[str, pd.DataFrame], newcomer: Page
+    shown: tuple[str, pd.DataFrame], page: Page
 ) -> None:
     address, _ = shown
-    newcomer.goto(address)
-    newcomer.get_by_role("link", name="quick-02-dropout").click()
-    expect(newcomer.get_by_text("Run Name").first).to_be_visible()
-    for other in ("Traces 0", "Detect Issues", "telemetry"):
-        expect(newcomer.get_by_text(other)).to_have_count(0)
-    expect(newcomer.locator("[data-assistant-ui]").first).to_be_hidden()
-    newcomer.goto(f"{address}/#/")
-    expect(newcomer.get_by_text("Recent Experiments")).to_be_visible()
-    expect(newcomer.get_by_text("AI Gateway")).to_have_count(0)
+    page.goto(address)
+    page.get_by_role("link", name="quick-02-dropout").click()
+    expect(page.get_by_text("Run Name").first).to_be_visible()
+    expect_model_training(page)
+    page.locator('[role="row"] a[href*="/runs/"]').first.click()
+    expect(page.get_by_text("final/loss/valid").first).to_be_attached()
+    expect_model_training(page)
+    page.goto(f"{address}/#/")
+    expect(page.get_by_text("Recent Experiments")).to_be_visible()
+    expect_model_training(page)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_shared_view_opens_the_pages_for_language_models(
+    shown: tuple[str, pd.DataFrame], page: Page, view: str
+) -> None:
+    address, _ = shown
+    page.goto(view_links(connect(), address)["quick-02-dropout"][view])
+    expect(page.get_by_text("matching run").or_(page.locator(".js-plotly-plot")).first).to_be_visible()
+    expect_model_training(page)
 
 
 def test_the_page_of_the_lab_shows_what_was_predicted_and_what_came_out(
-    shown: tuple[str, pd.DataFrame], newcomer: Page
+    shown: tuple[str, pd.DataFrame], page: Page
 ) -> None:
     address, _ = shown
-    newcomer.goto(f"{address}/lab")
-    expect(newcomer.get_by_role("heading", name="Predictions of a student")).to_be_visible()
+    page.goto(f"{address}/lab")
+    expect(page.get_by_role("heading", name="Predictions of a student")).to_be_visible()
     (record,) = load_records(connect(), owner="a student")
-    claim = newcomer.get_by_role("link", name=record.content["contrast"]).first
+    claim = page.get_by_role("link", name=record.content["contrast"]).first
     expect(claim).to_have_attribute("href", re.compile(record.run_id))
-    newcomer.goto(f"{address}/lab?owner=<script>alert(1)</script>")
-    expect(newcomer.get_by_role("heading", name="<script>alert(1)</script>")).to_be_visible()
+    page.goto(f"{address}/lab?owner=<script>alert(1)</script>")
+    expect(page.get_by_role("heading", name="<script>alert(1)</script>")).to_be_visible()
 
 
 def test_the_curves_of_two_owners_are_never_mixed(

@@ -49,17 +49,22 @@ def lab_page(store: Store, owner: str = "") -> str:
     Raises:
         LabError: the store doesn't answer.
     """
-    records = [record for record in load_records(store, owner=owner or None) if not record.deleted]
-    owner = owner or (records[-1].owner if records else "")
+    asked = owner
+    records = [record for record in load_records(store, owner=asked or None) if not record.deleted]
+    owner = asked or (records[-1].owner if records else "")
     own = [record for record in records if record.owner == owner]
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
+    whole = [record for record in own if record.sha256]  # a record that was cut short has nothing to draw
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
     words = reflected(entries().values())
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
+        asked=asked,
         owner=owner,
         rows=[_row(record, states, ids, words) for record in own],
-        figure=_svg(plot_records(own, pending=states, links={r.run_id: _link(r, ids) for r in own})) if own else "",
+        figure=_svg(plot_records(whole, pending=states, links={r.run_id: _link(r, ids) for r in whole}))
+        if whole
+        else "",
         is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in records}),
         owners=_by_owner(records),

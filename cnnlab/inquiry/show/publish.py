@@ -20,19 +20,19 @@ def publish_outcomes(store: Store, experiment: str, question: str, owner: str) -
         return
     outcomes = [one.verdicts[-1].content["outcome"] for one in judged]
     for record, outcome in zip(judged, outcomes, strict=True):
-        title = f"{outcome}: {record.content['contrast']}, {record.content['metric']}"
-        store.client.update_run(record.run_id, name=title)
-        said = f"{say_claim(record.content)}, {record.content['confidence']} % sure"
-        store.client.set_tag(record.run_id, PREDICTED, said)
-        store.client.set_tag(record.run_id, FOUND, _found(record))
+        content = record.content
+        claim = f"{content['metric']} {content['direction']}, {content['contrast']}"
+        store.client.update_run(record.run_id, name=f"{outcome}: {claim}")
+        store.client.set_tag(record.run_id, PREDICTED, f"{say_claim(content)}, {content['confidence']} % sure")
+        store.client.set_tag(record.run_id, FOUND, _found(record, outcome))
     said = say_outcomes(outcomes)
-    lines = [f"- {record.content['contrast']}: {_found(record)}" for record in judged]
+    lines = [f"- {record.content['contrast']}: {_found(record, outcome_of(record))}" for record in judged]
     note = "\n".join([f"{said[:1].upper()}{said[1:]}. {question}", "", *lines])
     store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note)
 
 
-def _found(record: Record) -> str:
+def _found(record: Record, outcome: str) -> str:
     """Return the last verdict in one line: the outcome with its effect, or with the reasons why there is none."""
     content = record.verdicts[-1].content
     effect = effect_of(record)
-    return f"{labelled(outcome_of(record), record)}: {effect}" if effect else content.get("said", content["outcome"])
+    return f"{labelled(outcome, record)}: {effect}" if effect else content.get("said", outcome)
