@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,12 +114,15 @@ def load_weights(store: Store, run_id: str) -> dict[str, torch.Tensor]:
         return load_file(run_file(store, run_id, WEIGHTS, Path(folder)))
 
 
-def crowd(store: Store, owners: Sequence[str]) -> None:
-    """Record three predictions for each of some owners: one supported, one refuted, one not judged yet."""
+OUTCOMES = {"0.1": "supported", "0.3": "refuted", "0.5": ""}  # by dropout rate; "": not judged yet
+
+
+def crowd(store: Store, owners: Sequence[str], outcomes: Mapping[str, str] = OUTCOMES) -> None:
+    """Record for each of some owners a prediction about each dropout rate, and a verdict on it."""
     for owner in owners:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CNNLAB_OWNER", owner)
-            for arm, outcome in (("0.1", "supported"), ("0.3", "refuted"), ("0.5", "")):
+            for arm, outcome in outcomes.items():
                 content = record_of(f"dropout={arm} against dropout=0.0", {"sha256": ""}, {}).content
                 record = record_prediction(store, "02-dropout", content, f"prediction: dropout={arm}", "loss higher")
                 if outcome:

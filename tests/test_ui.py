@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import FOUND, load_records
 from cnnlab.inquiry.record.views import VIEWS, view_links
 from cnnlab.inquiry.show.confront import confront
-from tests.helpers import predicted, settle, small_study
+from tests.helpers import crowd, predicted, settle, small_study
 
 BROWSER = os.environ.get("CNNLAB_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -176,6 +177,24 @@ def test_the_page_of_the_lab_shows_what_was_predicted_and_what_came_out(
     expect(claim).to_have_attribute("href", re.compile(record.run_id))
     page.goto(f"{address}/lab?owner=<script>alert(1)</script>")
     expect(page.get_by_role("heading", name="<script>alert(1)</script>")).to_be_visible()
+
+
+def test_the_page_of_the_lab_shows_a_hundred_owners_within_the_window(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(monkeypatch, tmp_path)
+    crowd(connect(), [f"student-{i:03}" for i in range(100)], {"0.5": "supported"})
+    try:
+        page.goto(f"{server.start()}/lab")
+        expect(page.get_by_role("heading", name="Predictions of student-099")).to_be_visible()
+        expect(page.locator("tbody th")).to_have_count(100)
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
+        page.get_by_role("link", name="student-042", exact=True).click()
+        expect(page.get_by_role("heading", name="Predictions of student-042")).to_be_visible()
+        page.get_by_role("link", name="everybody").click()
+        expect(page.get_by_role("heading", name="Everybody")).to_be_visible()
+    finally:
+        server.stop()
 
 
 def test_the_curves_of_two_owners_are_never_mixed(

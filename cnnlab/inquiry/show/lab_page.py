@@ -56,15 +56,14 @@ def lab_page(store: Store, owner: str = "") -> str:
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
     whole = [record for record in own if record.sha256]  # a record that was cut short has nothing to draw
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
+    links = {record.run_id: _link(record, ids) for record in whole}
     words = reflected(entries().values())
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         asked=asked,
         owner=owner,
         rows=[_row(record, states, ids, words) for record in own],
-        figure=_svg(plot_records(whole, pending=states, links={r.run_id: _link(r, ids) for r in whole}))
-        if whole
-        else "",
+        figure=_svg(plot_records(whole, pending=states, links=links)) if whole else "",
         is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in records}),
         owners=_by_owner(records),
