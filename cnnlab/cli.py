@@ -498,7 +498,7 @@ def by_hand() -> None:
 def ui(in_browser: bool) -> None:
     """Print and open the page of the lab, /lab on its MLflow server, which is started if it isn't running.
 
-    With MLFLOW_TRACKING_URI it is that server's own page.
+    With MLFLOW_TRACKING_URI it is the page of that server.
     """
     from cnnlab.inquiry import server as mlflow_server
 
@@ -506,13 +506,14 @@ def ui(in_browser: bool) -> None:
         mlflow_server.start()
 
     from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.elsewhere import lab_address
 
     store = connect()
     if store.file and store.chosen:
         raise LabError(
             f"MLFLOW_TRACKING_URI is the file {store.file}, which no server shows: name a server, or unset it."
         )
-    page = f"{store.uri}/lab" if store.kind == "server" else store.uri
+    page = lab_address(store.uri) or store.uri
     say(page)
     if in_browser:
         click.launch(page)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -49,6 +49,14 @@ def look_at(uri: str) -> Elsewhere:
     user = answer.get("user", {}) if isinstance(answer, dict) else {}
     clock_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() if date else 0.0
     return Elsewhere(str(version), user.get("username", ""), bool(user.get("is_admin")), workspaces, clock_s)
+
+
+def lab_address(uri: str) -> str:
+    """Return the address of the page of the lab on a server; "" on one that `cnnlab server start` didn't start."""
+    with suppress(Exception):  # a server that doesn't answer now has no page now
+        page = f"{uri}/lab"
+        return page if ask_server(uri, "/lab").status_code == 200 else ""
+    return ""
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from cnnlab.inquiry.record.entries import Entry, entries, reflected
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.views import view_links
 from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.style import OUTCOME_COLOURS
@@ -40,7 +41,7 @@ class Row:
     effect: str
     reflection: str
     link: str
-    study_link: str
+    views: dict[str, str]  # those of its experiment; without runs there are none yet
 
 
 def lab_page(store: Store, owner: str = "") -> str:
@@ -56,13 +57,14 @@ def lab_page(store: Store, owner: str = "") -> str:
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
     whole = [record for record in own if record.sha256]  # a record that was cut short has nothing to draw
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
-    links = {record.run_id: _link(record, ids) for record in whole}
+    links = {one.run_id: f"/#/experiments/{ids.get(one.experiment, '')}/runs/{quote(one.run_id)}" for one in own}
+    views = view_links(store, "")
     words = reflected(entries().values())
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         asked=asked,
         owner=owner,
-        rows=[_row(record, states, ids, words) for record in own],
+        rows=[_row(record, states, links[record.run_id], views, words) for record in own],
         figure=_svg(plot_records(whole, pending=states, links=links)) if whole else "",
         is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in records}),
@@ -81,7 +83,13 @@ def _by_owner(records: Sequence[Record]) -> dict[str, dict[str, Counter[tuple[st
     return dict(sorted(found.items()))
 
 
-def _row(record: Record, states: Mapping[str, str], ids: Mapping[str, str], words: Mapping[str, Entry]) -> Row:
+def _row(
+    record: Record,
+    states: Mapping[str, str],
+    link: str,
+    views: Mapping[str, dict[str, str]],
+    words: Mapping[str, Entry],
+) -> Row:
     state = states.get(record.run_id, "")
     return Row(
         study=record.experiment,
@@ -91,8 +99,8 @@ def _row(record: Record, states: Mapping[str, str], ids: Mapping[str, str], word
         look="running" if RUNNING in state else _look(_outcome(record)),
         effect=effect_of(record),
         reflection=_reflection(record, words),
-        link=_link(record, ids),
-        study_link=f"/#/experiments/{ids.get(record.experiment, '')}/runs",
+        link=link,
+        views=views.get(record.experiment, {}),
     )
 
 
@@ -122,10 +130,6 @@ def _state(store: Store, record: Record) -> str:
         return "predicted, not run yet"
     running = f", {found['RUNNING']} {RUNNING}" if found["RUNNING"] else ""
     return f"{count(found['FINISHED'], 'run')} finished{running}, not judged yet"
-
-
-def _link(record: Record, ids: Mapping[str, str]) -> str:
-    return f"/#/experiments/{ids.get(record.experiment, '')}/runs/{quote(record.run_id)}"
 
 
 def _svg(figure: Figure) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 from functools import lru_cache
 from html import escape
+from threading import Thread
 from typing import Any
 
 from starlette.requests import Request
@@ -41,7 +42,7 @@ def front_door(request: Request) -> HTMLResponse:
 @lru_cache(maxsize=100)
 def page(owner: str, changed: tuple[int, ...]) -> str:
     """Return the page of the lab, made once for each time at which the store and the logbooks were `changed`."""
-    from cnnlab.inquiry.show.lab_page import lab_page  # takes a second, which the start of the server need not pay
+    from cnnlab.inquiry.show.lab_page import lab_page
 
     store = Store(f"sqlite:///{paths.database().as_posix()}")  # the file itself: this process is its server
     return lab_page(store, owner)
@@ -72,6 +73,8 @@ def mlflow_app() -> Any:
         raise SystemExit(f"Error: {error}") from None
     app = importlib.import_module(SERVER_APP).app
     app.router.routes[:0] = [Route("/", front_door), Route("/lab", lab)]
+    # The server answers before matplotlib is imported, which takes a second.
+    Thread(target=importlib.import_module, args=["cnnlab.inquiry.show.lab_page"], daemon=True).start()
     gc.freeze()  # the collector skips what was imported: a page with many runs takes a tenth less time
     return app
 

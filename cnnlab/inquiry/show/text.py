@@ -10,6 +10,7 @@ from cnnlab.inquiry import server
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.review import Review
 from cnnlab.inquiry.printable import printable
+from cnnlab.inquiry.record.elsewhere import lab_address
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import VIEWS, view_links
 
@@ -91,14 +92,16 @@ def _wrap(line: Line, width: int) -> str:
 
 
 def links(store: Store, experiments: Collection[str] = ()) -> str:
-    """Return the links of the shared views of some experiments (of all, without names), or how to open them."""
+    """Return the address of the page of the lab, or where a server has none, links to views of some experiments.
+
+    Without names these are all experiments.
+    """
     if store.kind == "embedded":
-        address, first = server.address(), "Start the MLflow UI with ./start_server.sh, then open:\n"
-    else:
-        page = f"Predictions and what came out: {store.uri}/lab\n" if store.kind == "server" else ""
-        address, first = store.uri, f"{page}In the MLflow UI:\n"
-    lines = [f"  {key:12}{said}" for key, said in VIEWS.items()]
-    for name, views in view_links(store, address).items():
+        return f"Start the MLflow server with ./start_server.sh to see what came out: {server.address()}/lab"
+    if page := lab_address(store.uri):
+        return f"What came out, with links to all runs: {page}"
+    lines = ["In the MLflow UI:", *(f"  {key:12}{said}" for key, said in VIEWS.items())]
+    for name, views in view_links(store, store.uri).items():
         if not experiments or name in experiments:
             lines += [name, *(f"  {key:12}{link}" for key, link in views.items())]
-    return first + "\n".join(lines)
+    return "\n".join(lines)
