@@ -288,7 +288,7 @@ def test_interrupting_a_cell_ends_with_one_sentence(home: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     NotebookClient(notebook, timeout=120, allow_errors=True).execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
-    assert error.traceback == ["Stopped. What was measured is kept; study.run() goes on from here."]
+    assert error.traceback == ["Stopped. What was measured is kept; study.run() continues from here."]
     (run,) = [run for run in load_raw(connect()) if run.kind == "run"]
     assert run.status == "KILLED"
 

@@ -442,7 +442,7 @@ def test_13_other_images_are_part_of_the_prediction_and_named(home: Path, study:
     chosen = dataclasses.replace(
         study, data=Data(SMALL_DATA.train, SMALL_DATA.valid.take(SMALL_DATA.valid.y.argsort()))
     )
-    with pytest.raises(LabError, match="give the study on these images a name of its own"):
+    with pytest.raises(LabError, match="give the study on these images another name"):
         run(chosen)
 
 

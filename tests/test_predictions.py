@@ -209,7 +209,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"direction": "synergy"}, "choose higher, lower, none"),
         ({"size": 3}, "size=3 is not possible: it should be two numbers"),
         ({"size": (-3, -1)}, "both positive"),
-        ({"size": (3, 1)}, "smallest and largest"),
+        ({"size": (3, 1)}, "the smallest and the largest"),
         ({"direction": "none"}, "no difference has no size"),
         ({"sesoi": 0}, "more than 0"),
         ({"sesoi": 0.08}, r"size=\(0.01, 0.08\) doesn't reach beyond the smallest effect of interest, 0.08 nats: an"),
@@ -231,7 +231,7 @@ def test_an_impossible_prediction_is_refused_in_one_sentence(
 
 
 def test_without_repetition_or_without_a_second_arm_there_is_nothing_to_predict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
+    with pytest.raises(LabError, match="has one seed, and a verdict needs repetition"):
         predict(small_study("x", "?", small, (0,), {"dropout": (0.0, 0.5)}), arm="dropout=0.5", **CLAIM)
     with pytest.raises(LabError, match="has only one arm: add another"):
         predict(small_study("x", "?", small, (0, 1)), arm="baseline", **CLAIM)

@@ -118,7 +118,7 @@ def test_a_server_of_another_folder_is_named_and_never_stopped(
         other.setenv("CNNLAB_HOME", str(tmp_path / "my lab"))
         said.clear()
         server.stop()
-        assert str(lab) in said[0] and "left alone" in said[0]
+        assert str(lab) in said[0] and "not stopped" in said[0]
         assert str(lab) in refusal()
         assert server.status().state == "foreign"
         assert server.is_listening(running) and not server.answers(running)
@@ -209,7 +209,7 @@ def test_a_port_held_by_another_program_is_refused_by_name(foreign_program: subp
 
 def test_stop_leaves_another_program_alone(foreign_program: subprocess.Popen[bytes], said: list[str]) -> None:
     server.stop()
-    assert f"pid {foreign_program.pid}" in said[0] and "left alone" in said[0]
+    assert f"pid {foreign_program.pid}" in said[0] and "not stopped" in said[0]
     assert foreign_program.poll() is None
     assert server.is_listening(server.port())
 

@@ -97,8 +97,8 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
         ({"control": "b"}, "control='b' is not an arm"),
         ({"roles": {"dropout": "important"}}, "one of scientific, nuisance, fixed"),
         ({"roles": {"dropuot": "fixed"}}, "name a field of Config"),
-        ({"roles": {"dropout": "scientific"}}, "no arm differs in it"),
-        ({"vary": {"dropout": (0.0, 0.5)}, "roles": {"dropout": "fixed"}}, "said to be fixed, but it differs"),
+        ({"roles": {"dropout": "scientific"}}, "it is the same in all arms"),
+        ({"vary": {"dropout": (0.0, 0.5)}, "roles": {"dropout": "fixed"}}, "has the role fixed, but it differs"),
     ],
 )
 def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str) -> None:
@@ -228,7 +228,7 @@ def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study
     }
     for name, other in others.items():
         changed = dataclasses.replace(study, data=other)
-        with pytest.raises(LabError, match="give the study on these images a name of its own"):
+        with pytest.raises(LabError, match="give the study on these images another name"):
             changed.run(store, progress=False)
         named = predicted(dataclasses.replace(changed, name=f"my-{name}"))
         again = named.run(store, progress=False)

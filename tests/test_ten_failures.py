@@ -159,7 +159,7 @@ def test_3_a_control_that_differs_in_more_than_the_question_is_named(lab: Lab) -
 
 def test_3_a_control_of_another_size_that_is_declared_fixed_is_refused() -> None:
     smaller = replace(SMALL, blocks=((1, 4),))
-    with pytest.raises(LabError, match="blocks is said to be fixed, but it differs between the arms"):
+    with pytest.raises(LabError, match="blocks has the role fixed, but it differs between the arms"):
         small_study(
             "x", "?", smaller, (0, 1), arms={"a": smaller, "b": replace(SMALL, dropout=0.5)}, roles={"blocks": "fixed"}
         )
@@ -294,7 +294,7 @@ def test_8_a_claim_below_the_noise_is_not_supported_and_the_noise_is_known(lab: 
 
 
 def test_8_one_run_an_arm_is_no_experiment(lab: Lab) -> None:
-    with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
+    with pytest.raises(LabError, match="has one seed, and a verdict needs repetition"):
         predict(dataclasses.replace(DROPOUT, seeds=(0,)), arm="dropout=0.5", metric="accuracy/valid", **UP)
 
 
