@@ -224,7 +224,7 @@ def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
         store.client.create_run(experiment, tags=tags, run_name=process)
     said.clear()
     predicted(study).run(store, progress=False)
-    assert sum("is KILLED in the record" in line for line in said) == 1
+    assert sum("is marked as KILLED" in line for line in said) == 1
     statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
     assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]
 

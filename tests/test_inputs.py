@@ -220,7 +220,7 @@ def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silen
     predicted(study).run(store, "here", progress=False)
     experiment = store.experiment_id(study.name)
     store.client.delete_experiment(experiment)
-    back = rf"was deleted in the MLflow UI\. To bring it back .*restore_experiment\('{experiment}'\)"
+    back = rf"was deleted in the MLflow UI\. To restore it .*restore_experiment\('{experiment}'\)"
     for call in (
         lambda: study.run(store, progress=False),
         lambda: verdict(study, store),

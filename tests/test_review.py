@@ -402,8 +402,8 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
     (tmp_path / "empty.db").touch()
     hints = {
         text: "can't be read as an MLflow store (file is not a database)",
-        other: "is no MLflow store: it has no table of runs",
-        tmp_path / "empty.db": "is no MLflow store: it has no table of runs",
+        other: "is not an MLflow store: it has no table of runs",
+        tmp_path / "empty.db": "is not an MLflow store: it has no table of runs",
         strange: "its tables are unknown to MLflow",
         tmp_path / "nowhere": "there is no MLflow store",
     }

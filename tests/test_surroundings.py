@@ -421,7 +421,7 @@ def test_a_program_that_holds_the_file_for_too_long_is_named(
         if served:
             server.start()
         with held(file, 60):
-            assert f"{sentence} {file} and doesn't end: close it" in refusal(lambda: connect())
+            assert f"{sentence} {file} and keeps it locked: close it" in refusal(lambda: connect())
             assert sentence in diagnosis("store")
             with pytest.raises(LabError, match=sentence), snapshot(str(file)):
                 pass
@@ -482,7 +482,7 @@ def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -
 
 def test_more_workers_than_the_machine_can_take_are_refused() -> None:
     most = 4 * (os.cpu_count() or 1)
-    with pytest.raises(LabError, match=rf"workers=999999 .* at most {most}, 4 for each of its cores"):
+    with pytest.raises(LabError, match=rf"workers=999999 .* at most {most}, 4 per core"):
         choose_engine("workers", Store(), 1, workers=999_999)
     with choose_engine("workers", Store(), 1, workers=most) as engine:  # a worker starts with its first job
         assert engine.slots == most

@@ -120,7 +120,7 @@ def test_the_same_claim_again_shows_the_record_and_opens_nothing(
     before = num_readings(store)
     again = open_vault(FIRST, "the final claim", store)
     assert num_readings(store) == before
-    assert "This is on record already: the vault stayed shut." in str(again)
+    assert "This is already on record: the vault stayed closed." in str(again)
     assert all(line in str(again) for line in openings[0].lines())
     assert list(again.arms.index) == ["plain", "batch norm"]
     assert np.allclose(again.arms, openings[0].arms)
