@@ -81,7 +81,7 @@ def test_html_in_a_students_words_is_shown_as_text(folder: Path) -> None:
     [
         ("no%20such.png", "image no such.png is not in .*my report: save the figure there first"),
         ("https://example.org/a.png", "is on the network: save it in"),
-        ("notes.txt", "image notes.txt is of no known kind: use .png"),
+        ("notes.txt", "image notes.txt is of an unknown type: use .png"),
         ("", "image .* is not in"),
     ],
 )
@@ -124,13 +124,13 @@ def test_without_a_browser_the_way_out_is_named(folder: Path, monkeypatch: pytes
 
 
 def test_a_page_that_is_not_there_is_an_error(folder: Path) -> None:
-    with pytest.raises(LabError, match=r"none\.html is not there"):
+    with pytest.raises(LabError, match=r"none\.html doesn't exist"):
         write_pdf(folder / "none.html", folder / "report.pdf")
 
 
 def test_a_browser_that_is_named_and_not_there_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_BROWSER", "/no/such/browser")
-    with pytest.raises(LabError, match="CNNLAB_BROWSER=/no/such/browser is not there"):
+    with pytest.raises(LabError, match="CNNLAB_BROWSER=/no/such/browser doesn't exist"):
         write_pdf(folder / "report.html", folder / "report.pdf")
 
 

@@ -36,7 +36,7 @@ def confronted(home: Path, small: Config, small_data: Data) -> Study:
 
 
 def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
-    with pytest.raises(LabError, match="nothing to report yet: predict, run a study, and confront it"):
+    with pytest.raises(LabError, match="nothing to report yet: make a prediction, run the study, and confront it"):
         report(connect())
 
 
@@ -112,11 +112,11 @@ def test_the_sentences_hold_for_one_prediction_whatever_came_out() -> None:
         first, surprise, worth = summary([judged(outcome)])
         assert first == f"Prediction {outcome}." and surprise == second
         is_open = outcome in ("inconclusive", "withheld")
-        assert worth.startswith("What the confidence is worth is open" if is_open else "At a mean confidence of 75 %, ")
-    assert worth.endswith("no confirmatory verdict has decided a prediction yet.")
+        assert worth.startswith("The confidence can't be judged yet" if is_open else "At a mean confidence of 75 %, ")
+    assert worth.endswith("no confirmatory verdict has decided a prediction.")
     first, surprise, worth = summary([judged("refuted", label="exploratory")])
     assert first == "Prediction refuted (1 exploratory)." and surprise.endswith("It came out refuted, exploratory.")
-    assert worth.startswith("What the confidence is worth is open")
+    assert worth.startswith("The confidence can't be judged yet")
 
 
 def test_the_biggest_surprise_is_what_was_surest_and_wrong_and_confidence_is_held_against_the_share() -> None:
