@@ -23,7 +23,7 @@ MODULES = {
     "precision": "precision",
     "reproduction": "reproduction",
 }
-ONLY_WHEN_NAMED = ("precision", "reproduction")  # an hour; hours, where the processor has to emulate bf16
+ONLY_WHEN_NAMED = ("precision", "reproduction")  # an hour; several if the processor must emulate bf16
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,15 +31,15 @@ ONLY_WHEN_NAMED = ("precision", "reproduction")  # an hour; hours, where the pro
 @click.option(
     "--repeats", type=click.IntRange(1), help="Repetitions (in precision and reproduction: seeds).  [default: its own]"
 )
-@click.option("--quick", is_flag=True, help="Tiny sizes, to see whether it works.")
-@click.option("--write", is_flag=True, help="Write the tables into benchmarks/results instead of printing them.")
+@click.option("--quick", is_flag=True, help="Use tiny sizes, to check that it works.")
+@click.option("--write", is_flag=True, help="Write the tables to benchmarks/results instead of printing them.")
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where precision and reproduction keep what they trained, to go on from.  [default: benchmarks/store]",
+    help="Folder for the trained runs of precision and reproduction, to resume later.  [default: benchmarks/store]",
 )
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
-    """Measure the lab against its peers; without a NAME everything but precision and reproduction.
+    """Measure the lab against its peers; without a NAME, everything except precision and reproduction.
 
     The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators, precision and
     reproduction.

@@ -1,4 +1,4 @@
-"""What a measured process runs: `python -m benchmarks.alone MODULE:FUNCTION ARGUMENTS ANSWER`."""
+"""The program of a measured process: `python -m benchmarks.alone MODULE:FUNCTION ARGUMENTS ANSWER`."""
 
 import importlib
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Call the function with the arguments (JSON) and write what it returns (JSON) into the file ANSWER."""
+    """Call the function with the arguments (JSON) and write its result (JSON) to the file ANSWER."""
     function, arguments, answer = sys.argv[1:]
     module, name = function.split(":")
     measured = getattr(importlib.import_module(module), name)(**json.loads(arguments))

@@ -1,4 +1,4 @@
-"""The bare training step: forward, backward, optimiser and schedule, with nothing around them."""
+"""The bare training step: forward, backward, optimizer and schedule, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 def bare_step(config: Config, num_steps: int) -> Step:
-    """Return a function that trains a new network of `config` on one batch, on the CPU, with a one-cycle schedule."""
+    """Return a function that trains a new network of `config` on a batch, on the CPU, with a one-cycle schedule."""
     model = build_model(config).to(memory_format=torch.channels_last).train()
     loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}

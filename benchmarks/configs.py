@@ -2,11 +2,11 @@
 
     python -m benchmarks.configs --home FOLDER [STUDY ...] [--workers N]
 
-Everything runs as studies of the lab, and goes on where it was interrupted; each study has a report
-of its own. BASE: its learning rate. BEST, the strongest network with less than 100,000 parameters: first a screening
-(Plackett & Burman 1946), 12 runs in which ten factors are varied at once, so that every run says something about each
-of them; then single changes to the better levels, and combinations of changes; at last the choice is trained with
-five seeds that no study before has used.
+Everything runs as studies of the lab and resumes after an interruption; each study has its own report. For BASE, the
+learning rate was chosen. BEST is the strongest network with fewer than 100,000 parameters. It was chosen in steps: a
+screening (Plackett & Burman 1946) of 12 runs in which ten factors vary at once, so that every run gives information
+about each of them; then single changes to the better levels, and combinations of changes. Finally, the choice was
+trained with five seeds that no earlier study had used.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NOTE = "Validation images only. Seconds are those of one thread, part of them while other programs ran. Measured on"
 START = replace(BASE, blocks=((2, 16), (2, 32), (2, 64)), norm="batch", conv_dropout_kind="spatial")
 
-# Each factor with its low and its high level; the eleventh column of the design stays empty and shows the noise.
+# Each factor with its low and high level; the eleventh column of the design has no factor and shows the noise.
 FACTORS: dict[str, tuple[Any, Any]] = {
     "activation": ("relu", "silu"),
     "label_smoothing": (0.0, 0.1),
@@ -46,8 +46,8 @@ FACTORS: dict[str, tuple[Any, Any]] = {
     "blocks": (START.blocks, ((2, 18), (2, 36), (2, 72))),
     "schedule": ("one_cycle", "cosine"),
 }
-FIRST_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)  # of the design; the others are its rotations, and a row of low levels
-# Every factor at its better level by the screening.
+FIRST_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)  # of the design; the others are its rotations and a row of low levels
+# Every factor at its better level in the screening.
 BETTER = replace(START, blocks=FACTORS["blocks"][1], schedule="cosine", lr=4e-3, weight_decay=0.02, batch_size=128)
 
 LRS = (1e-3, 2e-3, 3e-3, 6e-3, 1e-2)
@@ -66,7 +66,7 @@ def design() -> list[tuple[int, ...]]:
 
 
 def screening() -> Study:
-    """Return the study of the 12 rows; each has a seed of its own."""
+    """Return the study of the 12 rows; each has its own seed."""
     arms = {}
     for i, row in enumerate(design()):
         levels = {name: values[level] for (name, values), level in zip(FACTORS.items(), row, strict=False)}
@@ -90,7 +90,7 @@ def refinement() -> Study:
 
 
 def combination() -> Study:
-    """Return the study of changes that go together: against the overfitting that all arms so far have shown."""
+    """Return the study of combined changes, against the overfitting that all earlier arms have shown."""
     base = replace(BETTER, schedule="one_cycle", lr=1e-2, label_smoothing=0.1, batch_size=64, precision="bf16")
     changes: dict[str, dict[str, Any]] = {
         "relu": {},
@@ -107,13 +107,13 @@ def combination() -> Study:
 
 
 def confirmation() -> Study:
-    """Return the study of BEST alone, with seeds that had no part in choosing it."""
+    """Return the study of BEST alone, with seeds that were not used to choose it."""
     question = "How good is BEST, with fresh seeds?"
     return Study("best-4-confirmation", question, BEST, range(100, 105), arms={"BEST": BEST})
 
 
 def effects(runs: pd.DataFrame) -> Table:
-    """Return for each factor the mean of the runs at its high level less the mean at its low level."""
+    """Return, for each factor, the mean of the runs at its high level minus the mean at its low level."""
     factors = FACTORS | {"(empty)": ("nothing", "nothing")}
     levels = pd.DataFrame(design(), index=list(screening().arms), columns=list(factors)).loc[runs["arm"]]
     accuracy, loss = (runs[metric].to_numpy() for metric in ("accuracy/valid", "loss/valid"))
@@ -127,7 +127,7 @@ def effects(runs: pd.DataFrame) -> Table:
 
 
 def arms_table(study: Study, runs: pd.DataFrame) -> Table:
-    """Return mean and SD of each arm of a study."""
+    """Return the mean and SD of each arm of a study."""
     rows = []
     for arm, group in runs.groupby("arm", sort=False):
         accuracy, config = 100 * group["accuracy/valid"], study.arms[str(arm)]

@@ -1,4 +1,4 @@
-"""Intervals over seeds and images: how often they hold the true mean, and how wide they are.
+"""Intervals over seeds and images: how often they contain the true mean, and how wide they are.
 
 Values (S, N) are simulated: an effect of each seed, one of each image, and a rest.
 """
@@ -39,10 +39,10 @@ def tables(options: Options) -> list[Table]:
 
 
 def normal(*shares: float, tails: float = np.inf, compensating: bool = False) -> Draw:
-    """Return how to draw values with mean 0; `shares` of seeds, images and rest in the variance of the mean.
+    """Return a function that draws values with mean 0; `shares` of seeds, images and rest in the variance of the mean.
 
-    tails: of seeds and images, as those of a t distribution. compensating: what a run wins on some images it loses on
-    others.
+    tails: the degrees of freedom of a t distribution, for seeds and images. compensating: a run loses on some images
+    what it gains on others.
     """
 
     def draw(rng: np.random.Generator, seeds: int, images: int) -> tuple[np.ndarray, float]:
@@ -56,10 +56,10 @@ def normal(*shares: float, tails: float = np.inf, compensating: bool = False) ->
 
 
 def answers(of_seeds: float, of_images: float, of_rest: float) -> Draw:
-    """Return how to draw differences of right answers, -1, 0 or 1, of two arms with accuracies of 90 and 92 %.
+    """Return a function that draws differences in right answers, -1, 0 or 1, of two arms that are 90 and 92 % accurate.
 
-    A run is right about an image where a score exceeds a threshold. The score adds up how easy the image is (SD 3), and
-    normal effects of a seed in an arm, of an image in an arm, and a rest, with the given SDs.
+    A run is right about an image if a score exceeds a threshold. The score is the sum of the image's easiness (SD 3)
+    and normal effects of the seed in an arm, of the image in an arm, and of the rest, with the given SDs.
     """
     total = np.sqrt(3**2 + of_seeds**2 + of_images**2 + of_rest**2)
 
@@ -97,9 +97,9 @@ def over_seeds(values: np.ndarray) -> Interval:
 
 
 def bootstrap(values: np.ndarray) -> Interval:
-    """The pigeonhole bootstrap, which draws rows and columns again (Owen 2007), with a t for the seeds.
+    """The pigeonhole bootstrap, which resamples rows and columns (Owen 2007), with a t for the seeds.
 
-    The variance of its means over all draws, in closed form.
+    It uses the variance of the means over all draws, in closed form.
     """
     seeds, images = values.shape
     rows, columns, cells = ((values.sum(axis=axis) ** 2).sum() for axis in (1, 0, ()))
@@ -135,14 +135,14 @@ def coverages(studies: int, options: Options) -> Table:
 
 
 def differences(studies: int, options: Options) -> Table:
-    """The mean over validation images less that over test images, by the same seeds."""
+    """The mean over validation images minus that over test images, with the same seeds."""
     rng, rows = np.random.default_rng(2028), []
     for name, (of_seeds, of_images, of_rest) in DIFFERENCES.items():
         options.say(f"  validation - test: {name}")
         for seeds in (2, 3, 5, 10):
             found, means = np.empty((studies, 2)), np.empty(studies)
             for study in range(studies):
-                common = 3 * rng.standard_normal((seeds, 1))  # of a run, on any images
+                common = 3 * rng.standard_normal((seeds, 1))  # effect of a run, on all images
                 valid = common + normal(of_seeds, 2 / 3 * of_images, 2 / 3 * of_rest)(rng, seeds, 500)[0]
                 test = common + normal(0, 1 / 3 * of_images, 1 / 3 * of_rest)(rng, seeds, 1_000)[0]
                 one = optimism(valid, test)

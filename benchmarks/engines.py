@@ -1,11 +1,11 @@
-"""The same study in local workers and on a Ray of this machine."""
+"""The same study in local workers and with Ray on this machine."""
 
 from benchmarks.measure import Measured, Options, Pipeline, column
 from benchmarks.study import WARM_UP, Size, lab, warm_and_measure
 from benchmarks.table import Report, Table, ratio, spread
 
 FULL, QUICK = Size(4, 10_000, 3, repeats=3), WARM_UP
-GOAL = 0.10  # more than local workers need
+GOAL = 0.10  # more time than with local workers
 LOCAL, RAY = "local workers, 1 thread each", "Ray on this machine, 1 thread each"
 
 

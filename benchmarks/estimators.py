@@ -1,6 +1,6 @@
-"""Which interval for a contrast: how often each says "supported" without an effect, covers the truth, finds an effect.
+"""Compares intervals for a contrast: their rate of "supported" without an effect, their coverage and their power.
 
-Studies are simulated: values of n seeds in each arm, normal ones first, then what may go wrong with that.
+Studies are simulated, with the values of n seeds in each arm: first normal ones, then violations of the assumptions.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from benchmarks.measure import Options
 from benchmarks.simulated import ESTIMATORS, LEVEL, Situation, draw, holds, per_seed, percent, welch
 from benchmarks.table import Report, Table
 
-STUDIES = 40_000  # simulated for each cell of a table
+STUDIES = 40_000  # simulated per cell of a table
 SEEDS = (3, 5, 10)
 BLOCKS = (-0.1, 0.0, 0.15, 0.5)  # correlations between the arms of a seed
 
@@ -90,7 +90,7 @@ def heavy_tails(studies: int, rng: np.random.Generator) -> Table:
 
 
 def failures(studies: int, rng: np.random.Generator, share: float = 0.04) -> Table:
-    """Runs that fall to chance, averaged as they are or left without a verdict."""
+    """Runs that fail at chance level: averaged with the others, or left without a verdict."""
     rows, arms = [], SITUATIONS[0]._replace(sds=(0.3, 0.3))
     for n in (3, 5, 8, 20):
         values, failed = 90 + draw(arms, n, 0.15, studies, rng), rng.random((studies, n, 2)) < share
@@ -127,7 +127,7 @@ def shared_seeds(studies: int, rng: np.random.Generator) -> Table:
 
 
 def simultaneous(studies: int, rng: np.random.Generator) -> Table:
-    """Three arms against one control, together."""
+    """Three arms against one control, with simultaneous intervals."""
     rows = []
     for sds in ((1, 1, 1, 1), (0.22, 0.29, 0.67, 3.74), (3.74, 0.22, 0.29, 0.67)):
         for n in SEEDS:
@@ -185,7 +185,7 @@ def _detectable(situation: Situation, n: int, studies: int, rng: np.random.Gener
     found = []
     for estimator in ESTIMATORS.values():
         low, high = estimator(values, weights)
-        # an effect moves an interval and leaves its length: it is found where low + effect > 0 or high + effect < 0
+        # an effect shifts an interval without changing its width: detected if low + effect > 0 or high + effect < 0
         effects = np.linspace(0, 12 * max(situation.sds), 1201)
         power = np.array([((low + effect > 0) | (high + effect < 0)).mean() for effect in effects])
         found.append(f"{effects[np.argmax(power >= 0.8)]:.2f}")

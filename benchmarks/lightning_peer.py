@@ -1,4 +1,4 @@
-"""The peer Lightning: its `Trainer` with everything switched off that is not training."""
+"""The peer Lightning: its `Trainer` with everything except training switched off."""
 
 import time
 
@@ -11,7 +11,7 @@ from cnnlab.data import Split
 
 
 class Module(lightning.LightningModule):
-    """The stock network with Adam, in Lightning's form."""
+    """The stock network with Adam, as a Lightning module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class Module(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser."""
+        """Return the optimizer."""
         return torch.optim.Adam(self.parameters())
 
 
 class Clock(lightning.Callback):
-    """Measures the seconds of an epoch, without the set-up before it."""
+    """Measures the seconds of an epoch, without the setup before it."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -49,7 +49,7 @@ class Clock(lightning.Callback):
 
 
 def epoch_s(train: Split, num_workers: int, device: str) -> float:
-    """Return the seconds that Lightning takes for one epoch, after a short one that does not count."""
+    """Return the seconds that Lightning takes for one epoch, after a short warm-up epoch."""
     module, clock = Module(), Clock(device)
     for split in (first(train, WARM_UP), train):
         trainer = lightning.Trainer(

@@ -1,4 +1,4 @@
-"""What a logged run takes besides forward pass, backward pass and optimiser."""
+"""The time of a logged run besides the forward pass, backward pass and optimizer."""
 
 import time
 from itertools import pairwise
@@ -93,14 +93,14 @@ def _measure(size: Size, repeats: int, options: Options) -> list[Table]:
     return [summary, Table("Where it goes:", ("part", "seconds", "% of the run"), rows)]
 
 
-# In a process of its own
+# In a separate process
 
 
 def bare(seed: int, images: int, epochs: int) -> Measured:
-    """Train on batches that are ready in memory."""
+    """Train on batches that are already in memory."""
     torch.set_num_threads(1)
     data, config = load_data(), _config(seed, images, epochs)
-    fit(_short(config), data, device="cpu", progress=False)  # settles caches and allocator as in a run
+    fit(_short(config), data, device="cpu", progress=False)  # fills caches and the allocator as in a run
     batches = list(
         Batches(data.train.take(torch.arange(images)), config.batch_size, data.normaliser(), torch.Generator())
     )
@@ -113,7 +113,7 @@ def bare(seed: int, images: int, epochs: int) -> Measured:
 
 
 def logged(seed: int, images: int, epochs: int) -> Measured:
-    """Train and log a run as a worker does; then time some of its parts alone."""
+    """Train and log a run as a worker does; then time some of its parts separately."""
     torch.set_num_threads(1)
     data, config = load_data(), _config(seed, images, epochs)
     with temporary_project() as folder:
@@ -127,7 +127,7 @@ def logged(seed: int, images: int, epochs: int) -> Measured:
 
 
 def log_run(courier: Courier, config: Config, data: Data) -> tuple[Measured, Result]:
-    """Train and log one run; its evaluation is left out of `run_s`."""
+    """Train and log one run; `run_s` excludes its evaluation."""
     started = time.perf_counter()
     with RunLogger(courier, "benchmark", config, "a run", {}) as log:
         reporter = TimedReporter(log)
@@ -148,7 +148,7 @@ def log_run(courier: Courier, config: Config, data: Data) -> tuple[Measured, Res
 
 
 class TimedReporter(Passing):
-    """Passes everything on to the logger of a run and measures the seconds that this takes."""
+    """Passes everything on to the logger of a run, and measures how many seconds this takes."""
 
     def __init__(self, log: RunLogger) -> None:
         super().__init__(log)
@@ -168,7 +168,7 @@ class TimedReporter(Passing):
 
 
 def _parts(result: Result, data: Data, folder: Path) -> Measured:
-    """Return the seconds of the parts that can be timed alone."""
+    """Return the seconds of the parts that can be timed separately."""
     config = result.config
     batches = Batches(
         data.train.take(torch.arange(config.train_images)), config.batch_size, data.normaliser(), torch.Generator()

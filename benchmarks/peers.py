@@ -1,7 +1,7 @@
-"""The peers: the same network on the same images, trained the way others do it.
+"""The peers: the same network on the same images, trained with other tools.
 
-stock    the course's pipeline as it comes: mltrainer's `Trainer` with the streamer of mads_datasets
-plain    a PyTorch training loop over a `DataLoader`, with the images transformed one by one as torchvision does
+stock    the course's unchanged pipeline: mltrainer's `Trainer` with the streamer of mads_datasets
+plain    a PyTorch training loop over a `DataLoader`, which transforms images one by one as torchvision does
 
 The third peer, Lightning, is in `lightning_peer.py`, because its import takes seconds.
 """
@@ -31,7 +31,7 @@ Batch = tuple[Tensor, Tensor]  # x float32 (B, 1, 28, 28), y whole numbers (B,)
 
 
 def stock_model(dropout: float = 0.0) -> nn.Sequential:
-    """Return the network of BASE as it is usually written: each block is convolution, ReLU, pooling."""
+    """Return the network of BASE as it is usually written: each block is a convolution, ReLU and pooling."""
     layers: list[nn.Module] = []
     channels = 1
     for _, width in BASE.blocks:
@@ -50,10 +50,10 @@ def first(split: Split, images: int) -> Split:
 
 
 def stock_stream(split: Split) -> Iterator[Batch]:
-    """Return the endless stream of batches of mads_datasets: float32 from 0 to 1, in a new order every pass.
+    """Return the endless stream of batches of mads_datasets: float32 from 0 to 1, in a new order on every pass.
 
-    Dataset and streamer are those that the library's factory puts together. The factory itself is not used, since
-    the stream that it calls "valid" is the official test set.
+    The dataset and the streamer are those of the library's factory. The factory itself is not used, since its
+    stream "valid" is the official test set.
     """
     dataset = MNISTDataset(split.x.squeeze(1), split.y)
     stream: Iterator[Batch] = BaseDatastreamer(dataset, BATCH_SIZE, preprocessor=BasePreprocessor()).stream()
@@ -95,7 +95,7 @@ def stock_trainer(
 class TorchvisionImages(Dataset[tuple[Tensor, int]]):
     """Images in memory, served as `torchvision.datasets.FashionMNIST` serves them: one PIL image, then transforms.
 
-    That class itself wants to read files of its own; what it does with each image is the same.
+    That class itself reads its own files; it processes each image in the same way.
     """
 
     def __init__(self, split: Split) -> None:
@@ -118,7 +118,7 @@ def loader(split: Split, num_workers: int, device: str) -> DataLoader[tuple[Tens
 
 
 def train_plainly(model: nn.Module, batches: Iterable[Batch], device: str) -> None:
-    """Train on all batches with Adam, reading no loss on the way."""
+    """Train on all batches with Adam, without reading the loss."""
     model.train()
     optimizer, loss_fn = Adam(model.parameters()), nn.CrossEntropyLoss()
     for x, y in batches:
@@ -129,6 +129,6 @@ def train_plainly(model: nn.Module, batches: Iterable[Batch], device: str) -> No
 
 
 def wait_for(device: str) -> None:
-    """Wait until a GPU has done what it was given, so that the clock is read at the right moment."""
+    """Wait until a GPU has finished its work, so that the clock is read at the right moment."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -22,7 +22,7 @@ PRECISIONS = ("float32", "bf16")
 
 
 class Metric(NamedTuple):
-    """What is compared; a difference of less than the margin, either way, is taken for none."""
+    """The metric to compare; a difference smaller than the margin, in either direction, is negligible."""
 
     name: str
     column: str
@@ -39,7 +39,7 @@ METRICS = (
 
 
 class Size(NamedTuple):
-    """A network of `cnnlab.config` by its name, how much it is trained, and with how many seeds."""
+    """The name of a network in `cnnlab.config`, how much it is trained, and the number of seeds."""
 
     network: str
     images: int
@@ -87,7 +87,7 @@ def _differences(found: Measured, metric: Metric) -> list[float]:
 
 
 def row(size: Size, metric: Metric, differences: list[float]) -> tuple[str, ...]:
-    """Return the cells that sum up the differences of one metric."""
+    """Return the cells that summarize the differences in one metric."""
     digits, values = metric.digits, pd.Series(differences)
     mean, low, high = mean_interval(values)
     return (
@@ -101,11 +101,11 @@ def row(size: Size, metric: Metric, differences: list[float]) -> tuple[str, ...]
     )
 
 
-# In a process of its own
+# In a separate process
 
 
 def compare(folder: str, network: str, images: int, epochs: int, seeds: int) -> Measured:
-    """Run the study in a store that is kept: what is finished there is not trained again."""
+    """Run the study in a store that is kept: finished runs are not trained again."""
     os.environ.update(project_environment(folder))
     base = replace(getattr(configs, network), train_images=images, epochs=epochs, precision=PRECISIONS[0])
     name = Size(network, images, epochs, seeds).experiment

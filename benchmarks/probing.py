@@ -1,4 +1,4 @@
-"""What it costs to look into the network after every epoch."""
+"""The cost of probing the network after every epoch."""
 
 import time
 from statistics import median
@@ -35,7 +35,7 @@ FULL, QUICK = Size(images=10_000, pairs=8), Size(images=640, pairs=2)
 
 
 def run(options: Options) -> Report:
-    """Measure the networks one after another, each in a process of its own."""
+    """Measure the networks one after another, each in a separate process."""
     size = QUICK if options.quick else FULL
     n = options.repeats or size.pairs
     rows = []
@@ -76,11 +76,11 @@ def _row(name: str, measured: Measured) -> tuple[str, ...]:
     )
 
 
-# In a process of its own
+# In a separate process
 
 
 def pairs(name: str, images: int, n: int) -> Measured:
-    """Train `n` pairs of one epoch; which of the two comes first changes from pair to pair."""
+    """Train `n` pairs of epochs with and without probes, in alternating order."""
     torch.set_num_threads(1)
     data = load_data()
     config = replace(NETWORKS[name], train_images=images, epochs=1)

@@ -1,4 +1,4 @@
-"""Where the time of one training step goes, by kind of work."""
+"""The time of one training step, by kind of work."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from cnnlab.device import resolve_precision
 from cnnlab.fashion_mnist import load_data
 from cnnlab.training import fit
 
-# The first pattern that fits an operation, or one that it is a part of, says what it belongs to.
+# The first pattern that matches an operation, or an operation that contains it, determines its group.
 GROUPS = {
     "data": r"^data$",
     "optimiser": r"^Optimizer\.",
@@ -44,7 +44,7 @@ FULL, QUICK = Size(steps=50, repeats=5), Size(steps=5, repeats=1)
 
 
 def run(options: Options) -> Report:
-    """Profile the networks that the lab gives a name."""
+    """Profile the named networks of the lab."""
     size = QUICK if options.quick else FULL
     repeats = options.repeats or size.repeats
     names = [name for name in NAMES if hasattr(configs, name)]
@@ -62,7 +62,7 @@ def run(options: Options) -> Report:
     )
 
 
-# In a process of its own
+# In a separate process
 
 
 def shares(seed: int, name: str, steps: int) -> Measured:
@@ -85,7 +85,7 @@ def shares(seed: int, name: str, steps: int) -> Measured:
 
 
 def _recorded(batches: Batches, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches, with the making of each recorded as "data"."""
+    """Yield batches, and record the time to make each as "data"."""
     source = iter(batches)
     for _ in range(steps):
         with record_function("data"):
@@ -94,7 +94,7 @@ def _recorded(batches: Batches, steps: int) -> Iterator[tuple[torch.Tensor, torc
 
 
 def _group(event: Any) -> str:
-    """Return the group of a recorded operation, which may be a part of another."""
+    """Return the group of a recorded operation, which may be part of another one."""
     names = []
     while event is not None:
         names.append(event.name)

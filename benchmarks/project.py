@@ -1,4 +1,4 @@
-"""A project folder for a benchmark: its own MLflow store, its own owner, and no server."""
+"""A project folder for a benchmark, with its own MLflow store and owner, and without a server."""
 
 import os
 import socket
@@ -10,20 +10,20 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def temporary_project() -> Iterator[Path]:
-    """Let this process, and those it starts, work in an empty project folder."""
+    """Make this process, and those it starts, use an empty project folder."""
     with TemporaryDirectory(prefix="cnnlab-benchmark-", ignore_cleanup_errors=True) as folder:
         os.environ.update(project_environment(folder))
         yield Path(folder)
 
 
 def use_project(folder: Path) -> None:
-    """Let this process, and those it starts, work in a project folder that is kept."""
+    """Make this process, and those it starts, use a project folder that is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(project_environment(str(folder)))
 
 
 def project_environment(folder: str) -> dict[str, str]:
-    """Return the variables that make a folder the project's; no server answers at its port."""
+    """Return the variables that make a folder the project folder, with a port where no server answers."""
     return {"CNNLAB_HOME": folder, "CNNLAB_OWNER": "benchmark", "MLFLOW_PORT": str(_free_port())}
 
 

@@ -1,4 +1,4 @@
-"""A finished study, written without training it, and read back. Nothing here imports torch by itself."""
+"""A finished study that is written without training, and read back. Nothing here imports torch directly."""
 
 import os
 import time
@@ -17,15 +17,15 @@ def finished_study(runs: int) -> Study:
 
 
 def results(runs: int) -> object:
-    """Return the table of the finished study, as a user gets it."""
+    """Return the table of the finished study, as a user would get it."""
     return finished_study(runs).results()
 
 
-# In a process of its own
+# In a separate process
 
 
 def write_runs(folder: str, runs: int) -> Measured:
-    """Train one small run and record it with every seed, without its figures and its model."""
+    """Train one small run and record it with every seed, without figures and model."""
     os.environ.update(project_environment(folder))
     from cnnlab.fashion_mnist import load_data
     from cnnlab.inquiry.record.connection import connect
@@ -51,7 +51,7 @@ def write_runs(folder: str, runs: int) -> Measured:
 
 
 def again_s(folder: str, runs: int) -> Measured:
-    """Read the study twice; the second time counts."""
+    """Read the study twice; measure the second time."""
     os.environ.update(project_environment(folder))
     results(runs)
     started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""How far apart do two kinds of processor train the same run? The same seed, so the same first weights, order, dropout.
+"""How much do the results of a run differ between two kinds of processor, with the same seed and initial weights?
 
-The other processor is this one, held to AVX2 and float32 as an older laptop would be.
+The other processor is this one, restricted to AVX2 and float32 like an older laptop.
 """
 
 import json
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
 
 class Processor(NamedTuple):
-    """How to train: the precision, and variables that hold torch and oneDNN to older instructions."""
+    """How to train: the precision, and variables that restrict torch and oneDNN to older instructions."""
 
     name: str
     precision: str
@@ -71,7 +71,7 @@ AVX2 = Processor("float32, AVX2", "float32", {"ATEN_CPU_CAPABILITY": "avx2", "ON
 
 
 def run(options: Options) -> Report:
-    """Train what is missing, and compare seed by seed."""
+    """Train the missing runs, and compare seed by seed."""
     kinds, seeds = (KINDS[:1], 2) if options.quick else (KINDS, max(options.repeats or SEEDS, 2))
     with TemporaryDirectory() if options.quick and not options.home else nullcontext(options.home or STORE) as folder:
         file = Path(folder) / "reproduction.jsonl"
@@ -90,7 +90,7 @@ def run(options: Options) -> Report:
 
 
 def distances(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seeds: int) -> Table:
-    """Return how far apart two processors are for the same seed, beside the spread of the seeds."""
+    """Return the differences between two processors for the same seed, beside the spread over seeds."""
     return Table(
         f'"{AVX2.name}" against "{one.name}": SD of the seeds, and how far apart the two are for the same seed.',
         ("what", "n", "SD of the seeds", "median", "95 % quantile", "largest", "largest / SD"),
@@ -99,7 +99,7 @@ def distances(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, see
 
 
 def row(kind: Kind, metric: Metric, one: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
-    """Return the cells about one metric: the spread of the seeds, and how far another processor is off."""
+    """Return the cells about one metric: the spread over seeds, and the differences on another processor."""
     off = metric.scale * (other[metric.column] - one[metric.column]).abs().to_numpy()
     sd = metric.scale * one[metric.column].std(skipna=False)
     numbers = (sd, np.median(off), np.quantile(off, 0.95), off.max())
@@ -109,7 +109,7 @@ def row(kind: Kind, metric: Metric, one: pd.DataFrame, other: pd.DataFrame) -> t
 
 
 def verdicts(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seeds: int) -> Table:
-    """Return how often the bound of `cnnlab reproduce` held, and how often another seed would have been within it."""
+    """Return how often the bound of `cnnlab reproduce` held, and how often another seed would have been inside it."""
     most, rows = seeds - 1, []
     for kind in kinds:
         recorded, now = _pair(finals, kind, one, seeds)
@@ -126,10 +126,10 @@ def verdicts(finals: pd.DataFrame, kinds: tuple[Kind, ...], one: Processor, seed
 
 
 def share_of_verdicts(recorded: pd.DataFrame, now: pd.DataFrame, others: int, is_same: bool) -> tuple[float, ...]:
-    """Return the shares of: within the bound; beyond it in an unstable arm; beyond it in a stable arm.
+    """Return the shares of results within the bound, beyond it in an unstable arm, and beyond it in a stable arm.
 
-    It is over all ways to have that many other seeds on record. What is compared with a seed on record is the same seed
-    on the other processor, or (`is_same` false) each other one: a result that was not made as it says.
+    The shares are over all ways to have `others` other seeds on record. A seed on record is compared with the same seed
+    on the other processor or, if `is_same` is false, with every other seed, which represents the result of a wrong run.
     """
     counts = [0, 0, 0]
     for seed in recorded.index:
@@ -149,7 +149,7 @@ def _percent(shares: tuple[float, ...]) -> str:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """Return the final metrics of what is trained already, by processor, study, arm and seed."""
+    """Return the final metrics of the runs trained so far, by processor, study, arm and seed."""
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     runs = pd.MultiIndex.from_tuples([tuple(one["run"]) for one in lines], names=["processor", "study", "arm", "seed"])
     return pd.DataFrame([one["final"] | {"on": ", ".join(one["on"])} for one in lines], runs).sort_index()
@@ -161,11 +161,11 @@ def _pair(finals: pd.DataFrame, kind: Kind, one: Processor, seeds: int) -> tuple
     return here, there
 
 
-# In a process of its own
+# In a separate process
 
 
 def train(file: str, wanted: list[tuple[str, str, int]], processor: str, precision: str, is_quick: bool) -> Measured:
-    """Train what is missing, one run after the other on one thread; each is written down when it ends."""
+    """Train the missing runs, one after another on one thread; each result is saved when the run ends."""
     torch.set_num_threads(1)
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     done, data = set(read(Path(file)).index), load_data()

@@ -1,4 +1,4 @@
-"""Simulated studies, with given SDs of the arms and correlations within a seed, and intervals from them."""
+"""Simulated studies, with given SDs of the arms and correlations within a seed, and intervals computed from them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from scipy import stats
 
 LEVEL = 0.95
 
-Intervals = tuple[np.ndarray, np.ndarray]  # low and high, one for each study
+Intervals = tuple[np.ndarray, np.ndarray]  # lower and upper ends, one per study
 Estimator = Callable[[np.ndarray, np.ndarray], Intervals]
 
 
 class Situation(NamedTuple):
-    """A contrast by its weights, and the SD of each arm."""
+    """The weights of a contrast, and the SD of each arm."""
 
     name: str
     weights: tuple[float, ...]
@@ -23,7 +23,7 @@ class Situation(NamedTuple):
 def draw(
     situation: Situation, n: int, block: float, studies: int, rng: np.random.Generator, tails: float = np.inf
 ) -> np.ndarray:
-    """Return values with mean 0: (studies, n, arms), normal ones or with the tails of a t distribution."""
+    """Return values with mean 0: (studies, n, arms), normal or with the tails of a t distribution."""
     arms = len(situation.sds)
     correlations = np.full((arms, arms), block) + (1 - block) * np.eye(arms)
     shape = studies, n, arms
@@ -40,7 +40,7 @@ def per_seed(values: np.ndarray, weights: np.ndarray, level: float = LEVEL) -> I
 
 
 def welch(values: np.ndarray, weights: np.ndarray) -> Intervals:
-    """A contrast of independent means with their own variances (Welch 1947), degrees of freedom by Satterthwaite."""
+    """A contrast of independent means with different variances (Welch 1947); Satterthwaite's degrees of freedom."""
     n = values.shape[1]
     parts = values.var(axis=1, ddof=1) * weights**2 / n
     total = parts.sum(axis=1)
@@ -48,7 +48,7 @@ def welch(values: np.ndarray, weights: np.ndarray) -> Intervals:
 
 
 def pooled(values: np.ndarray, weights: np.ndarray) -> Intervals:
-    """A contrast of independent means with one variance for all arms."""
+    """A contrast of independent means with the same variance in all arms."""
     n, arms = values.shape[1:]
     variance = values.var(axis=1, ddof=1).mean(axis=1)
     error = np.sqrt(variance * (weights**2).sum() / n)
@@ -69,6 +69,6 @@ def percent(happened: np.ndarray) -> str:
 
 
 def holds(intervals: Intervals, truth: float = 0.0) -> np.ndarray:
-    """Return which intervals hold the truth."""
+    """Return which intervals contain the true value."""
     low, high = intervals
     return (low <= truth) & (high >= truth)

@@ -1,4 +1,4 @@
-"""How long it takes until the lab answers: import, help, and a study that is finished."""
+"""The response times of the lab: for its import, its help, and a finished study."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ CHECK = (
 
 
 class Size(NamedTuple):
-    """How many runs the finished study has."""
+    """The number of runs of the finished study, and of repetitions."""
 
     runs: int
     repeats: int
@@ -64,14 +64,14 @@ def _time_all(commands: dict[str, list[str]], folder: str, repeats: int, options
         for name, arguments in commands.items():
             started = time.perf_counter()
             _python(arguments, folder)
-            if repeat:  # the first round brings the files into the memory of the system
+            if repeat:  # the first round loads the files into the system's cache
                 times[name].append(time.perf_counter() - started)
         options.say(f"  {repeat}/{repeats}")
     return times
 
 
 def _python(arguments: list[str], folder: str) -> str:
-    """Run Python with these arguments in a project folder and return what it prints."""
+    """Run Python with these arguments in a project folder and return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -85,5 +85,5 @@ def _python(arguments: list[str], folder: str) -> str:
 
 
 def _imported_by_help(folder: str) -> str:
-    """Return which of the slow packages are imported by `cnnlab --help`, "" for none."""
+    """Return which of the slow packages `cnnlab --help` imports; "" if none."""
     return _python(["-c", CHECK], folder).splitlines()[-1].strip("[]")

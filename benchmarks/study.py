@@ -27,7 +27,7 @@ STOCK, LAB = "stock: one run after another", "lab: worker processes"
 
 
 class Size(NamedTuple):
-    """How much is trained: a study has `seeds` seeds in each of its two arms."""
+    """How much is trained: each of the two arms of a study has `seeds` seeds."""
 
     seeds: int
     images: int
@@ -36,7 +36,7 @@ class Size(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, int]:
-        """What a measured process is told."""
+        """The arguments of a measured process."""
         return {"num_seeds": self.seeds, "images": self.images, "epochs": self.epochs}
 
     def describe(self, repeats: int) -> str:
@@ -49,7 +49,7 @@ class Size(NamedTuple):
 
 
 FULL, QUICK = Size(4, 10_000, 3, repeats=3), Size(4, 640, 1, repeats=1)
-WARM_UP = Size(1, 640, 1, repeats=1)  # brings the files of all packages into the memory of the system
+WARM_UP = Size(1, 640, 1, repeats=1)  # loads the files of all packages into the system's cache
 
 
 def run(options: Options) -> Report:
@@ -80,7 +80,7 @@ def run(options: Options) -> Report:
 def warm_and_measure(
     pipelines: Callable[[Size], list[Pipeline]], size: Size, options: Options
 ) -> tuple[dict[str, list[Measured]], int]:
-    """Measure pipelines that run studies, after a small round that doesn't count; return also how often."""
+    """Measure pipelines that run studies, after a small warm-up round; also return the number of repetitions."""
     repeats = options.repeats or size.repeats
     if not options.quick:
         interleave(pipelines(WARM_UP), 1, options.say)
@@ -91,7 +91,7 @@ def _pipelines(size: Size) -> list[Pipeline]:
     return [Pipeline(STOCK, stock, size.arguments), Pipeline(LAB, lab, size.arguments | {"engine": "workers"})]
 
 
-# In a process of its own
+# In a separate process
 
 
 def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Measured:
@@ -110,7 +110,7 @@ def lab(seed: int, engine: str, num_seeds: int, images: int, epochs: int) -> Mea
 
 
 def small_study(seed: int, num_seeds: int, images: int, epochs: int) -> Study:
-    """Return the study that is timed; another `seed` gives it other seeds."""
+    """Return the study to time; another `seed` gives it other seeds."""
     base = replace(BASE, train_images=images, epochs=epochs, batch_size=BATCH_SIZE)
     seeds = tuple(range(seed * num_seeds, (seed + 1) * num_seeds))
     return Study("benchmark", "How long does it take?", base, seeds, {"dropout": DROPOUTS})
@@ -125,7 +125,7 @@ def first_start(study: Study, store: Store) -> float:
 def stock(seed: int, num_seeds: int, images: int, epochs: int) -> Measured:
     """Train as many runs one after another with mltrainer, each logged by its own MLflow reporter."""
     with temporary_project() as folder:
-        os.chdir(folder)  # MLflow makes a folder for artifacts in the working directory
+        os.chdir(folder)  # MLflow creates a folder for artifacts in the working directory
         started = time.perf_counter()
         data = load_data()
         train = first(data.train, images)

@@ -1,4 +1,4 @@
-"""Results as Markdown: medians with their spread, ratios, and the machine they were measured on."""
+"""Results as Markdown: medians with their spread, ratios, and the machine on which they were measured."""
 
 import math
 import os
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Table:
-    """A table under one sentence that says what is in it."""
+    """A table with a caption of one sentence."""
 
     caption: str
     columns: tuple[str, ...]
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found."""
+    """The results of a benchmark."""
 
     title: str
     sizes: str  # what was trained or called, and how often
@@ -37,7 +37,7 @@ class Report:
     notes: list[str]
 
     def markdown(self, quick: bool, load: float) -> str:
-        """Return the report as a Markdown document; `load` is how many processes wanted to compute just before."""
+        """Return the report as a Markdown document; `load` is the mean number of runnable processes just before."""
         warning = ["**A smoke test with tiny sizes (`--quick`): these numbers mean nothing.**"] if quick else []
         parts = [f"# {self.title}", *warning, self.sizes, *(table.markdown() for table in self.tables)]
         if self.notes:
@@ -52,7 +52,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> str:
-    """Return the spread of the ratios of each repetition: both sides of one were measured one after the other."""
+    """Return the spread of the ratios, one per repetition: its two sides were measured one after the other."""
     return spread([a / b for a, b in zip(above, below, strict=True)], digits=2)
 
 

@@ -1,4 +1,4 @@
-"""How many images per second one run trains, against three peers."""
+"""The images per second that one run trains, compared with three peers."""
 
 import time
 from pathlib import Path
@@ -27,21 +27,21 @@ from cnnlab.training import fit
 
 
 class Size(NamedTuple):
-    """How much is trained; the number of images is a multiple of the batch size, so that all train on equally many."""
+    """How much is trained: the number of images is a multiple of the batch size, so that all use equally many."""
 
     images: int
     repeats: int
 
 
 FULL, QUICK = Size(images=400 * BATCH_SIZE, repeats=5), Size(images=5 * BATCH_SIZE, repeats=1)
-NUM_WORKERS = {"cpu": (0, 2), "cuda": (0, 2, 8)}  # of the DataLoader; the best counts
+NUM_WORKERS = {"cpu": (0, 2), "cuda": (0, 2, 8)}  # for the DataLoader; the best counts
 LAB = "lab, float32"
 LAB_1 = "lab, float32, 1 thread"
 LAB_BF16 = "lab, bf16"
 
 
 def run(options: Options) -> Report:
-    """Measure all pipelines on the CPU, and on the GPU where there is one."""
+    """Measure all pipelines on the CPU, and on the GPU if there is one."""
     size = QUICK if options.quick else FULL
     repeats = options.repeats or size.repeats
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -87,7 +87,7 @@ def _measure(device: str, images: int, repeats: int, options: Options) -> Table:
 
 
 def _keep_the_best(measured: dict[str, list[Measured]], kind: str) -> None:
-    """Leave of several numbers of workers the one with the shortest median."""
+    """Keep only the number of workers with the shortest median."""
     names = sorted((name for name in measured if name.startswith(kind)), key=lambda name: _median_s(measured[name]))
     for slower in names[1:]:
         del measured[slower]
@@ -98,16 +98,16 @@ def _median_s(measured: list[Measured]) -> float:
 
 
 def _speed(name: str, results: list[Measured], seconds: list[float], images: int) -> tuple[str, ...]:
-    """Return the cells that say how fast a pipeline is."""
+    """Return the cells with the speed of a pipeline."""
     threads = str(results[0]["threads"])
     return name, threads, spread([images / s for s in seconds], digits=0), spread(seconds, digits=2)
 
 
-# In a process of its own
+# In a separate process
 
 
 def stock(seed: int, images: int, device: str) -> Measured:
-    """Train with the course's pipeline as it comes."""
+    """Train with the course's unchanged pipeline."""
     torch.manual_seed(seed)
     data = load_data()
     train = first(data.train, images)
@@ -143,7 +143,7 @@ def with_lightning(seed: int, images: int, device: str, num_workers: int) -> Mea
 
 
 def lab(seed: int, images: int, device: str, threads: int | None, precision: str) -> Measured:
-    """Train with the lab's `fit`; without `threads` torch decides how many."""
+    """Train with the lab's `fit`; without `threads`, torch chooses their number."""
     if threads:
         torch.set_num_threads(threads)
     data = load_data()

@@ -1,4 +1,4 @@
-"""Seconds until the validation accuracy is 90 %: the lab against the stock pipeline."""
+"""The seconds until the validation accuracy reaches 90 %: the lab against the stock pipeline."""
 
 import math
 import time
@@ -21,11 +21,11 @@ STOCK, LAB, LAB_1 = "stock", "lab", "lab, 1 thread"
 
 
 class Size(NamedTuple):
-    """What is to be reached, and how."""
+    """The target accuracy, and how much is trained to reach it."""
 
     target: float  # validation accuracy, a fraction
-    images: int  # in an epoch of the lab
-    steps: int  # in an epoch of stock
+    images: int  # per epoch of the lab
+    steps: int  # per epoch of stock
     max_epochs: int  # of stock
     repeats: int
 
@@ -86,11 +86,11 @@ def _faster(stock_results: list[Measured], results: list[Measured], name: str) -
     return spread(seconds), ratio(column(stock_results, name), seconds)
 
 
-# In a process of its own
+# In a separate process
 
 
 def lab(seed: int, target: float, images: int, epochs: int, threads: int | None) -> Measured:
-    """Train for a fixed number of epochs; the times are infinite if the accuracy is below the target then."""
+    """Train for a fixed number of epochs; the times are infinite if the final accuracy is below the target."""
     if threads:
         torch.set_num_threads(threads)
     data = load_data()
@@ -103,7 +103,7 @@ def lab(seed: int, target: float, images: int, epochs: int, threads: int | None)
 
 
 def stock(seed: int, target: float, steps: int, max_epochs: int) -> Measured:
-    """Train until the first epoch after which the accuracy is reached."""
+    """Train until the first epoch that reaches the accuracy."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     data = load_data()

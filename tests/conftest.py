@@ -1,4 +1,4 @@
-"""Shared fixtures: a project folder of its own for every test, small images, the real data, a real server."""
+"""Shared fixtures: a separate project folder for every test, small images, the real data, a real server."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with more threads than cores would wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # with more threads than cores, two test processes would wait for each other
 
 from cnnlab.cli import main
 from cnnlab.config import BASE, Config, replace
@@ -25,7 +25,7 @@ from tests.helpers import SMALL_DATA, Cnnlab, free_port, settle, spare_figures
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An mlflow.db with nothing in it but MLflow's tables, which take seconds to make."""
+    """An mlflow.db with only MLflow's tables, which take seconds to create."""
     folder = tmp_path_factory.mktemp("tables")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -37,14 +37,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(bare_home: Path, tables: Path) -> Path:
-    """A project folder with an empty store, whose path has a space, with a port that nobody uses."""
+    """A project folder with an empty store, a space in its path, and an unused port."""
     shutil.copyfile(tables, bare_home / "mlflow.db")
     return bare_home
 
 
 @pytest.fixture
 def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder in which there is nothing yet."""
+    """An empty project folder."""
     folder = tmp_path / "my lab"
     folder.mkdir()
     settle(monkeypatch, folder)
@@ -53,7 +53,7 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def running_server(home: Path) -> Iterator[str]:
-    """A real MLflow server on the project folder; its address."""
+    """The address of a real MLflow server for the project folder."""
     yield server.start()
     server.stop()
 
@@ -78,7 +78,7 @@ def small() -> Config:
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process draw no figures and leave no models."""
+    """Runs of this process draw no figures and save no models."""
     spare_figures(monkeypatch)
 
 
@@ -100,7 +100,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: the processes share them, so that none waits for the other at the end."""
+    """Start with the longest files: the processes share them, so that none waits for the other at the end."""
     longest = [
         "test_notebook.py",
         "test_engines.py",
@@ -115,7 +115,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """The lines that the lab says in this process during a test."""
+    """The lines that the lab prints in this process during a test."""
     lines: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]

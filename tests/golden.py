@@ -1,8 +1,8 @@
-"""What ships, as it reads today: predictions, verdicts, the review, and the runs that `cnnlab reproduce` trains again.
+"""Current texts of what ships: predictions, verdicts, the review, and the runs that `cnnlab reproduce` trains again.
 
     uv run python -m tests.golden
 
-writes `tests/golden/` again. A difference from what is committed is a decision, and the commit says why.
+rewrites `tests/golden/`. A difference from the committed files is a decision, and the commit message explains it.
 """
 
 import io
@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def copy_what_ships(folder: Path) -> None:
-    """Copy store, models and journals as they are committed: the project's own may hold a student's runs by now."""
+    """Copy the committed store, models and logbooks: the project's own may already contain a student's runs."""
     if (PROJECT / ".git").exists():
         command = ["git", "-C", str(PROJECT), "archive", "--format=zip", "HEAD", *SHIPPED]
         archive = subprocess.run(command, capture_output=True, check=True).stdout
@@ -75,10 +75,10 @@ def _verdicts(record: Record) -> dict[str, Any]:
 
 
 def _verdict_texts(store: Store) -> Iterator[str]:
-    """Yield the verdict on every shipped prediction, computed again."""
+    """Compute and yield the verdict on every shipped prediction."""
     for experiment in dict.fromkeys(record.experiment for record in load_records(store)):
         study = reference_studies().get(experiment)
-        if study is None:  # the search, whose arms are those that were predicted
+        if study is None:  # the search, whose arms are those of the predictions
             contrast = load_predictions(store, experiment)[0].contrast
             study = Study(experiment, "?", contrast.arms[contrast.control], contrast.seeds, arms=contrast.arms)
         for one in compute_verdicts(study, store, OWNER):
@@ -86,7 +86,7 @@ def _verdict_texts(store: Store) -> Iterator[str]:
 
 
 def _runs(store: Store) -> dict[str, Any]:
-    """Return params, finals and facts of the runs that are trained again by `cnnlab reproduce`."""
+    """Return params, final metrics and facts of the runs that `cnnlab reproduce` trains again."""
     runs = load_runs(store, kind=None).set_index("run_id").loc[one_run_of_each(store)]
     return {
         run_id: to_params(row["config"])

@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Helpers for several test files."""
 
 import socket
 import subprocess
@@ -21,27 +21,27 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.study import Study
 from cnnlab.one_run import WEIGHTS
 
-Cnnlab = Callable[..., subprocess.CompletedProcess[str]]  # the command line, by its arguments
+Cnnlab = Callable[..., subprocess.CompletedProcess[str]]  # calls the command line with these arguments
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def spare_figures(patch: pytest.MonkeyPatch) -> None:
-    """Let runs of this process draw no figures and leave no models: for tests that look at neither.
+    """Make runs of this process draw no figures and save no models, for tests that need neither.
 
-    Both take longer than the training of a small network.
+    Both take longer than training a small network.
     """
     patch.setattr("cnnlab.one_run.run_figures", lambda *_: {})
     patch.setattr("cnnlab.inquiry.run.runner.export_model", lambda *_: None)
 
 
 def settle(patch: pytest.MonkeyPatch, folder: Path, owner: str = "a student") -> None:
-    """Let this process work in a project folder, as an owner, with a port that nobody uses."""
+    """Make this process use a project folder, an owner, and an unused port."""
     for name in ("MLFLOW_TRACKING_URI", "CNNLAB_PROFILE"):
         patch.delenv(name, raising=False)
     patch.setenv("CNNLAB_HOME", str(folder))
@@ -50,7 +50,7 @@ def settle(patch: pytest.MonkeyPatch, folder: Path, owner: str = "a student") ->
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
-    """Return as soon as it happened; fail after `seconds`."""
+    """Return as soon as `happened()` is true; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
@@ -58,7 +58,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def epochs_in(journal: Path) -> int:
-    """How many epochs a run's journal holds; 0 if it is gone."""
+    """Return the number of epochs in a run's journal; 0 if the journal is gone."""
     try:
         return journal.read_text(encoding="utf-8").count('"event": "metrics"')
     except FileNotFoundError:
@@ -80,12 +80,12 @@ SMALL_DATA = Data(stripes(640, seed=1), stripes(203, seed=2))  # ten easy classe
 
 
 def small_study(*args: Any, **kwargs: Any) -> Study:
-    """A study on `SMALL_DATA`."""
+    """Return a study on `SMALL_DATA`."""
     return Study(*args, data=SMALL_DATA, **kwargs)
 
 
 def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:
-    """Record some prediction about a study, with at least these seeds, so that it may run; return the study."""
+    """Record some prediction about a study, with at least these seeds, so that it can be run; return the study."""
     arm = next(name for name in study.arms if name != study.control)
     predict(
         replace(study, seeds=tuple(study.seeds) if len(study.seeds) > 1 else seeds),
@@ -101,7 +101,7 @@ def predicted(study: Study, seeds: tuple[int, ...] = (0, 1)) -> Study:
 
 
 def record_of(contrast: str, content: dict[str, str], last: dict[str, str]) -> Record:
-    """A prediction with its last verdict, as if it had been read from a store."""
+    """Return a prediction with its last verdict, as if read from a store."""
     whole = {"study": "s", "contrast": contrast, "metric": "loss/valid", "direction": "higher", "sesoi": "0.01"}
     whole |= {"low": "0.03", "high": "0.15", "confidence": "75", "sha256": 64 * "0"} | content
     whole = {name: value for name, value in whole.items() if value}
@@ -109,7 +109,7 @@ def record_of(contrast: str, content: dict[str, str], last: dict[str, str]) -> R
 
 
 def load_weights(store: Store, run_id: str) -> dict[str, torch.Tensor]:
-    """The kept weights of a run, by the names of the network's parameters."""
+    """Return the saved weights of a run, by the names of the network's parameters."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return load_file(run_file(store, run_id, WEIGHTS, Path(folder)))
 

@@ -1,14 +1,14 @@
-"""What training makes of some configs, to the last bit: for the release in which the chapter was rewritten.
+"""The results of training some configs, to the last bit: for the release in which the chapter was rewritten.
 
     uv run python -m tests.identical --write
 
-The instructions that the libraries may use are held to those that every x86 processor has, so that several kinds of
-Intel's round alike.
+The libraries are restricted to instructions that every x86 processor has, so that several kinds of Intel processor
+round in the same way.
 """
 
 import os
 
-# Read by the libraries when they are loaded.
+# The libraries read these when they are loaded.
 os.environ |= {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -26,7 +26,7 @@ from cnnlab.fashion_mnist import load_data
 from cnnlab.training import Result, fit
 
 FILE = Path(__file__).parent / "golden" / "training.json"
-MACHINE = ("device", "threads")  # facts that aren't the training's own
+MACHINE = ("device", "threads")  # facts that are not about the training
 SMALL = replace(
     BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=3, batch_size=32, lr=0.01, precision="float32", seed=7
 )
@@ -50,7 +50,7 @@ CONFIGS = {
 
 
 def described(config: Config, data: Data) -> dict[str, Any]:
-    """Return the weights of a run as a fingerprint, and all that was measured but times."""
+    """Return a fingerprint of a run's weights, and all of its measurements except times."""
     result: Result = fit(config, data, progress=False, device="cpu")
     digest = hashlib.sha256()
     for name, value in result.model.state_dict().items():

@@ -1,4 +1,4 @@
-"""A second science for the engine, in NumPy alone: softmax regression tells noisy stripes apart."""
+"""A second science for the engine, with NumPy only: softmax regression classifies noisy stripes."""
 
 import hashlib
 import pickle
@@ -35,7 +35,7 @@ class Stripes:
     test: tuple[np.ndarray, np.ndarray] | None = None
 
     def sha256(self) -> str:
-        """A fingerprint of what is trained and validated on."""
+        """Return a fingerprint of the training and validation data."""
         return hashlib.sha256(pickle.dumps((self.train, self.valid))).hexdigest()
 
 
@@ -80,27 +80,27 @@ class Regression(Task):
     other_data = "other stripes"
 
     def amount(self, config: Config) -> int:
-        """Steps."""
+        """Return the number of steps."""
         return config.steps
 
     def size(self, config: Config) -> str:
-        """Steps, in words."""
+        """Return the number of steps, in words."""
         return f"{config.steps} steps"
 
     def load(self) -> Stripes:
-        """The stripes."""
+        """Return the stripes."""
         return OWN
 
     def fingerprint(self, facts: Facts) -> str:
-        """As it was measured."""
+        """Return the measured fingerprint."""
         return facts.get("data", "")
 
     def describe(self, config: Config, facts: Facts) -> dict[str, str]:
-        """What follows from a config."""
+        """Return the facts that follow from a config."""
         return {"shape": f"{WIDTH} x {CLASSES}", "steps": str(config.steps)}
 
     def seconds(self, configs: Iterable[Config], data: Any, at_a_time: int) -> dict[Config, float]:
-        """About a second per million steps."""
+        """Return about a second per million steps."""
         return {config: config.steps / 1e6 for config in configs}
 
     def train(self, config: Config, data: Stripes, watcher: Watcher, device: str, threads: int) -> Result:
@@ -127,15 +127,15 @@ class Regression(Task):
         np.save(folder / "weights.npy", result.weights)
 
     def leaves(self, ships: bool) -> tuple[str, ...]:
-        """The weights."""
+        """Return the name of the weights."""
         return ("weights.npy",)
 
     def test_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stripes that nobody has seen."""
+        """Return new stripes."""
         return draw(300, 3)
 
     def evaluate(self, configs: Iterable[Config], kept: Iterable[Kept], data: Any, images: Any) -> np.ndarray:
-        """Whether each regression is right about each line: bool (runs, lines)."""
+        """Return whether each regression is right about each line: bool (runs, lines)."""
         x, y = images
         weights = [np.load(files["weights.npy"]) for files in kept]
         return np.stack([(x @ one).argmax(1) == y for one in weights])

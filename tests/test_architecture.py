@@ -15,7 +15,7 @@ CHAPTER = ("config", "data", "models", "training")
 
 
 def module(path: Path) -> str:
-    """The dotted name of a file."""
+    """Return the dotted name of a file."""
     return ".".join(("cnnlab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
@@ -24,7 +24,7 @@ ENGINE = [name for name in MODULES if name.startswith("cnnlab.inquiry")]
 
 
 def imports(name: str) -> set[str]:
-    """The modules that one imports, wherever it does so."""
+    """Return the modules that one imports, anywhere in its code."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -40,13 +40,13 @@ def packages(name: str) -> set[str]:
 
 
 def lines(files: list[Path]) -> int:
-    """Lines that aren't blank."""
+    """Return the number of lines that aren't blank."""
     return sum(bool(line.strip()) for file in files for line in file.read_text(encoding="utf-8").splitlines())
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
     graph = {name: imports(name) & set(MODULES) - {name} for name in MODULES}
-    assert set(TopologicalSorter(graph).static_order()) <= set(MODULES)  # it raises where there is a circle
+    assert set(TopologicalSorter(graph).static_order()) <= set(MODULES)  # it raises an error for a cycle
 
 
 def test_the_engine_imports_nothing_of_the_lab() -> None:
@@ -60,7 +60,7 @@ def test_the_engine_imports_no_torch() -> None:
 
 
 def test_one_module_of_the_lab_speaks_to_the_engine_about_it() -> None:
-    """What else the lab imports of the engine are tools and verbs, not the seam."""
+    """The lab's other imports from the engine are tools and functions, not the seam."""
     seam = {name for name in MODULES if name not in ENGINE and "cnnlab.inquiry.task" in imports(name)}
     assert seam == {"cnnlab", "cnnlab.task", "cnnlab.one_run", "cnnlab.evidence"}
 

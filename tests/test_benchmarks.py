@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, in processes of their own, and their arithmetic is right."""
+"""The benchmarks measure what they claim, in separate processes, and their arithmetic is right."""
 
 import subprocess
 import sys
@@ -56,11 +56,11 @@ def test_two_precisions_are_equivalent_only_if_the_whole_interval_says_so() -> N
     cells = precision.row(size, accuracy, [1.0, 2.0, 3.0, 4.0, 5.0])
     assert cells[1:] == ("5", "+3.00", "1.58", "+1.04 to +4.96", "±0.3", "not shown")
     assert precision.row(size, accuracy, [-0.01, 0.0, 0.01])[-1] == "yes"
-    assert precision.row(size, accuracy, [-0.6, 0.0, 0.6])[-1] == "not shown"  # no difference, but far too few
+    assert precision.row(size, accuracy, [-0.6, 0.0, 0.6])[-1] == "not shown"  # no difference, but far too few seeds
 
 
 def seeds_with(*losses: float) -> pd.DataFrame:
-    """Runs of an arm by seed, equal in accuracy."""
+    """Return runs of an arm by seed, with equal accuracy."""
     return pd.DataFrame({"accuracy/valid": 0.8, "loss/valid": losses}, index=range(len(losses)))
 
 
@@ -97,7 +97,7 @@ def test_a_report_is_a_markdown_table() -> None:
 
 
 def test_every_pair_of_factors_is_balanced_in_the_screening() -> None:
-    """What makes the effects of a Plackett-Burman design independent: all pairs of levels occur equally often."""
+    """The effects of a Plackett-Burman design are independent, since all pairs of levels occur equally often."""
     columns = np.array(design()).T
     for one, other in combinations(columns, 2):
         for levels in ((0, 0), (0, 1), (1, 0), (1, 1)):

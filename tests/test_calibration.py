@@ -33,7 +33,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[list[Verdict]]:
-    """Verdicts on record of real predictions and runs, whose numbers are those of `CASES`."""
+    """Recorded verdicts on real predictions and runs, with the numbers of `CASES`."""
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
         settle(patch, tmp_path_factory.mktemp("my lab"))
@@ -64,7 +64,7 @@ def found(verdicts: list[Verdict]) -> Calibration:
     return calibrate_records(load_records(connect()))
 
 
-def test_the_cases_are_what_they_shall_be(found: Calibration) -> None:
+def test_the_cases_have_their_outcomes(found: Calibration) -> None:
     assert list(found.table["outcome"]) == [case[-2] for case in CASES]
     assert list(found.table["in_size_range"]) == [case[-1] for case in CASES]
     assert list(found.table["label"]) == ["confirmatory"] * 4 + ["exploratory", "confirmatory"]
@@ -75,13 +75,13 @@ def test_the_brier_score_is_that_of_the_decided_confirmatory_ones(found: Calibra
     assert found.brier == pytest.approx(((0.8 - 1) ** 2 + (0.9 - 0) ** 2 + (0.6 - 0) ** 2) / 3)
 
 
-def test_inconclusive_ones_count_as_not_supported_in_the_score_beside_it(found: Calibration) -> None:
+def test_the_other_score_counts_inconclusive_ones_as_not_supported(found: Calibration) -> None:
     assert found.inconclusive == 1
     assert found.brier_of_all == pytest.approx((0.2**2 + 0.9**2 + 0.6**2 + 0.95**2) / 4)
 
 
 def test_the_size_counts_where_it_was_predicted_and_measured(found: Calibration) -> None:
-    assert found.coverage == (1, 1)  # a range is given for the case that the direction is right
+    assert found.coverage == (1, 1)  # a range is claimed only in case the direction is right
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_size_counts_where_it_was_predicted_and_measured(found: Calibration)
         (1, 3, 3, 2),
         (1, 3, 3.5, 7),  # 2 + 10 x 0.5
         (1, 3, 0, 12),  # 2 + 10 x 1
-        (0, 100, 2, 100),  # holds everything, and says nothing
+        (0, 100, 2, 100),  # contains everything, and says nothing
     ],
 )
 def test_the_interval_score_is_the_width_and_ten_times_the_miss(
@@ -101,21 +101,21 @@ def test_the_interval_score_is_the_width_and_ten_times_the_miss(
     assert interval_score(low, high, value) == pytest.approx(score)
 
 
-def test_the_interval_score_is_lowest_for_the_central_range_of_what_comes_out() -> None:
+def test_the_interval_score_is_lowest_for_the_central_range_of_the_effects() -> None:
     values = np.random.default_rng(1).normal(2, 1, 20_000)
     mean = {half: np.mean([interval_score(2 - half, 2 + half, value) for value in values]) for half in (0.8, 1.28, 2.5)}
     assert min(mean, key=lambda half: mean[half]) == 1.28  # the 10 and 90 % quantiles
 
 
 def test_the_ranges_of_supported_predictions_are_scored_in_units_of_what_matters(found: Calibration) -> None:
-    """Of (1, 3) pp for +2 pp, (0.1, 0.3) nats for -0.2, (0.001, 0.1) for +0.002, (5, 9) for 0.33 and so on."""
+    """The cases are (1, 3) pp for +2 pp, (0.1, 0.3) nats for -0.2, (0.001, 0.1) for +0.002, (5, 9) for 0.33, etc."""
     by_hand = [2 / 0.3, (0.2 + 10 * 0.3) / 0.01, 0.099 / 0.01, (4 + 10 * (5 - 1 / 3)) / 0.3, 3.2 / 0.01, np.nan]
     assert found.table["interval_score"].tolist() == pytest.approx(by_hand, nan_ok=True)
     assert found.interval_score == pytest.approx(2 / 0.3)  # of the one that is confirmatory and supported
 
 
 def test_a_claim_of_a_direction_fails_where_the_effect_is_negligible(found: Calibration) -> None:
-    """What confidence is about, in the words of `predict`."""
+    """Confidence is about a difference that isn't negligible, as `predict` says."""
     equivalent = found.table["outcome"] == "practically equivalent"
     assert not found.decided.loc[equivalent[equivalent].index, "supported"].any()
     said = Claim.model_fields["confidence"].description
@@ -126,7 +126,7 @@ def test_a_surprise_was_held_with_confidence_and_turned_out_wrong(found: Calibra
     assert list(found.surprises["confidence"]) == [90]  # at 60 % nobody is surprised, and exploring isn't predicting
 
 
-def test_it_is_said_in_a_sentence_with_every_n(found: Calibration) -> None:
+def test_the_sentence_gives_every_n(found: Calibration) -> None:
     assert found.sentence() == (
         "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
         "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). With 1 inconclusive verdict "

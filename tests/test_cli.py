@@ -25,19 +25,19 @@ def cnnlab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess
 
 
 def test_the_main_job_runs_end_to_end_on_real_data(home: Path, here: Cnnlab) -> None:
-    """The README's first command, two studies of it: example predictions, real runs, verdicts; and again, for free."""
+    """The README's first command, for two studies: example predictions, real runs, verdicts; a repeat is free."""
     command = ("run", "baseline", "02-dropout", "--examples", "--profile", "tiny")
     done = cnnlab(*command)
     assert done.returncode == 0, done.stderr
     assert "MLflow: my lab/mlflow.db" in done.stdout
     said = done.stdout.index('as the owner "example"')
     assert said < done.stdout.index("tiny-02-dropout: 4 arms x 2 seeds, each 1 epoch of 640 images.")
-    assert done.stdout.count("I am 60 % confident that") >= 2  # said when recorded, and above the verdict
+    assert done.stdout.count("I am 60 % confident that") >= 2  # when it is recorded, and above the verdict
     assert done.stdout.count("95 % interval [") == 2
     rows = [line.split("│")[1:3] for line in done.stdout.splitlines() if "dropout=" in line and "│" in line]
     assert [(arm.strip(), n.strip()) for arm, n in rows] == [(f"dropout={p}", "2") for p in (0.0, 0.1, 0.3, 0.5)]
     assert f"{os.environ['MLFLOW_PORT']}/lab" in done.stdout
-    bars = done.stderr.splitlines()  # one line for each study: the bar's last state
+    bars = done.stderr.splitlines()  # one line per study: the bar's last state
     assert [bar.split("%")[0] for bar in bars] == ["tiny-01-baseline 100", "tiny-02-dropout 100"]
     runs = runs_in_store()
     assert len(runs) == 12
@@ -66,7 +66,7 @@ def runs_in_store() -> list[str]:
 
 
 def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cnnlab) -> None:
-    """The same verbs as in the notebook; without a prediction nothing is trained."""
+    """The commands do the same as in the notebook; without a prediction nothing is trained."""
     size = ("--profile", "tiny", "--epochs", "1")
     refused = here("run", "baseline", *size)
     assert refused.returncode == 1
@@ -184,7 +184,7 @@ def test_the_doctor_finds_a_healthy_lab_well(home: Path, here: Cnnlab) -> None:
     assert "55,000 train, 5,000 valid" in done.stdout
 
 
-def test_the_doctor_names_what_mends_a_damaged_store(home: Path, here: Cnnlab) -> None:
+def test_the_doctor_says_how_to_fix_a_damaged_store(home: Path, here: Cnnlab) -> None:
     connect()
     file = home / "mlflow.db"
     file.write_bytes(b"not a database at all" * 500)

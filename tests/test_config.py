@@ -1,4 +1,4 @@
-"""A Config can't hold what can't be run, and says why."""
+"""A Config rejects what can't be run, and says why."""
 
 import pickle
 

@@ -1,7 +1,7 @@
-"""What the lab uses of other packages though they don't document it: whether it is still there, and what it is for.
+"""Undocumented parts of other packages that the lab uses: what each is for, and a check that it still exists.
 
-Nothing is imported, so this fails within a second after an upgrade. Anyone who upgrades a package looks at each of its
-lines here, runs all tests, and then writes down the new version.
+Nothing is imported, so this fails within a second after an upgrade. Anyone who upgrades a package checks each of its
+lines here, runs all tests, and then changes the version below.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -18,9 +18,9 @@ VERSIONS = {
     "ipython": "9.18.1",
 }
 
-FOLDERS = {"mads-datasets": "mads_datasets", "ipython": "IPython"}  # where they aren't named like the package
+FOLDERS = {"mads-datasets": "mads_datasets", "ipython": "IPython"}  # if its name differs from the package's
 
-# Package, file, what has to be in it, and what it protects.
+# Package, file, text that must be in it, and what depends on it.
 USES = [
     (
         "mlflow",
@@ -97,7 +97,7 @@ USES = [
 
 
 def skip_without(package: str) -> None:
-    """Skip the test where a package that is an extra isn't installed."""
+    """Skip the test if an optional package isn't installed."""
     try:
         distribution(package)
     except PackageNotFoundError:
@@ -106,7 +106,7 @@ def skip_without(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", VERSIONS)
-def test_a_package_is_the_version_that_was_looked_at(package: str) -> None:
+def test_a_package_has_the_version_that_was_checked(package: str) -> None:
     skip_without(package)
     there = version(package).partition("+")[0]
     protected = "\n".join(f"  {file}: {text} ({what})" for name, file, text, what in USES if name == package)
@@ -114,7 +114,7 @@ def test_a_package_is_the_version_that_was_looked_at(package: str) -> None:
 
 
 @pytest.mark.parametrize(("package", "file", "text", "protects"), USES)
-def test_what_is_used_is_there(package: str, file: str, text: str, protects: str) -> None:
+def test_what_is_used_exists(package: str, file: str, text: str, protects: str) -> None:
     skip_without(package)
     path = Path(str(distribution(package).locate_file(f"{FOLDERS.get(package, package)}/{file}")))
     files = path.rglob("*.js") if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""The split is fixed and stratified, batches lose nothing, and the test set is read on the record only."""
+"""The split is fixed and stratified, batches lose nothing, and every reading of the test set is recorded."""
 
 import inspect
 from typing import Any
@@ -19,12 +19,12 @@ def test_the_split_is_stratified_and_fixed(real_data: Data) -> None:
     assert real_data.valid.y.bincount().tolist() == [500] * 10
     assert real_data.train.x.shape == (55_000, 1, 28, 28)
     assert real_data.train.x.dtype == torch.uint8
-    # a change of this number makes all runs made before incomparable
+    # if this number changes, new runs can't be compared with any earlier ones
     assert real_data.valid.sha256().startswith("325b07c633ba2f7c")
 
 
 def test_no_image_is_trained_and_validated_on(real_data: Data) -> None:
-    # Fashion-MNIST holds a few images twice; those alone may be on both sides
+    # Fashion-MNIST contains a few images twice; only those may be on both sides
     train = {image.numpy().tobytes() for image in real_data.train.x}
     shared = sum(image.numpy().tobytes() in train for image in real_data.valid.x)
     both = torch.cat([real_data.train.x, real_data.valid.x]).flatten(1)
@@ -39,7 +39,7 @@ def test_pixels_are_normalised(real_data: Data) -> None:
     assert [values.tolist() for values in mean_and_sd(real_data.train)] == [[0.286], [0.353]]
 
 
-def test_every_channel_is_normalised_by_itself() -> None:
+def test_every_channel_is_normalised_separately() -> None:
     x = torch.cat([images(), images(seed=1) // 4, torch.full_like(images(), 7)], dim=1)
     y = Data(Split(x, LABELS), Split(images(seed=2).expand(-1, 3, -1, -1), LABELS)).normaliser()(x)
     assert y.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=0.02)
@@ -61,7 +61,7 @@ def _sums(data: Data) -> torch.Tensor:
     return data.normaliser()(data.valid.x).flatten(1).sum(1).sort().values
 
 
-def test_without_a_generator_the_order_stays(small_data: Data) -> None:
+def test_without_a_generator_the_order_is_kept(small_data: Data) -> None:
     y = torch.cat([y for _, y in Batches(small_data.valid, 64, small_data.normaliser())])
     assert torch.equal(y, small_data.valid.y)
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_used_as_images_or_labels_is_refused_in_one_sentence(x: A
 
 
 @pytest.mark.parametrize("x", [images() / 255, (images() / 255).numpy(), images() > 127, (images() > 127).numpy()])
-def test_what_is_said_about_images_that_are_refused_mends_them(x: Any) -> None:
+def test_the_message_about_refused_images_fixes_them(x: Any) -> None:
     with pytest.raises(LabError) as refused:
         Split(x, LABELS)
     fixed = eval(str(refused.value).partition("such as ")[2].rstrip("."), {"torch": torch, "x": x})
@@ -134,7 +134,7 @@ def test_images_that_are_trained_and_validated_on_are_refused() -> None:
         with pytest.raises(LabError, match=r"valid is a \w+: give a Split, or a pair"):
             Data(train, wrong)
     with pytest.raises(LabError, match="the pixels lie between 0 and 1, and should lie between 0 and 255"):
-        Data(Split(train.x // 128, train.y), valid)  # a network would stay at chance on them
+        Data(Split(train.x // 128, train.y), valid)  # a network would stay at chance level on them
     with pytest.raises(
         LabError, match="valid is empty: data need at least one training image and one validation image"
     ):
@@ -172,7 +172,7 @@ def test_the_fingerprint_covers_images_and_labels_of_both_parts() -> None:
 
 
 def test_no_public_name_gives_the_test_images_without_a_record() -> None:
-    """`read_test_set` alone does, which records who reads them and why."""
+    """Only `read_test_set` does, which records who reads them and why."""
     public = [
         value
         for module in (cnnlab.data, cnnlab.fashion_mnist)

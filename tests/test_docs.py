@@ -17,7 +17,7 @@ from tests.golden import PROJECT, copy_what_ships
 from tests.helpers import Cnnlab
 from tests.test_own import DOCS
 
-# The commands of one student, in the order of a day, with what each prints; the placeholders are filled below.
+# The commands of one student, in the order of a day, with their output; the placeholders are filled in below.
 A_DAY = {
     "doctor": "OK",
     "predict dropout": "by a student, sealed",
@@ -39,7 +39,7 @@ A_DAY = {
 }
 ANSWERS = ["dropout=0.5", "loss/valid", "higher", "", "70", "it takes features away", "it takes nothing away", "y"]
 
-# What takes hours or needs a network is executed by CI itself, or by the test that is named.
+# CI itself, or the test that is named, executes what takes hours or needs a network.
 ELSEWHERE = {
     "pip install uv": ".ci/run: pip install --quiet uv",
     "pip install .": "test_surroundings.py: pip",
@@ -72,7 +72,7 @@ COMMAND = re.compile(r"(?:uvx? |pip install |bash |\./)\S.*")
 
 
 def commands(text: str) -> set[str]:
-    """The commands of a page: the lines of its bash blocks, and what stands between backticks in the rest."""
+    """Return the commands of a page: the lines of its bash blocks, and the text in backticks elsewhere."""
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [part.split("  #")[0].strip() for line in "".join(blocks).splitlines() for part in line.split(" && ")]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
@@ -85,7 +85,7 @@ def test_every_command_is_executed_somewhere() -> None:
 
 
 @pytest.mark.parametrize("place", sorted(set(ELSEWHERE.values())))
-def test_what_is_executed_elsewhere_is_there(place: str) -> None:
+def test_the_tests_that_execute_the_others_exist(place: str) -> None:
     name, text = place.split(": ", 1)
     file = PROJECT / name if name.startswith(".") else PROJECT / "tests" / name
     assert text in file.read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """Links within the project; those into the web can't be followed without a network."""
+    """Links within the project; links to the web can't be followed without a network."""
     for page in DOCS:
         targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
         assert [one for one in targets if "://" not in one and not (page.parent / one).exists()] == []

@@ -1,4 +1,4 @@
-"""Where runs are trained changes nothing in the record, and a worker that dies costs its run only."""
+"""The record doesn't depend on where runs are trained, and a worker that dies costs only its own run."""
 
 import multiprocessing
 import os
@@ -64,7 +64,7 @@ def test_workers_give_the_same_numbers_as_one_process(
     assert any(f"in {min(num_workers(), 4)} worker process" in line for line in said)
 
 
-def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data: Data, said: list[str]) -> None:
+def test_a_killed_worker_costs_only_its_run(home: Path, study: Study, small_data: Data, said: list[str]) -> None:
     store = connect()
     longer = small_study(study.name, study.question, replace(study.base, epochs=15), study.seeds, study.vary)
     said.clear()
@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
     assert sorted(run.info.status for run in runs) == ["FINISHED"] * 4 + ["KILLED"]
     (killed,) = (run for run in runs if run.info.status == "KILLED")
     assert killed.data.tags["fact.outcome"].startswith("interrupted")
-    assert len(store.client.get_metric_history(killed.info.run_id, "loss/valid")) >= 2  # what it measured is kept
+    assert len(store.client.get_metric_history(killed.info.run_id, "loss/valid")) >= 2  # its measurements are kept
     (again,) = (run for run in runs if run.data.tags.get("attempt") == "2")
     assert {k: again.data.params[k] for k in ("dropout", "seed")} == {
         k: killed.data.params[k] for k in ("dropout", "seed")
@@ -95,7 +95,7 @@ def test_a_killed_worker_costs_its_run_only(home: Path, study: Study, small_data
 
 
 class Breaks(torch.nn.Module):
-    """A layer of a student's own, with a mistake."""
+    """A student's own layer, with a mistake."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shapes don't match")
@@ -113,7 +113,7 @@ def test_a_run_that_fails_costs_the_others_nothing_and_is_named(
 
 
 def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data) -> None:
-    """Neither when all write into the SQLite file, nor when all log to one server on it, which starts in between."""
+    """Neither if all write to the SQLite file, nor if all log to one server for it, which starts in between."""
     store = connect()
     base, other, seeds = replace(small, epochs=12), replace(small, epochs=12, lr=0.02), range(2)
     with Workers(store, 4, small_data) as engine:
@@ -128,7 +128,7 @@ def test_four_workers_lose_no_metric(home: Path, small: Config, small_data: Data
 
 
 def check_study(study: Study, engine: Workers, store: Store) -> None:
-    """Run a study, and find everything of it in the store."""
+    """Run a study, and find all of its data in the store."""
     table = predicted(study).run(store, engine, progress=False)
     assert len(table) == 4
     for run_id in table["run_id"]:
@@ -141,7 +141,7 @@ def check_study(study: Study, engine: Workers, store: Store) -> None:
 
 @contextmanager
 def runs_in_two_workers(*command: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """Start a study in another process; its two workers are each in the middle of a run."""
+    """Start a study in another process; yield when both of its workers are in the middle of a run."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -165,7 +165,7 @@ with Workers(connect(), 2, long_study().data) as engine:
 
 
 def long_study() -> Study:
-    """Four runs, each long enough to be interrupted."""
+    """Return a study of four runs, each long enough to be interrupted."""
     base = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=40, batch_size=32, lr=0.01)
     return small_study("tiny-long", "?", base, (0, 1), {"dropout": (0.0, 0.5)})
 
@@ -215,7 +215,7 @@ def test_one_study_is_run_by_one_command_at_a_time(home: Path, study: Study, mon
 def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
     home: Path, study: Study, small_data: Data, said: list[str]
 ) -> None:
-    """Even where its journal is lost; a run of another machine, which may well be alive, stays untouched."""
+    """Even if its journal is lost; a run of another machine, which may still be alive, is left unchanged."""
     store = connect()
     experiment = store.experiment_id(study.name)
     machine, pid, started = this_process().split("/")
@@ -224,7 +224,7 @@ def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
         store.client.create_run(experiment, tags=tags, run_name=process)
     said.clear()
     predicted(study).run(store, progress=False)
-    assert sum("is KILLED in the record" in line for line in said) == 1
+    assert sum("is marked as KILLED" in line for line in said) == 1
     statuses = [run.info.status for run in runs_of(store, study.name) if "arm" not in run.data.tags]
     assert sorted(statuses) == ["KILLED", "RUNNING", "RUNNING"]
 
@@ -232,7 +232,7 @@ def test_a_run_whose_process_is_gone_gets_an_end_in_the_record(
 def test_a_process_is_gone_only_if_it_was_here_and_is_no_more() -> None:
     machine, pid, started = this_process().split("/")
     assert not is_gone(this_process())
-    assert is_gone(f"{machine}/{pid}/{int(started) - 1000}")  # its id is another process's by now
+    assert is_gone(f"{machine}/{pid}/{int(started) - 1000}")  # by now, another process has its id
     assert is_gone(f"{machine}/{2**22 + 1}/{started}")
     assert not is_gone(f"elsewhere/{pid}/{started}")
     assert not is_gone("")
@@ -275,7 +275,7 @@ print(len(run_study(study, engine="workers", progress=False, explore=True)), "ru
 
 
 @pytest.mark.parametrize("piped", [True, False])
-def test_a_script_may_be_piped_in_and_needs_no_guard(home: Path, tmp_path: Path, piped: bool) -> None:
+def test_a_script_can_be_piped_in_and_needs_no_guard(home: Path, tmp_path: Path, piped: bool) -> None:
     script = tmp_path / "my script.py"
     script.write_text(SCRIPT)
     run = subprocess.run(
@@ -297,9 +297,9 @@ def test_workers_that_die_before_they_read_anything_are_failures_not_a_hang(
     monkeypatch.setattr(engines, "worker_context", lambda: multiprocessing.get_context("spawn"))
     many = Data(stripes(55_000, seed=0), small_data.valid)  # far more than a pipe holds
     study = replace_fields(study, data=many)
-    nothing = shutil.which("false")  # a program that ends at once, in place of Python
+    nothing = shutil.which("false")  # a program that ends at once, instead of Python
     assert nothing
-    resource_tracker.ensure_running()  # this one is started in the same way
+    resource_tracker.ensure_running()  # it is started in the same way
     multiprocessing.set_executable(nothing)
     try:
         with pytest.raises(LabError, match=r"4 of 4 runs of tiny-02-dropout failed .*its process died"):

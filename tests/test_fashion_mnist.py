@@ -1,4 +1,4 @@
-"""Where the data come from: the real arrays, real files, and a network that is real, local or dead."""
+"""The sources of the data: the real arrays, real files, and a network that is real, local or dead."""
 
 import gzip
 import hashlib
@@ -47,7 +47,7 @@ def packed_folder(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own: where its file will be."""
+    """The path of the future file in an empty cache for this test."""
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "my cache"))
     monkeypatch.delenv("CNNLAB_DATA", raising=False)
     return cache_file()
@@ -63,7 +63,7 @@ def bare_machine(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
-    """Serve a folder at the address that is returned."""
+    """Yield a function that serves a folder and returns its address."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(folder: Path) -> str:
@@ -81,7 +81,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
 
 class SilentHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """The tests look at what is printed."""
+        """Print nothing: the tests check what is printed."""
 
 
 def use_proxy(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -120,7 +120,7 @@ def test_one_flipped_pixel_is_noticed(arrays: Arrays) -> None:
 
 
 @pytest.mark.parametrize("label", [10, -1, 256])
-def test_a_label_that_is_no_class_is_noticed(arrays: Arrays, label: int) -> None:
+def test_a_label_that_is_not_a_class_is_noticed(arrays: Arrays, label: int) -> None:
     labels = arrays.train_labels.long()
     wrong = arrays._replace(train_labels=torch.where(labels == 0, label, labels))
     with pytest.raises(BadData, match=r"train_labels, .* as it was published"):
@@ -167,7 +167,7 @@ def test_an_empty_machine_fetches_the_data_once_and_leaves_apts_lists_alone(
     assert said == []  # from the cache
 
 
-def test_a_cache_cut_in_half_is_said_and_replaced(
+def test_a_cache_cut_in_half_is_reported_and_replaced(
     cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
 ) -> None:
     write_mads(arrays, cache)
@@ -181,7 +181,7 @@ def test_a_cache_cut_in_half_is_said_and_replaced(
     assert said[2:] == []  # from the cache
 
 
-def test_a_cache_with_other_content_is_said_and_replaced(
+def test_a_cache_with_other_content_is_reported_and_replaced(
     cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
 ) -> None:
     write_mads(changed(arrays, "train_images", lambda images: images[0].zero_()), cache)
@@ -192,7 +192,7 @@ def test_a_cache_with_other_content_is_said_and_replaced(
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_a_broken_cache_stays_until_there_is_a_better_one(cache: Path) -> None:
+def test_a_broken_cache_is_kept_until_there_is_a_better_one(cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_bytes(b"half a file")
     with pytest.raises(LabError):
@@ -200,7 +200,7 @@ def test_a_broken_cache_stays_until_there_is_a_better_one(cache: Path) -> None:
     assert cache.read_bytes() == b"half a file"
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
+def test_a_cache_that_cannot_be_written_is_reported_and_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: Arrays, raw_folder: Path, said: list[str]
 ) -> None:
     (tmp_path / "a file").touch()
@@ -213,14 +213,14 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
 def test_a_cache_that_cannot_be_replaced_leaves_no_litter(
     cache: Path, arrays: Arrays, raw_folder: Path, said: list[str]
 ) -> None:
-    cache.mkdir(parents=True)  # a folder where the file should be
+    cache.mkdir(parents=True)  # a folder instead of the file
     said.clear()
     assert same(_load_arrays(raw_folder), arrays)
     assert "could not be kept" in said[-1]
     assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_a_reader_never_meets_half_a_cache_while_others_write_it(cache: Path, arrays: Arrays, said: list[str]) -> None:
+def test_a_reader_never_finds_half_a_cache_while_others_write_it(cache: Path, arrays: Arrays, said: list[str]) -> None:
     write_mads(arrays, cache)
     keep = partial(fashion_mnist._keep, arrays)
     writers = [threading.Thread(target=lambda: [keep() for _ in range(4)]) for _ in range(3)]
@@ -322,7 +322,7 @@ def test_files_of_the_right_size_with_other_content_are_refused(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_the_folder_of_the_debian_package_is_used_where_it_is_installed(
+def test_the_folder_of_the_debian_package_is_used_if_it_is_installed(
     arrays: Arrays, packed_folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", packed_folder)
@@ -364,7 +364,7 @@ def test_the_empty_folder_of_a_failed_download_is_no_obstacle(
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_the_mirror_of_torchvision_steps_in(
+def test_the_mirror_of_torchvision_is_tried_next(
     arrays: Arrays,
     said: list[str],
     packed_folder: Path,
@@ -406,7 +406,7 @@ def test_a_network_that_never_answers_does_not_hang_the_lab(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_one_error_names_the_ways_out_when_nothing_can_be_reached(cache: Path, said: list[str]) -> None:
+def test_one_error_says_what_to_do_if_nothing_can_be_reached(cache: Path, said: list[str]) -> None:
     with pytest.raises(LabError) as caught:
         _load_arrays()
     ways = ("internet", "cnnlab doctor", "CNNLAB_DATA", "sudo apt-get install dataset-fashion-mnist", str(cache))

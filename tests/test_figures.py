@@ -1,4 +1,4 @@
-"""Figures show what they name: every value in view, every mark explained, counts as counts, n exact."""
+"""Figures show what they name: every value is visible, every mark explained, counts are counts, and n is exact."""
 
 import dataclasses
 import re
@@ -41,7 +41,7 @@ WORDS: dict[str, Any] = {"because": "this is a mechanism", "if_refuted": "it is 
 
 
 def runs_of(study: Study, values: Sequence[Sequence[float]], losses: Sequence[Sequence[float]]) -> pd.DataFrame:
-    """Runs with an accuracy and a loss for each seed of each arm; without a loss they diverged."""
+    """Return runs with an accuracy and a loss for each seed of each arm; runs without a loss diverged."""
     return pd.DataFrame(
         {
             "arm": arm,
@@ -58,7 +58,7 @@ def runs_of(study: Study, values: Sequence[Sequence[float]], losses: Sequence[Se
 
 
 def verdict_on(study: Study, effect: Effect | None, outcome: Any, more: dict[str, Any] | None = None) -> Verdict:
-    """A verdict that says what it is told to, on a prediction of a higher loss by 0.03 to 0.15 nats."""
+    """Return a verdict with these values, on the prediction that the loss is 0.03 to 0.15 nats higher."""
     contrast = arm_contrast(study, "dropout=0.5", "")
     claim = Claim(metric="loss/valid", direction="higher", size=(0.03, 0.15), sesoi=0.01, **WORDS)
     prediction = Prediction(study.name, contrast, claim, Record("id", study.name, {}, 0, deleted=False))
@@ -165,7 +165,7 @@ def test_calibration_has_counts_on_an_axis_of_counts_and_shares_in_percent() -> 
     counts, shares = figure.axes
     assert counts.get_ylabel() == "predictions"
     heights = {(round(bar.get_x() + 0.4), bar.get_y()): bar.get_height() for bar in counts.patches}
-    assert heights == {(1, 0): 1, (3, 0): 2, (3, 2): 1}  # what did not come true is on top of what did
+    assert heights == {(1, 0): 1, (3, 0): 2, (3, 2): 1}  # those that didn't come true are on top of those that did
     assert all(tick == int(tick) for tick in counts.get_yticks())
     assert shares.get_xlabel() == "share of predictions (%)" and shares.get_xlim()[1] > 100
     assert [text.get_text() for text in shares.texts] == [
@@ -178,7 +178,7 @@ def test_calibration_has_counts_on_an_axis_of_counts_and_shares_in_percent() -> 
 
 
 @pytest.mark.parametrize("outcome", ["supported", "refuted"])
-def test_the_interval_of_a_share_holds_the_share_even_for_one_prediction(outcome: str) -> None:
+def test_the_interval_of_a_share_contains_the_share_even_for_one_prediction(outcome: str) -> None:
     figure = plot_calibration(calibration([(50, outcome, None)]))
     ends = figure.axes[1].collections[0].get_segments()[0][:, 0]
     share = 100.0 * (outcome == "supported")
@@ -199,7 +199,7 @@ def test_calibration_without_decisions_says_so() -> None:
 # Every prediction
 
 
-def test_all_predictions_have_a_row_each_in_order_and_to_the_right_what_was_predicted() -> None:
+def test_every_prediction_has_a_row_in_order_with_the_predicted_direction_to_the_right() -> None:
     found = {"label": "confirmatory", "estimate": "-0.05", "low": "-0.06", "high": "-0.04", "n": "5"}
     records = [
         record_of("first", {}, found | {"outcome": "refuted"}),
@@ -230,7 +230,7 @@ def test_on_paper_rows_are_numbered_and_no_letter_is_smaller_than_8_points(n: in
     figure = plot_records([record_of("much against none", {}, last)] * n, on_paper=True)
     assert figure.get_figwidth() == PAPER
     (room,) = re.findall(r"max-height: (\d+)mm", page.STYLE)
-    assert figure.get_figheight() < int(room) / 25.4  # inches; so the page shows it as large as it is
+    assert figure.get_figheight() < int(room) / 25.4  # inches; so the page shows it at its full size
     (axes,) = figure.axes
     label, said = axes.get_yticklabels()[n - 1].get_text(), axes.texts[0].get_text()
     if n <= 8:
@@ -270,7 +270,7 @@ def test_a_row_says_which_kind_of_inconclusive_at_least_how_much_and_how_many_ru
 
 
 @pytest.mark.parametrize("estimate", ["4e6", "-300", "0.0"])
-def test_an_effect_however_large_is_in_view(estimate: str) -> None:
+def test_even_a_very_large_effect_is_visible(estimate: str) -> None:
     last = {"outcome": "inconclusive", "label": "confirmatory", "estimate": estimate, "low": estimate, "high": estimate}
     (axes,) = plot_records([record_of("one", {}, last)]).axes
     low, high = axes.get_xlim()
@@ -292,7 +292,7 @@ def test_the_n_of_a_panel_is_what_the_panel_shows_and_one_value_has_no_mean() ->
     figure = figures.plot_arms(DOSES, runs)
     accuracy, loss = figure.axes
     counts = [[label.get_text().split("\n")[-1] for label in axes.get_xticklabels()] for axes in (accuracy, loss)]
-    assert counts == [["n = 2", "n = 1 of 2", "n = 0 of 2"]] * 2  # runs that failed have no accuracy that counts
+    assert counts == [["n = 2", "n = 1 of 2", "n = 0 of 2"]] * 2  # the accuracy of failed runs doesn't count
     assert [len(axes.containers) for axes in (accuracy, loss)] == [1, 1]  # means with an interval
     assert legend(figure) == ["one run", "mean with its 95 % interval"]
     assert "mean validation accuracy from 10.00 % (dropout=0.1) to 90.50 % (dropout=0.0)" in " ".join(
@@ -311,7 +311,7 @@ def test_an_arm_far_below_leaves_room_for_the_others() -> None:
     heights = [place(accuracy.transData.transform((0, value)))[1] for value in (10, 90, 93)]
     assert heights[0] > 0 and heights[2] < 1 and heights[2] - heights[1] > 0.08  # on a linear axis it would be 0.03
     ticks = accuracy.yaxis.get_major_locator().tick_values(5, 95)
-    assert {20, 60, 80, 90} <= set(ticks) and 91 not in ticks  # round ones first, as many as have room
+    assert {20, 60, 80, 90} <= set(ticks) and 91 not in ticks  # round ones first, as many as fit
 
 
 def test_names_without_room_are_slanted_and_a_title_stays_within_the_figure() -> None:
@@ -325,7 +325,7 @@ def test_names_without_room_are_slanted_and_a_title_stays_within_the_figure() ->
 
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """A loss that falls far and ends at 0.525 and 0.595, and a gap."""
+    """A loss that falls steeply and ends at 0.525 and 0.595, and a gap."""
     ends = {"dropout=0.0": 0.595, "dropout=0.5": 0.525}
     found = pd.DataFrame(
         {"arm": arm, "seed": seed, "metric": metric, "epoch": epoch, "value": scale * (end + 3 / epoch**2)}
@@ -365,7 +365,7 @@ def test_learning_rates_are_a_line_per_norm_with_failed_runs_and_the_best_marked
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.003", "0.03", "0.3"]
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines if "norm=" in str(line.get_label())}
     assert lines["norm=none"] == pytest.approx([71, 81])  # nothing at 0.3, where both runs failed
-    assert lines["norm=batch"] == pytest.approx([85.5, 90.5, 84])  # the one that didn't
+    assert lines["norm=batch"] == pytest.approx([85.5, 90.5, 84])  # the run that didn't fail
     crosses = [list(line.get_ydata()) for line in axes.lines if line.get_label() == "run that failed"]
     assert crosses == [[pytest.approx(10)] * 2, [pytest.approx(83)]]
     assert figure.get_suptitle() == (

@@ -1,4 +1,4 @@
-"""The chapter was rewritten: what it trains is what it trained before. For one release."""
+"""The rewritten chapter gives the same results as before. For one release."""
 
 import json
 import subprocess

@@ -30,10 +30,10 @@ TREE = {"module_tree", "module_tree_sha256"}
 COUNTED = TREE | {"num_parameters"}
 STEPS = {"steps", "schedule", "kept"}
 
-# Memorised, images cost more and more validation loss: the best epoch is never the last.
+# When the network memorizes images, the validation loss rises: the best epoch is never the last.
 BY_HEART = {"train_images": 10, "batch_size": 10, "epochs": 10, "lr": 0.05, "schedule": "constant"}
 
-# For every field: settings under which it has an effect, another value, and the facts that are then others.
+# For every field: settings under which it has an effect, another value, and the facts that it changes.
 FIELDS = {
     "blocks": ({}, ((1, 8), (1, 16)), COUNTED),
     "kernel_size": ({}, 5, COUNTED),
@@ -105,7 +105,7 @@ def test_sgd_without_momentum_gets_none_from_the_schedule() -> None:
     assert not same_weights(with_it, without)
 
 
-# Two ways to write the same run: settings, and what makes no difference to them.
+# Two ways to write the same run: settings, and changes without effect.
 IDLE = [
     ({}, {"norm_groups": 4}),
     ({"norm": "batch"}, {"norm_groups": 4}),
@@ -138,7 +138,7 @@ def test_fields_without_effect_are_the_same_run_to_the_last_bit(settings: dict, 
     assert one.final["loss/valid"] == two.final["loss/valid"]
 
 
-# Places of pooling and dropout, and what makes two of them different networks.
+# Places of pooling and dropout, and the settings with which two of them are different networks.
 APART = [
     ({"norm": "batch", "conv_dropout": 0.2}, {"pool": "first"}),
     ({"norm": "batch", "conv_dropout": 0.2}, {"pool": "last"}),
@@ -172,12 +172,12 @@ class Longer(Config):
     alpha_dropout: float = 0.0
 
 
-def test_a_field_that_a_record_does_not_have_takes_its_default() -> None:
+def test_a_field_that_a_record_lacks_gets_its_default() -> None:
     old = to_params(replace(BASE, dropout=0.3))
     assert from_params(Longer, old) == Longer(dropout=0.3)
 
 
-def test_a_field_that_is_not_known_is_refused_by_name() -> None:
+def test_an_unknown_field_is_refused_by_name() -> None:
     newer = to_params(Longer(alpha_dropout=0.5))
     with pytest.raises(ConfigError, match="Config has no field 'alpha_dropout'"):
         from_params(Config, newer)
@@ -185,7 +185,7 @@ def test_a_field_that_is_not_known_is_refused_by_name() -> None:
         from_params(Config, {"lr": "0.1"})
 
 
-def test_runs_that_cannot_be_read_are_counted_and_said(
+def test_runs_that_cannot_be_read_are_counted_and_reported(
     home: Path, small: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = connect()
@@ -212,7 +212,7 @@ def test_old_records_with_the_right_validation_images_count_as_fashion_mnist() -
     assert images_of({"fact.valid_sha256": VALID_SHA256, "fact.data_sha256": "augmented"}) == "augmented"
 
 
-def test_a_network_that_the_code_builds_otherwise_now_is_named_and_not_mixed(
+def test_a_network_that_the_code_now_builds_differently_is_named_and_not_mixed(
     home: Path, small: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = connect()
@@ -255,7 +255,7 @@ def test_facts_about_the_images_that_nobody_can_read_are_not_what_was_promised()
         assert said == f"{fact[5:]} is {value} instead of something that can be read"
 
 
-def test_a_residual_connection_around_the_first_convolution_is_no_idle_field() -> None:
+def test_a_residual_connection_around_the_first_convolution_has_an_effect() -> None:
     images = torch.randint(0, 256, (40, 8, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Data(Split(images[:20], torch.arange(20) % 10), Split(images[20:], torch.arange(20) % 10))
     base = replace(BASE, blocks=((1, 8), (1, 16)), train_images=20, batch_size=10, residual=True)

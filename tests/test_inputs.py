@@ -1,4 +1,4 @@
-"""Bad input gets one sentence: what is wrong, what is allowed, what to do; before anything is trained."""
+"""Bad input gets one sentence before anything is trained: what is wrong, what is allowed, and what to do."""
 
 import dataclasses
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def study(small: Config) -> Study:
     "name",
     ["../x", "..", ".", "%2e%2e", "a\0b", "a/b", "a\\b", "a:b", "", " a", "a.", "x" * 65, 5, "-rf", "CON", "nul.txt"],
 )
-def test_a_name_that_leads_elsewhere_is_refused_when_it_is_given(small: Config, name: Any) -> None:
+def test_a_name_that_points_to_another_folder_is_refused_at_once(small: Config, name: Any) -> None:
     with pytest.raises(LabError, match="can't be the name of a study: use letters, digits") as refused:
         small_study(name, "?", small, (0, 1), {"dropout": (0.0, 0.5)})
     assert len(str(refused.value)) < 300
@@ -117,7 +117,7 @@ def test_wrong_types_and_nonsense_get_one_sentence(home: Path, study: Study, cha
     assert load_raw(connect()) == []
 
 
-def test_what_is_missing_is_named_with_what_it_should_be(home: Path, study: Study) -> None:
+def test_a_missing_argument_is_named_with_what_it_should_be(home: Path, study: Study) -> None:
     for name in ("metric", "direction", "confidence", "because", "if_refuted"):
         with pytest.raises(LabError, match=f"{name} is missing: it should be"):
             predict(study, **{field: value for field, value in CLAIM.items() if field != name})
@@ -159,13 +159,13 @@ def test_more_images_than_there_are_are_refused_before_anything_is_predicted(stu
         dataclasses.replace(study, base=replace(study.base, train_images=5000), arms={})
 
 
-def test_two_words_are_no_reason_and_three_are(home: Path, study: Study) -> None:
+def test_two_words_are_not_a_reason_but_three_are(home: Path, study: Study) -> None:
     with pytest.raises(LabError, match="says too little"):
         predict(study, **(CLAIM | {"because": "two words"}))
     assert predict(study, **(CLAIM | {"because": "there are three"})).claim.because == "there are three"
 
 
-def test_a_study_that_is_not_there_is_answered_with_those_that_are() -> None:
+def test_an_unknown_study_is_answered_with_the_known_ones() -> None:
     studies = lab_studies(PROFILES["full"])
     with pytest.raises(LabError, match=r"there is no study 'dropout': did you mean '02-dropout'\? Else choose"):
         studies["dropout"]
@@ -174,7 +174,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are() -> None:
 # Seeds
 
 
-def test_seeds_follow_from_the_owner_and_ship_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_follow_from_the_owner_and_the_shipped_ones_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "ada")
     ada = my_seeds(20)
     assert my_seeds(5) == ada[:5] and my_seeds(3, first=4) == ada[4:7]
@@ -215,12 +215,12 @@ def test_bounds_of_the_command_line(home: Path) -> None:
 # Experiments that were deleted or renamed in the UI
 
 
-def test_a_deleted_experiment_is_said_with_the_way_back_and_never_restored_silently(home: Path, study: Study) -> None:
+def test_a_deleted_experiment_is_reported_with_the_fix_and_never_restored_silently(home: Path, study: Study) -> None:
     store = connect()
     predicted(study).run(store, "here", progress=False)
     experiment = store.experiment_id(study.name)
     store.client.delete_experiment(experiment)
-    back = rf"was deleted in the MLflow UI\. To bring it back .*restore_experiment\('{experiment}'\)"
+    back = rf"was deleted in the MLflow UI\. To restore it .*restore_experiment\('{experiment}'\)"
     for call in (
         lambda: study.run(store, progress=False),
         lambda: verdict(study, store),
@@ -288,7 +288,7 @@ def test_interrupting_a_cell_ends_with_one_sentence(home: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     NotebookClient(notebook, timeout=120, allow_errors=True).execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
-    assert error.traceback == ["Stopped. What was measured is kept; study.run() goes on from here."]
+    assert error.traceback == ["Stopped. What was measured is kept; study.run() continues from here."]
     (run,) = [run for run in load_raw(connect()) if run.kind == "run"]
     assert run.status == "KILLED"
 
@@ -296,7 +296,7 @@ def test_interrupting_a_cell_ends_with_one_sentence(home: Path) -> None:
 # Records that were garbled
 
 
-def test_a_record_that_cannot_be_read_is_left_out_and_said(
+def test_a_record_that_cannot_be_read_is_left_out_and_reported(
     home: Path, study: Study, caplog: pytest.LogCaptureFixture
 ) -> None:
     import sqlite3

@@ -82,11 +82,11 @@ def reviewed(home: Path) -> Review:
 
 
 def said(home: Path, *parts: str) -> bool:
-    """Whether one note of a review has all of these in it."""
+    """Return whether one note of a review contains all of these parts."""
     return any(all(part in note for part in parts) for note in reviewed(home).notes)
 
 
-# What was known
+# Results that were known
 
 
 def test_1_explored_first_and_predicted_then_is_exploratory(home: Path, study: Study) -> None:
@@ -118,7 +118,7 @@ def test_2_a_look_through_a_field_without_effect_is_a_look(home: Path, study: St
     assert "2 of its runs existed before the prediction" in found.because
 
 
-def test_2_what_was_explored_with_other_seeds_is_said(home: Path) -> None:
+def test_2_exploring_with_other_seeds_is_reported(home: Path) -> None:
     run(study_of("scouting", seeds=(0, 1, 2, 3)), explore=True)
     study = study_of("dropout", seeds=(7, 8))
     predicted(study)
@@ -130,8 +130,8 @@ def test_2_what_was_explored_with_other_seeds_is_said(home: Path) -> None:
     assert said(home, note)
 
 
-def test_2_what_another_prediction_had_tried_is_said(home: Path) -> None:
-    """A value beside the one that counts is a look at it, though it was predicted."""
+def test_2_values_that_another_prediction_had_tried_are_reported(home: Path) -> None:
+    """Running a value close to the one that counts is a look at it, even if it was predicted."""
     dummy = study_of("dummy", dropout=(0.0, 0.501))
     predicted(dummy, arm="dropout=0.501")
     run(dummy)
@@ -143,7 +143,7 @@ def test_2_what_another_prediction_had_tried_is_said(home: Path) -> None:
     assert said(home, note)
 
 
-def test_3_a_look_as_an_owner_of_what_ships_is_said(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_3_a_look_as_a_shipped_owner_is_reported(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "example")
     predicted(study)
     run(study)
@@ -206,7 +206,7 @@ def test_4_two_precisions_are_no_two_questions(home: Path) -> None:
 
 
 def tamper(run_id: str, home: Path, value: float = 0.99, reseal: bool = False, unseal: bool = False) -> None:
-    """Change the final accuracy of a run in the database; seal it again, or take the seal away."""
+    """Change the final accuracy of a run in the database; seal it again, or remove the seal."""
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         key = ("final/accuracy/valid", run_id)
         database.execute(f"UPDATE latest_metrics SET value = {value} WHERE key = ? AND run_uuid = ?", key)
@@ -222,7 +222,7 @@ def tamper(run_id: str, home: Path, value: float = 0.99, reseal: bool = False, u
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with a study that was predicted and run."""
+    """A project folder with a finished study about which a prediction was made."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
@@ -234,7 +234,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(home: Path, study: Study, made: Path) -> pd.DataFrame:
-    """The same in another folder: the runs of the study."""
+    """The runs of that study in another folder."""
     shutil.copytree(made, home, dirs_exist_ok=True)
     return results(study, connect())
 
@@ -248,7 +248,7 @@ def test_5_a_changed_result_withholds_the_verdict(home: Path, study: Study, fini
     assert not reviewed(home).is_intact
 
 
-def test_6_nor_does_it_help_to_take_the_seal_away(home: Path, study: Study, finished: pd.DataFrame) -> None:
+def test_6_nor_does_it_help_to_remove_the_seal(home: Path, study: Study, finished: pd.DataFrame) -> None:
     tamper(finished["run_id"].iloc[1], home, unseal=True)
     found = judged(study)
     assert found.outcome == "withheld"
@@ -289,7 +289,7 @@ def test_7_with_other_losses_than_its_result_a_run_contradicts_itself(home: Path
     np.save(file, 0.99 * losses)
     (problem,) = (problem for problem in reviewed(home).problems if run_id[:8] in problem)
     assert f"its losses on the validation images have a mean of {0.99 * losses.mean():.4f}" in problem
-    file.unlink()  # as a run of an earlier version
+    file.unlink()  # like a run of an earlier version
     assert not [problem for problem in reviewed(home).problems if run_id[:8] in problem]
 
 
@@ -328,14 +328,14 @@ def test_9_a_run_that_is_delivered_later_leaves_a_head_valid(home: Path, study: 
     early = reviewed(home).heads["a student"][-1]
 
     late = RunLogger(carrier := Courier(connect()), study.name, SMALL, "later", {"owner": "a student"})
-    late.start({"ended": ended})  # it ended when the first one did, and came hours later
+    late.start({"ended": ended})  # it ended at the same time as the first, but arrived hours later
     late.close("FINISHED")
     carrier.close()
     assert "Added since: 1." in reviewed(home).find_head(early.sha256)
 
 
 @pytest.mark.parametrize("text", ["a", "", "12", "x" * 64, "A" * 64, "no head"])
-def test_9_what_is_no_head_is_refused(text: str) -> None:
+def test_9_a_text_that_is_not_a_head_is_refused(text: str) -> None:
     with pytest.raises(LabError, match="is not a head: a head has 64 characters"):
         Review().find_head(text)
 
@@ -388,7 +388,7 @@ def test_10_a_run_taken_over_names_what_was_predicted_when_it_was_trained(home: 
     assert judged(late).label == "exploratory"
 
 
-# Runs that were taken away, or never were
+# Runs that were removed, or never existed
 
 
 def test_11_an_older_copy_of_the_store_misses_runs_and_entries(
@@ -442,7 +442,7 @@ def test_13_other_images_are_part_of_the_prediction_and_named(home: Path, study:
     chosen = dataclasses.replace(
         study, data=Data(SMALL_DATA.train, SMALL_DATA.valid.take(SMALL_DATA.valid.y.argsort()))
     )
-    with pytest.raises(LabError, match="give the study on these images a name of its own"):
+    with pytest.raises(LabError, match="give the study on these images another name"):
         run(chosen)
 
 
@@ -467,7 +467,7 @@ def test_14_the_fingerprint_is_that_of_all_code_that_trains() -> None:
     assert source_sha256() == LAB.released[0]
 
 
-def test_14_words_about_the_code_are_no_other_code() -> None:
+def test_14_comments_and_docstrings_do_not_change_the_code() -> None:
     code = 'x = "# no comment"\n\n\ndef f():\n    """Say something."""\n    return x  # the text\n'
     other = 'x = "# no comment"\ndef f():\n    """Say\n    more."""\n    # what it returns\n    return x\n'
     assert code_of(code) == code_of(other) == 'x = "# no comment"\ndef f():\n    return x'
@@ -515,7 +515,7 @@ def test_16_several_claims_on_the_same_runs_are_counted(home: Path, study: Study
     assert len([line for line in reviewed(home).notes if note in line]) == 1
 
 
-def test_17_what_was_explored_at_another_size_is_said_with_its_factor(home: Path, study: Study) -> None:
+def test_17_exploring_at_another_size_is_reported_with_its_factor(home: Path, study: Study) -> None:
     run(study_of("smaller", replace(SMALL, train_images=96)), explore=True)
     predicted(study)
     run(study)

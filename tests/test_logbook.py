@@ -1,4 +1,4 @@
-"""The journal only ever grows, a student's words stay in it, and figures go where the prediction is."""
+"""The logbook only grows, a student's words stay in it, and figures are stored with the prediction."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -36,15 +36,15 @@ NEXT = "Mehr Seeds: 10 → 20."
 
 
 class Story(NamedTuple):
-    """What happened, one after the other."""
+    """The texts after each step of a story."""
 
     store: Store
     waiting: Confrontation
     first: Confrontation
-    fresh: str  # the journal after the first verdicts
-    note: str  # of the experiment, then
-    written: str  # the journal with the student's words
-    again: str  # the journal after confronting once more
+    fresh: str  # the logbook after the first verdicts
+    note: str  # of the experiment at that time
+    written: str  # the logbook with the student's words
+    again: str  # the logbook after confronting once more
     note_after_rerun: str
     more: Confrontation  # with more seeds
     grown: str
@@ -60,7 +60,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
         predict(STUDY, interaction=changes, metric="loss/valid", direction="additive", sesoi=0.03, **WORDS)
         predict(STUDY, trend="dropout", metric="accuracy/valid", direction="lower", size=(1, 30), **WORDS)
         predict(STUDY, arm="much", metric="gap/train_mode", direction="lower", size=(0.01, 2), **WORDS)
-        predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # measured in no control
+        predict(STUDY, arm="norm", metric="variance_ratio", direction="none", **WORDS)  # not measured in the control
         waiting = confront(STUDY, store)
         STUDY.run(store, progress=False)
         first = confront(STUDY, store, "2.1")
@@ -119,7 +119,7 @@ def test_an_entry_has_prediction_plan_runs_figure_and_verdict(story: Story) -> N
     assert str(folder) not in story.fresh
 
 
-def test_a_name_that_is_no_file_name_makes_one(story: Story) -> None:
+def test_a_name_that_cannot_be_a_file_name_is_changed(story: Story) -> None:
     assert logbook_file(STUDY.name).name == "it-s-my-study-übung.md"
     assert logbook_file("tiny-02-dropout").name == "tiny-02-dropout.md"
 
@@ -156,10 +156,10 @@ def journal(story: Story) -> Iterator[Path]:
     file.write_text(story.grown, encoding="utf-8", newline="\n")
 
 
-def test_a_reflection_from_the_notebook_stands_for_all_verdicts_of_the_study(story: Story, journal: Path) -> None:
+def test_a_reflection_from_the_notebook_counts_for_all_verdicts_of_the_study(story: Story, journal: Path) -> None:
     found = list(entries().values())
     assert empty_reflections(journal.parent) == [f"{journal.name} (3)"]
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # the second time changes nothing
         reflect(STUDY, why="The last one, with <!-- end --> in it.", next="More seeds than two.", store=story.store)
         read = list(entries().values())
         assert [one.why for one in read] == [found[0].why, "", "", "The last one, with &lt;!-- end --> in it."]
@@ -171,7 +171,7 @@ def test_a_reflection_from_the_notebook_stands_for_all_verdicts_of_the_study(sto
     assert list(entries().values())[-1].why.endswith("in it.\n\nOn second thought, it was chance.")
 
 
-def test_a_reflection_that_is_open_or_too_early_is_refused_in_a_sentence(story: Story, journal: Path) -> None:
+def test_a_blank_or_early_reflection_is_refused_in_a_sentence(story: Story, journal: Path) -> None:
     open_field: Any = ...
     for call, sentence in (
         ({"why": open_field, "next": open_field}, "still open: why, next"),
@@ -192,11 +192,11 @@ def test_words_from_any_editor_are_read(tmp_path: Path, story: Story, encoding: 
     file = tmp_path / "x.md"
     file.write_bytes(story.written.replace("\n", "\r\n").encode(encoding))
     assert next(iter(entries(tmp_path).values())).why == WHY
-    file.write_bytes(story.written.encode("cp1252", errors="replace"))  # of an editor that knows no UTF-8
+    file.write_bytes(story.written.encode("cp1252", errors="replace"))  # from an editor without UTF-8
     assert next(iter(entries(tmp_path).values())).why.endswith("![x](y.png)")
 
 
-def test_an_end_mark_that_was_deleted_costs_its_own_field_only(tmp_path: Path, story: Story) -> None:
+def test_a_deleted_end_mark_costs_only_its_own_field(tmp_path: Path, story: Story) -> None:
     (tmp_path / "x.md").write_text(story.written.replace("<!-- end -->", "", 1), encoding="utf-8")
     found = entries(tmp_path)
     assert len(found) == 4

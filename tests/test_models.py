@@ -1,4 +1,4 @@
-"""Networks are what their Config says."""
+"""Networks match their Config."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_pooling_and_dropout_are_where_the_config_says(pool: str, place: str, or
     assert found[:9] == ["Conv2d", *unpooled, "Conv2d", *order]
 
 
-def test_pooling_first_can_not_go_with_a_residual_sum() -> None:
+def test_pooling_first_cannot_be_combined_with_a_residual_sum() -> None:
     with pytest.raises(ConfigError, match="residual=True can't go with pool='first'"):
         replace(BASE, residual=True, pool="first")
 
@@ -114,7 +114,7 @@ def test_the_summary_shows_shapes_and_all_parameters() -> None:
     assert summary.loc["block1.conv1", "output"] == (32, 28, 28)
     assert summary.loc["head.linear", "output"] == (10,)
     assert summary["parameters"].sum() == num_parameters(model) == 56_394
-    assert model.training  # as it was
+    assert model.training  # unchanged
 
 
 def test_the_summary_leaves_batchnorm_statistics_alone() -> None:

@@ -1,4 +1,4 @@
-"""The notebook stops at every blank and runs to its end once they are filled; what it calls is in the package."""
+"""The notebook stops at every blank, and runs to its end when all are filled; its functions are in the package."""
 
 import ast
 import os
@@ -41,7 +41,7 @@ def finished() -> nbformat.NotebookNode:
 
 
 def example_answers() -> dict[str, dict[str, Any]]:
-    """An answer for every blank: the lab's examples."""
+    """Return an answer for every blank: the lab's examples."""
     claim = TOOL["Code"]('{"no norm": (norms, "norm=none"), "batch norm": (norms, "norm=batch")}')
     answers = {"vault": {"arms": claim, "reason": "the claim of this test"}}
     for section, study in SECTIONS.items():
@@ -51,12 +51,12 @@ def example_answers() -> dict[str, dict[str, Any]]:
 
 
 def refuses(cell: nbformat.NotebookNode) -> bool:
-    """Whether the blanks of a cell stop it; a question without an answer shows itself."""
+    """Return whether the blanks of a cell stop it; a question without an answer is shown instead."""
     return TOOL["has_blanks"](cell) and "quiz(" not in cell.source
 
 
 def with_blanks_first(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook with its blanks filled, in which every cell with blanks is run as it was before."""
+    """Return a notebook with filled blanks, in which each cell with blanks first runs unfilled."""
     filled = TOOL["filled"](notebook, example_answers())
     cells = []
     for before, after in zip(notebook.cells, filled.cells, strict=True):
@@ -78,7 +78,7 @@ def client_for(notebook: nbformat.NotebookNode, home: Path, monkeypatch: pytest.
 
 
 def texts(outputs: list) -> list[str]:
-    """Everything that a cell says, as text or HTML."""
+    """Return the whole output of a cell, as text or HTML."""
     return [output.get("text", "") + output.get("data", {}).get("text/html", "") for output in outputs] + [
         output.get("data", {}).get("text/plain", "") for output in outputs
     ]
@@ -128,7 +128,7 @@ def test_the_notebook_refuses_every_blank_and_runs_to_its_end_once_they_are_fill
 
 
 def check_the_record(home: Path) -> None:
-    """What the cells predict is what ships as examples, and is recorded as that; every prediction has a verdict."""
+    """The cells' predictions are those of the shipped examples and recorded as such; each has a verdict."""
     store = connect()
     records = load_records(store)
     predicted = [(record.experiment.removeprefix("tiny-"), record.content["because"]) for record in records]
@@ -143,7 +143,7 @@ def check_the_record(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["short", "a much longer thought " * 20, "with 'both' \"quotes\"\nand\tmore " * 9])
-def test_an_answer_fits_into_lines_and_stays_the_same(text: str) -> None:
+def test_an_answer_is_broken_into_lines_without_changing_it(text: str) -> None:
     code = TOOL["literal"](text, "    ")
     assert ast.literal_eval(code) == text
     assert max(map(len, code.splitlines())) < 110
@@ -191,10 +191,10 @@ def test_the_notebook_ships_without_outputs(notebook: nbformat.NotebookNode) -> 
         assert not cell.metadata
         if cell.cell_type == "code":
             assert cell.execution_count is None and cell.outputs == []
-    assert notebook.metadata.kernelspec.display_name == "Python 3 (ipykernel)"  # what JupyterLab would write
+    assert notebook.metadata.kernelspec.display_name == "Python 3 (ipykernel)"  # the name that JupyterLab would write
 
 
-def test_the_finished_notebook_is_the_students_with_what_the_reference_recorded(
+def test_the_finished_notebook_is_the_students_with_the_reference_results(
     notebook: nbformat.NotebookNode, finished: nbformat.NotebookNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     copy_what_ships(tmp_path)
@@ -209,7 +209,7 @@ def test_the_finished_notebook_is_the_students_with_what_the_reference_recorded(
     assert {name.partition("-")[0] for name in still} == {"own"}
 
 
-def test_the_finished_notebook_says_nothing_of_the_machine_and_is_small() -> None:
+def test_the_finished_notebook_says_nothing_about_the_machine_and_is_small() -> None:
     for ending in (".ipynb", ".html"):
         raw = (ROOT / "experiment_log" / TOOL["FINISHED"]).with_suffix(ending).read_text(encoding="utf-8")
         for path in (str(Path.home()), str(ROOT), os.sep + "tmp" + os.sep):

@@ -1,4 +1,4 @@
-"""What an interval says: direction and size apart, two kinds of inconclusive, and how many seeds would tell."""
+"""Conclusions from an interval: separate for direction and size, two kinds of inconclusive, and the seeds needed."""
 
 import re
 
@@ -28,7 +28,7 @@ def claimed(direction: str = "higher", metric: str = "accuracy/valid", **claim: 
 
 
 def effect(mean: float, sd: float, n: int = 5) -> Effect:
-    """An effect with exactly this mean and SD over n seeds."""
+    """Return an effect with exactly this mean and SD over n seeds."""
     pattern = np.random.default_rng(n).normal(size=n)
     return t_interval(mean + sd * (pattern - pattern.mean()) / pattern.std(ddof=1))
 
@@ -62,7 +62,7 @@ def test_a_missed_size_says_whether_the_interval_reaches_into_the_range() -> Non
 
 
 def test_supported_below_what_matters_leaves_the_size_unclear() -> None:
-    """An effect of 0.25 pp, where 0.3 pp is the smallest of interest, is found by 20 seeds, and is not large."""
+    """20 seeds detect an effect of 0.25 pp, but it is below the smallest effect of interest, 0.3 pp."""
     words, said = judged(claimed(size=(0.1, 1)), effect(0.25, 0.2, n=20))
     assert words == "direction supported, size unclear"
     assert "Whether it is more than 0.30 pp, the smallest effect of interest, is unclear." in said
@@ -83,7 +83,7 @@ def test_at_least_what_matters_is_a_claim_about_the_size() -> None:
 
 
 def test_a_difference_whose_size_cannot_be_told_is_a_difference() -> None:
-    """-0.64 [-0.93, -0.35] pp of 5 seeds, against 0.5 pp: about 26 seeds would tell, if it is what was estimated."""
+    """-0.64 [-0.93, -0.35] pp from 5 seeds, against 0.5 pp: about 26 seeds would decide, if the estimate is right."""
     found = effect(-0.64, 0.2336)
     assert (found.low, found.high) == pytest.approx((-0.93, -0.35), abs=0.005)
     words, said = judged(claimed("none", sesoi=0.5), found)
@@ -101,7 +101,7 @@ def test_runs_that_show_nothing_are_not_called_a_difference() -> None:
     assert re.search(r"If there is none, .* showing that it is smaller than 0.30 pp takes about \d+ seeds.", said)
 
 
-def test_a_number_of_seeds_is_never_one_that_was_run_and_never_absurd() -> None:
+def test_a_suggested_number_of_seeds_is_larger_than_the_one_run_and_never_absurd() -> None:
     rng = np.random.default_rng(0)
     for _ in range(500):
         n = int(rng.integers(2, 40))
@@ -144,11 +144,11 @@ NEGLIGIBLE = [  # direction, estimate, SD -> in words, what it means
 def test_a_negligible_effect_has_its_direction_said_where_the_interval_has_one(
     direction: str, estimate: float, sd: float, words: str, said: str
 ) -> None:
-    """It counts as not supported: a prediction of a direction claims an effect that matters."""
+    """It counts as not supported, since a prediction of a direction claims an effect that matters."""
     p, e = claimed(direction), effect(estimate, sd)
     assert decide(e, p.sign, p.sesoi) == "practically equivalent"
     assert judged(p, e) == (f"practically equivalent{words}", f"{said} than what matters (0.30 pp).")
 
 
-def test_seeds_are_not_the_way_where_hundreds_would_not_do() -> None:
+def test_more_seeds_are_not_suggested_if_hundreds_would_not_suffice() -> None:
     assert f"more than {MOST_SEEDS} seeds, so more seeds won't help." in judged(claimed(), effect(1.0, 20.0))[1]

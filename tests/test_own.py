@@ -1,4 +1,4 @@
-"""The Python blocks of the README and the docs are executed, word for word: a question, layers, fields, images."""
+"""The Python blocks of the README and the docs are executed word for word: a question, layers, fields, images."""
 
 import ast
 import os
@@ -60,28 +60,28 @@ OUTCOMES = ("supported", "refuted", "inconclusive", "practically equivalent")
 
 
 def block(beginning: str) -> str:
-    """The code block that begins with these words, with fewer seeds."""
+    """Return the code block that begins with these words, with fewer seeds."""
     (found,) = [text for text in BLOCKS if text.startswith(beginning)]
     return re.sub(r"my_seeds\(\d\)", "my_seeds(2)", found)
 
 
 @pytest.fixture
 def clone(home: Path) -> Path:
-    """The package in a folder of its own, with the store that ships."""
+    """The package in a separate folder, with the store that ships."""
     copy_what_ships(home)
     shutil.copytree(PROJECT / "cnnlab", home / "cnnlab", ignore=shutil.ignore_patterns("__pycache__"))
     return home
 
 
 def insert(file: Path, before: str, text: str) -> None:
-    """Insert some lines above the first line that begins with some words."""
+    """Insert text above the first line that begins with the words `before`."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     place = next(i for i, line in enumerate(lines) if line.startswith(before))
     file.write_text("".join([*lines[:place], text, *lines[place:]]), encoding="utf-8")
 
 
 def run(clone: Path, script: str) -> str:
-    """Run a script on the package of a clone, and return the last line that it prints."""
+    """Run a script with the package of a clone, and return the last line that it prints."""
     environment = os.environ | {"PYTHONPATH": str(clone), "CNNLAB_OWNER": "a student"}
     done = subprocess.run([sys.executable, "-c", script], cwd=clone, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -112,7 +112,7 @@ def test_every_block_has_its_test() -> None:
 
 
 def test_a_question_is_predicted_run_and_judged(clone: Path) -> None:
-    """The examples of studies, with small networks, and a prediction about the second."""
+    """The examples of studies are run with small networks, with a prediction about the second."""
     small = "import cnnlab\ncnnlab.BASE = cnnlab.replace(cnnlab.BASE, train_images=200, epochs=1)\n"
     plan, study_run, rest = block(MANY_RUNS).partition("study.run()")
     said = 'arm="norm=batch", metric="accuracy/valid", direction="higher", confidence=60'

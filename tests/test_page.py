@@ -1,4 +1,4 @@
-"""A report becomes one HTML file that needs nothing else, and an A4 page in PDF, printed by a real browser."""
+"""A report becomes a self-contained HTML file and, printed by a real browser, an A4 page in PDF."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def test_tables_headings_quotes_and_images_are_rendered(folder: Path) -> None:
     assert '<img src="data:image/png;base64,iVBOR' in html and 'alt="curves"' in html
 
 
-def test_the_page_needs_nothing_from_outside(folder: Path) -> None:
+def test_the_page_is_self_contained(folder: Path) -> None:
     html = render_html(TEXT, "Report", folder)
     sources = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', html)
     assert sources and all(source.startswith("data:") for source in sources)
@@ -81,7 +81,7 @@ def test_html_in_a_students_words_is_shown_as_text(folder: Path) -> None:
     [
         ("no%20such.png", "image no such.png is not in .*my report: save the figure there first"),
         ("https://example.org/a.png", "is on the network: save it in"),
-        ("notes.txt", "image notes.txt is of no known kind: use .png"),
+        ("notes.txt", "image notes.txt is of an unknown type: use .png"),
         ("", "image .* is not in"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_short_report_is_one_page_of_a4(folder: Path) -> None:
 
 @pytest.mark.browser
 @needs_browser
-def test_a_long_report_goes_on_on_the_next_page(folder: Path) -> None:
+def test_a_long_report_continues_on_the_next_page(folder: Path) -> None:
     assert count_pages(printed(TEXT + "\nA line.\n" * 60, folder)) == 2
 
 
@@ -112,7 +112,7 @@ def test_a_rule_ends_a_page(folder: Path) -> None:
     assert count_pages(printed(TEXT + "\n---\n\nA line.\n", folder)) == 2
 
 
-def test_without_a_browser_the_way_out_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_the_error_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CNNLAB_BROWSER", raising=False)
     monkeypatch.setenv("PATH", str(folder))
     for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA"):
@@ -123,19 +123,19 @@ def test_without_a_browser_the_way_out_is_named(folder: Path, monkeypatch: pytes
         write_pdf(folder / "report.html", folder / "report.pdf")
 
 
-def test_a_page_that_is_not_there_is_an_error(folder: Path) -> None:
-    with pytest.raises(LabError, match=r"none\.html is not there"):
+def test_a_missing_page_is_an_error(folder: Path) -> None:
+    with pytest.raises(LabError, match=r"none\.html doesn't exist"):
         write_pdf(folder / "none.html", folder / "report.pdf")
 
 
-def test_a_browser_that_is_named_and_not_there_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNLAB_BROWSER", "/no/such/browser")
-    with pytest.raises(LabError, match="CNNLAB_BROWSER=/no/such/browser is not there"):
+    with pytest.raises(LabError, match="CNNLAB_BROWSER=/no/such/browser doesn't exist"):
         write_pdf(folder / "report.html", folder / "report.pdf")
 
 
 def test_a_browser_that_prints_nothing_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CNNLAB_BROWSER", sys.executable)  # a program, but none that prints
+    monkeypatch.setenv("CNNLAB_BROWSER", sys.executable)  # a program, but not one that prints
     with pytest.raises(LabError, match=r"ended with code \d+ and printed nothing. Open .*report.html"):
         write_pdf(folder / "report.html", folder / "report.pdf")
     assert not (folder / "report.pdf").exists()

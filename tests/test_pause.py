@@ -1,4 +1,4 @@
-"""The pause is one: a blank stops a prediction, the lab's words are known as such, and the student's come back."""
+"""The pause works: a blank stops a prediction, the lab's words are recognized, and the student's are shown again."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def test_the_words_of_an_example_are_recorded_as_such(
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_one_sentence_of_the_reference_is_enough_to_be_no_words_of_ones_own(
+def test_one_sentence_of_the_reference_is_enough_to_count_as_copied(
     store: Store, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "reference")
@@ -92,7 +92,7 @@ def test_one_sentence_of_the_reference_is_enough_to_be_no_words_of_ones_own(
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[tuple[Store, Verdict, Verdict]]:
-    """The verdicts on a prediction in the words of an example, and on one in own words."""
+    """The verdicts on a prediction in the words of an example, and on one in the student's own words."""
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
         settle(patch, tmp_path_factory.mktemp("my lab"))
@@ -120,7 +120,7 @@ def with_outcome(one: Verdict, outcome: Any, mean: float, size: tuple[float, flo
     )
 
 
-def test_your_own_words_come_back_where_it_came_out_otherwise(judged: tuple[Store, Verdict, Verdict]) -> None:
+def test_your_own_words_are_shown_again_if_the_outcome_was_different(judged: tuple[Store, Verdict, Verdict]) -> None:
     one = judged[2]
     for outcome in ("refuted", "practically equivalent"):
         back = " ".join(given_back(with_outcome(one, outcome, -1)))
@@ -150,7 +150,7 @@ def test_the_table_of_conclusions_has_a_row_per_study_from_the_record(judged: tu
     assert "no verdicts yet" in str(conclusions([other], store))
 
 
-def test_a_question_shows_itself_until_it_is_answered_and_then_says_why() -> None:
+def test_a_question_is_shown_until_it_is_answered_and_then_explained() -> None:
     for section, question in QUESTIONS.items():
         shown = str(quiz(section, answer=BLANK))
         assert all(choice.text in shown for choice in question.choices.values())

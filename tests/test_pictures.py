@@ -35,7 +35,7 @@ CONFIGS = {"base": BASE, "best": BEST, "first": FIRST, "adding": ADDING, "before
 
 
 def stages(figure: Figure) -> list[tuple[str, list[str]]]:
-    """What is written below each stack of a network, and the lines that lead to it."""
+    """Return the label below each stack of a network, and the lines that lead to it."""
     texts = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
     found: list[tuple[str, list[str]]] = []
     for text in texts:
@@ -47,7 +47,7 @@ def stages(figure: Figure) -> list[tuple[str, list[str]]]:
 
 
 def steps(lines: list[str]) -> list[str]:
-    """What is done, one by one, once "2 times", "last time only" and the like are carried out."""
+    """Return the steps in order, with "2 times", "last time only" and the like expanded."""
     times = int(lines[0].split()[0]) if lines[0].endswith("times:") else 1
     done = []
     for i in range(times):
@@ -59,7 +59,7 @@ def steps(lines: list[str]) -> list[str]:
 
 
 def say(layer: nn.Module) -> str:
-    """A layer in the words of the picture."""
+    """Return a layer in the words of the picture."""
     if isinstance(layer, nn.GroupNorm):
         return "group norm" if layer.num_groups > 1 else "layer norm"
     if isinstance(layer, nn.Conv2d):
@@ -73,7 +73,7 @@ def say(layer: nn.Module) -> str:
 
 
 def passed(config: Config, shape: tuple[int, ...]) -> tuple[list[str], dict[str, str]]:
-    """What an image really passes in a network, in order, and the shapes that come out of its parts."""
+    """Return the layers through which an image really passes, in order, and the output shapes of the parts."""
     done, shapes = [], {}
 
     def note(name: str, layer: nn.Module, output: torch.Tensor) -> None:
@@ -103,7 +103,7 @@ def test_the_network_drawn_has_the_layers_and_the_shapes_of_the_model_in_its_ord
 
 
 @pytest.mark.parametrize("norm", pictures.NORM_SETS)
-def test_a_cube_colours_what_the_layer_of_torch_normalises_together(norm: str) -> None:
+def test_a_cube_colours_the_values_that_the_torch_layer_normalises_together(norm: str) -> None:
     size = (pictures.IMAGES, pictures.CHANNELS, pictures.POSITIONS, 1)
     layer = NORMS[norm](pictures.CHANNELS, pictures.GROUPS).double().train()
     x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -155,7 +155,7 @@ def test_the_title_counts_the_intervals_that_are_drawn(n: int, experiments: int)
 
 
 def of_colours() -> Data:
-    """Images of three channels, wider than high; of the last class there are only two."""
+    """Return images of three channels, wider than high; the last class has only two."""
     x = torch.randint(0, 256, (40, 3, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1] * 19 + [2, 2])
     return Data(Split(x, y), Split(255 - x[:4], y[:4]), classes=("cat", "dog", "mouse"))

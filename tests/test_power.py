@@ -1,4 +1,4 @@
-"""What a study can show follows from repeated runs; before there are any, nobody knows."""
+"""Repeated runs determine what a study can show; before there are any, nobody knows."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def test_equal_runs_of_any_study_are_the_noise_floor(store: Store, runs: pd.Data
     )
 
 
-def test_a_run_that_failed_is_no_noise(store: Store, runs: pd.DataFrame) -> None:
+def test_a_failed_run_does_not_count_as_noise(store: Store, runs: pd.DataFrame) -> None:
     run_id, outcome = runs["run_id"].iloc[0], runs["fact.outcome"].iloc[0]
     store.client.set_tag(run_id, "fact.outcome", "diverged at step 3")
     try:
@@ -69,7 +69,7 @@ def test_a_run_that_failed_is_no_noise(store: Store, runs: pd.DataFrame) -> None
         store.client.set_tag(run_id, "fact.outcome", outcome)
 
 
-def test_the_stated_difference_is_found_four_times_in_five(store: Store, runs: pd.DataFrame) -> None:
+def test_the_stated_difference_is_detected_with_80_percent_power(store: Store, runs: pd.DataFrame) -> None:
     found = power(DROPOUT, store=store)
     rng = np.random.default_rng(9)
     control, arm = rng.normal(0, found.sd, (2, 6_000, 3))
@@ -78,25 +78,25 @@ def test_the_stated_difference_is_found_four_times_in_five(store: Store, runs: p
     assert share == pytest.approx(0.80, abs=0.02)
 
 
-def test_more_seeds_find_smaller_differences(store: Store, runs: pd.DataFrame) -> None:
+def test_more_seeds_detect_smaller_differences(store: Store, runs: pd.DataFrame) -> None:
     more = power(dataclasses.replace(DROPOUT, seeds=range(10)), store=store)
     assert more.detectable < power(DROPOUT, store=store).detectable
 
 
-def test_runs_of_another_arm_are_a_guess_and_said_to_be_one(store: Store, runs: pd.DataFrame) -> None:
+def test_runs_of_another_arm_give_a_guess_and_are_labelled_as_one(store: Store, runs: pd.DataFrame) -> None:
     found = power(LONGER, store=store)
     assert (found.n, found.is_own) == (4, False)
     assert "(n = 4 runs of another arm, used as a rough guide)" in str(found)
 
 
-def test_runs_of_another_owner_are_not_ones_own(
+def test_runs_of_another_owner_do_not_count_as_yours(
     store: Store, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CNNLAB_OWNER", "another student")
     assert power(DROPOUT, store=store).n == 0
 
 
-def test_runs_on_other_images_are_no_guess_either(store: Store, runs: pd.DataFrame) -> None:
+def test_runs_on_other_images_give_no_guess_either(store: Store, runs: pd.DataFrame) -> None:
     mirrored = Data(Split(SMALL_DATA.train.x.flip(3), SMALL_DATA.train.y), SMALL_DATA.valid)
     assert power(dataclasses.replace(A_A, data=mirrored), store=store).n == 0
 

@@ -1,4 +1,4 @@
-"""A prediction is checked, said back, recorded before the runs, and can't be rewritten without a trace."""
+"""A prediction is checked, repeated as a sentence, recorded before the runs, and can't be changed without a trace."""
 
 import dataclasses
 import sqlite3
@@ -40,7 +40,7 @@ def grid(small: Config) -> Study:
     return small_study("tiny-04", "?", small, (0, 1), {"dropout": (0.0, 0.5), "norm": ("none", "batch")})
 
 
-def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, grid: Study) -> None:
+def test_a_prediction_is_repeated_in_one_sentence(home: Path, study: Study, grid: Study) -> None:
     assert predict(study, arm="dropout=0.5", **CLAIM).sentence() == (
         "dropout=0.5 against dropout=0.0: I am 80 % confident that the validation loss is higher (2 seeds; smallest "
         "effect of interest: 0.010 nats). If so, I am 80 % confident that it is higher by 0.01 to 0.08 nats."
@@ -55,7 +55,7 @@ def test_a_prediction_is_said_back_in_one_sentence(home: Path, study: Study, gri
     assert "differs by less than 0.020 nats (2 seeds)" in none.sentence()
     both = {"dropout": 0.5, "norm": "batch"}
     synergy = predict(grid, interaction=both, **(CLAIM | {"direction": "synergy"}))
-    assert synergy.claim.direction == "lower"  # of a loss, less is better
+    assert synergy.claim.direction == "lower"  # for a loss, lower is better
     assert "is lower than the two effects add up to, which is synergy" in synergy.sentence()
     assert synergy.contrast.weights == {
         "dropout=0.0, norm=none": 1.0,
@@ -85,7 +85,7 @@ def test_a_label_is_said_unless_it_is_confirmatory() -> None:
         assert labelled("refuted", Record("", "x", {}, 0, False, verdicts)) == words
 
 
-def test_it_comes_back_from_mlflow_as_it_was_written(home: Path, study: Study) -> None:
+def test_mlflow_returns_it_as_it_was_written(home: Path, study: Study) -> None:
     written = predict(study, arm="dropout=0.5", at_least_sesoi=True, builds_on="01-baseline", **CLAIM)
     (record,) = load_records(connect())
     assert Prediction.from_record(record) == written
@@ -123,7 +123,7 @@ def test_the_same_call_again_writes_nothing_and_a_change_of_mind_is_a_new_record
     assert [record.content["confidence"] for record in records] == ["80", "60"]
     assert second.record and first.record
     assert second.record.content["previous"] == first.record.sha256
-    # and back again is a third one: each is a record of its own
+    # and the first claim again is a third one: each is a separate record
     predict(study, arm="dropout=0.5", **CLAIM)
     assert len(load_records(connect())) == 3
 
@@ -154,7 +154,7 @@ def test_a_deleted_prediction_stays_in_the_chain(home: Path, study: Study) -> No
     assert [record.deleted for record in load_records(store)] == [True, False]
 
 
-def test_owners_have_chains_of_their_own(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_owner_has_a_separate_chain(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     predict(study, arm="dropout=0.5", **CLAIM)
     monkeypatch.setenv("CNNLAB_OWNER", "O'Brien")
     other = predict(study, arm="dropout=0.5", **CLAIM)
@@ -182,7 +182,7 @@ def test_a_study_is_not_run_before_something_was_predicted(
     assert store.client.search_runs([store.experiment_id(study.name)], "tags.kind = 'run'") == []
 
 
-def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
+def test_a_deleted_prediction_does_not_allow_runs(home: Path, study: Study, small_data: Data) -> None:
     store = connect()
     prediction = predict(study, arm="dropout=0.5", **CLAIM)
     assert prediction.record
@@ -209,7 +209,7 @@ def test_a_deleted_prediction_opens_nothing(home: Path, study: Study, small_data
         ({"direction": "synergy"}, "choose higher, lower, none"),
         ({"size": 3}, "size=3 is not possible: it should be two numbers"),
         ({"size": (-3, -1)}, "both positive"),
-        ({"size": (3, 1)}, "smallest and largest"),
+        ({"size": (3, 1)}, "the smallest and the largest"),
         ({"direction": "none"}, "no difference has no size"),
         ({"sesoi": 0}, "more than 0"),
         ({"sesoi": 0.08}, r"size=\(0.01, 0.08\) doesn't reach beyond the smallest effect of interest, 0.08 nats: an"),
@@ -231,13 +231,13 @@ def test_an_impossible_prediction_is_refused_in_one_sentence(
 
 
 def test_without_repetition_or_without_a_second_arm_there_is_nothing_to_predict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
+    with pytest.raises(LabError, match="has one seed, and a verdict needs repetition"):
         predict(small_study("x", "?", small, (0,), {"dropout": (0.0, 0.5)}), arm="dropout=0.5", **CLAIM)
     with pytest.raises(LabError, match="has only one arm: add another"):
         predict(small_study("x", "?", small, (0, 1)), arm="baseline", **CLAIM)
 
 
-def test_arms_that_differ_only_in_a_nuisance_are_no_question(home: Path, small: Config) -> None:
+def test_arms_that_differ_only_in_a_nuisance_cannot_be_predicted_about(home: Path, small: Config) -> None:
     study = small_study("x", "?", small, (0, 1), {"lr": (0.01, 0.1)}, roles={"lr": "nuisance"})
     with pytest.raises(LabError, match="differ only in lr, which x calls a nuisance"):
         predict(study, arm="lr=0.1", **CLAIM)
@@ -245,7 +245,7 @@ def test_arms_that_differ_only_in_a_nuisance_are_no_question(home: Path, small: 
     assert predict(a_a, arm="A again", **CLAIM).contrast.nuisances == ("seed",)
 
 
-def test_how_much_is_trained_differs_only_where_that_is_said(small: Config) -> None:
+def test_how_much_is_trained_differs_only_if_the_study_declares_it(small: Config) -> None:
     arms = {"single": small, "both, longer": replace(small, norm="batch", epochs=4)}
     with pytest.raises(LabError, match=r"the arms differ in epochs\. If that is the question"):
         small_study("x", "?", small, (0, 1), arms=arms)

@@ -1,4 +1,4 @@
-"""Probes say what goes on inside a network, and change nothing in it."""
+"""Probes measure what happens inside a network, and change nothing in it."""
 
 import math
 
@@ -21,14 +21,14 @@ def train(config: Config, data: Data, **options) -> Result:
 
 
 def images_of(config: Config, data: Data, n: int) -> tuple[Tensor, Tensor]:
-    """The first images of a run's own training sample, with their labels."""
+    """Return the first images of a run's training sample, with their labels."""
     generator = torch.Generator().manual_seed(Seeds.of(config.seed).subset)
     first = data.train.take(torch.randperm(len(data.train), generator=generator)[:n])
     return data.normaliser()(first.x), first.y
 
 
 def outputs(model: nn.Sequential, x: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The input and the output of every layer, passed on by hand in float64."""
+    """Return the input and output of every layer, computed step by step in float64."""
     seen = {}
     with torch.no_grad():
         x = x.double()
@@ -83,12 +83,12 @@ def test_a_channel_is_dead_if_it_is_zero_for_all_images_and_positions() -> None:
     assert read_probes(model, images)["dead_share/block1.activation1"] == 0.25
     model.block1.conv1.weight.data[6].abs_().neg_()
     model.block1.conv1.weight.data[7].abs_()
-    images[49, 0, 0, 0] = 1e6  # a single pixel wakes the last channel up
+    images[49, 0, 0, 0] = 1e6  # a single pixel activates the last channel
     assert read_probes(model, images)["dead_share/block1.activation1"] == 0.125
 
 
-def test_dead_channels_have_no_say_in_the_variance_ratio() -> None:
-    """With 6 of 10 channels dead, the median of all channels is 1 whatever the live ones do."""
+def test_dead_channels_do_not_affect_the_variance_ratio() -> None:
+    """With 6 of 10 channels dead, the median of all channels is 1, regardless of the live ones."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(10), nn.ReLU())
     alive = torch.tensor([1.0] * 4 + [0.0] * 6)
@@ -116,7 +116,7 @@ def test_dead_channels_are_counted_only_where_an_activation_can_be_zero(activati
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
-def test_the_variance_ratio_behind_dropout_is_the_share_that_is_kept(p: float) -> None:
+def test_the_variance_ratio_after_dropout_is_the_share_that_is_kept(p: float) -> None:
     """Inverted dropout of values with mean 0 divides their variance by 1 - p, in training only (Li et al. 2019)."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Dropout(p), nn.BatchNorm1d(16), nn.ReLU())
@@ -158,7 +158,7 @@ def test_gradient_norms_of_an_epoch_are_those_of_its_last_batch(small: Config, s
     config = replace(
         small, train_images=80, epochs=1, optimizer="sgd", lr=1e-12, schedule="constant", precision="float32"
     )
-    result = train(config, small_data)  # with weights that stay
+    result = train(config, small_data)  # with the final weights
     result.model.zero_grad()
     x, y = images_of(config, small_data, 80)
     last = torch.randperm(80, generator=torch.Generator().manual_seed(Seeds.of(config.seed).order))[64:]

@@ -1,4 +1,4 @@
-"""Learning rates: the range that works, and the norms each at its own best rate, against numbers by hand."""
+"""Learning rates: the range that works, and each norm at its own best rate, against numbers computed by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ from cnnlab.inquiry.study import Study
 
 RATES = (0.001, 0.01, 0.1)
 STUDY = Study("rates", "?", BASE, (0, 1, 2), {"norm": ("none", "batch"), "lr": (*RATES, BASE.lr)})
-ACCURACY = {  # by norm and rate, one for each seed
+ACCURACY = {  # by norm and rate, one per seed
     ("none", 0.001): (0.70, 0.71, 0.70),
     ("none", 0.006): (0.805, 0.80, 0.801),
     ("none", 0.01): (0.81, 0.805, 0.81),
@@ -44,11 +44,11 @@ def runs_of(study: Study) -> pd.DataFrame:
         ((0, 0, 0, 90), 1),
     ],
 )
-def test_the_range_that_works_is_that_of_the_best_rates_neighbours(accuracies: tuple, width: float) -> None:
+def test_the_range_that_works_is_around_the_best_rate(accuracies: tuple, width: float) -> None:
     assert math.isclose(10 ** _width(pd.Series(accuracies, index=[0.01, 0.1, 1.0, 10.0])), width)
 
 
-def test_the_table_is_what_one_computes_by_hand() -> None:
+def test_the_table_agrees_with_a_calculation_by_hand() -> None:
     found = compare_rates(STUDY, runs_of(STUDY))
     assert list(found.table["best rate"]) == ["0.01", "0.006"]
     assert list(found.table["accuracy there (%)"]) == ["80.83", "86.03"]

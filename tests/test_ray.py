@@ -34,14 +34,14 @@ pytestmark = [
 
 
 def start_node(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a raylet that runs until it is stopped; its ports are given, so that two fit on one machine."""
+    """Start a raylet that runs until it is stopped; its ports are fixed, so that two can run on one machine."""
     ports = [
         "dashboard-agent-grpc-port",
         "dashboard-agent-listen-port",
         "metrics-export-port",
         "runtime-env-agent-port",
     ]
-    # `ray start` doesn't work from a path with a space: reach this environment by another way
+    # `ray start` doesn't work from a path with a space: use another path to this environment
     environment = folder / "environment"
     if not environment.exists():
         environment.symlink_to(sys.prefix)
@@ -77,17 +77,17 @@ sys.exit("too few nodes")
 
 
 def wait_for_nodes(address: str, nodes: int, folder: Path) -> None:
-    """Wait until a cluster has this number of nodes; asked in another process, since Ray ends one that it fails."""
+    """Wait until a cluster has this number of nodes; ask in another process, since Ray ends a process if it fails."""
     done = subprocess.run([sys.executable, "-c", COUNT_NODES, address, str(nodes)], capture_output=True, text=True)
     assert not done.returncode, f"{done.stderr[-2000:]}{(folder / 'start.log').read_text()[-2000:]}"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A head and a second node on this machine, each with one CPU and a GPU by declaration; the address."""
+    """A head and a second node on this machine, each with one CPU and a declared GPU: the address and the node."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets have short paths
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, since the paths of sockets must be short
     nodes = []
     try:
         nodes.append(
@@ -138,7 +138,7 @@ def test_a_gpu_is_shared_by_fraction(
     ray.shutdown()
 
 
-def test_a_node_that_dies_costs_its_run_only(
+def test_a_node_that_dies_costs_only_its_run(
     running_server: str, cluster: tuple[str, subprocess.Popen[bytes]], small: Config, small_data: Data, said: list[str]
 ) -> None:
     address, second = cluster
@@ -173,6 +173,6 @@ def test_a_store_that_other_machines_cannot_reach_is_refused(home: Path, monkeyp
     ray_cluster._check_reachable(Store("http://10.0.0.5:5001"))
 
 
-def test_a_cluster_that_is_not_there_is_named(home: Path) -> None:
+def test_a_missing_cluster_is_named(home: Path) -> None:
     with pytest.raises(LabError, match="can't be reached"):
         RayCluster(Store(), None, f"127.0.0.1:{free_port()}")

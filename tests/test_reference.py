@@ -1,4 +1,4 @@
-"""The reference runs: beside a student's verdict, and as a champion; on small images."""
+"""The reference runs, beside a student's verdict and as a champion, on small images."""
 
 import dataclasses
 import shutil
@@ -50,14 +50,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shipped(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The same in another folder, as a student has it who cloned it."""
+    """The same in another folder, like the clone of a student."""
     monkeypatch.setitem(PROFILES, "full", FULL)
     shutil.copytree(made, home, dirs_exist_ok=True)
     return connect()
 
 
 @pytest.mark.usefixtures("light")
-def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store, real_data: Data) -> None:
+def test_the_reference_interval_is_shown_beside_a_students_verdict(shipped: Store, real_data: Data) -> None:
     study = lab_studies(SMALL)["tiny-02-dropout"]
     predict_examples(study, shipped)
     waiting = confront(study, shipped)
@@ -85,7 +85,7 @@ def test_the_reference_interval_stands_beside_a_students_verdict(shipped: Store,
 
 @pytest.mark.usefixtures("light")
 def test_another_question_gets_no_reference(shipped: Store, small_data: Data, small: Config) -> None:
-    """Neither a study of the student's own, nor one whose arms have the names of others, nor one on other images."""
+    """Neither a student's own study, nor one with other arms of the same names, nor one on other images."""
     for study in (
         small_study("my-dropout", "?", small, (0, 1), vary={"dropout": (0.0, 0.5)}),
         small_study(
@@ -104,7 +104,7 @@ def test_a_champion_is_loaded_by_its_name_and_its_card_says_what_was_measured(sh
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNLAB_OWNER", reference.OWNER)
         record_test_result(shipped, "why not", 2, "said", tested, {}, {"mine": list(runs["run_id"])})
-    for place in (0, 5):  # another one later takes the name over
+    for place in (0, 5):  # a later one takes over the name
         run = runs.iloc[place]
         card = register_champion(run["run_id"], shipped, real_data)
         model = mlflow.pytorch.load_model(ADDRESS)
@@ -137,7 +137,7 @@ def test_a_review_shows_a_students_predictions_and_counts_those_of_the_reference
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     runner = CliRunner()
     alone = runner.invoke(cli, ["review"]).output
-    assert "reference, 02-dropout (seal" in alone  # nobody else is there
+    assert "reference, 02-dropout (seal" in alone  # there is nobody else
     study = lab_studies(SMALL)["tiny-02-dropout"]
     predict_examples(study, shipped)
     both = runner.invoke(cli, ["review"]).output
@@ -152,7 +152,7 @@ def test_the_results_are_written_between_their_marks(shipped: Store, home: Path)
     with pytest.raises(LabError, match="has no place for the results"):
         write_results(shipped, readme)
     readme.write_text(f"# A lab\n\n{BEGIN}\n\nold\n\n{END}\n\nthe rest\n", encoding="utf-8")
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # the second time changes nothing
         write_results(shipped, readme)
         text = readme.read_text(encoding="utf-8")
         assert text == f"# A lab\n\n{BEGIN}\n\n{Results(shipped).markdown()}\n\n{END}\n\nthe rest\n"

@@ -1,4 +1,4 @@
-"""Renewed statistics of BatchNorm are those of the images in eval mode; the weights stay."""
+"""Renewed statistics of BatchNorm are those of the images in eval mode; the weights are unchanged."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterato
 
 
 def seen_by(network: nn.Module, norm: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What a norm is given, in eval mode."""
+    """Return the input of a norm in eval mode."""
     seen = []
     handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_the_first_norm_has_mean_and_variance_of_what_it_sees_with_dropout_off()
     assert all(torch.equal(value, before[name]) for name, value in network.named_parameters())
 
 
-def test_several_batches_count_alike() -> None:
+def test_several_batches_count_equally() -> None:
     torch.manual_seed(0)
     network = build_model(ARMS["norm"]).eval()
     images = torch.randn(3 * BATCH, 1, 28, 28)

@@ -1,4 +1,4 @@
-"""The report is one page from the records and an annex with the student's own words, not before those are there."""
+"""The report is one page from the records and an annex with the student's own words, which it requires."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ WORDS = {"because": "only the random numbers differ", "if_refuted": "something e
 
 @pytest.fixture
 def confronted(home: Path, small: Config, small_data: Data) -> Study:
-    """A study with two verdicts in the journal, about which nothing was written yet."""
+    """A study with two verdicts in the logbook, without reflections."""
     arms = {"A": small, "A again": replace(small, seed=1000)}
     study = small_study("tiny-01-baseline", "How much is chance?", small, (0, 1), arms=arms)
     for metric in ("accuracy/valid", "loss/valid"):
@@ -36,7 +36,7 @@ def confronted(home: Path, small: Config, small_data: Data) -> Study:
 
 
 def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
-    with pytest.raises(LabError, match="nothing to report yet: predict, run a study, and confront it"):
+    with pytest.raises(LabError, match="nothing to report yet: make a prediction, run the study, and confront it"):
         report(connect())
 
 
@@ -68,7 +68,7 @@ def test_where_a_why_is_missing_is_listed_and_the_words_of_the_student_are_in_th
     assert page.with_suffix(".md").exists()
 
 
-def test_a_logbook_that_is_gone_is_said_to_be(confronted: Study) -> None:
+def test_a_missing_logbook_is_named(confronted: Study) -> None:
     logbook_file(confronted.name).unlink()
     with pytest.raises(LabError, match=r"experiment_log/tiny-01-baseline.md \(confront it again\)  A again"):
         report(connect())
@@ -76,7 +76,7 @@ def test_a_logbook_that_is_gone_is_said_to_be(confronted: Study) -> None:
 
 @pytest.mark.browser
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium found")
-def test_page_one_is_one_page_however_much_there_is(
+def test_page_one_is_one_page_even_with_many_predictions(
     home: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """The reference runs have 23 predictions, and long reflections."""
@@ -112,14 +112,14 @@ def test_the_sentences_hold_for_one_prediction_whatever_came_out() -> None:
         first, surprise, worth = summary([judged(outcome)])
         assert first == f"Prediction {outcome}." and surprise == second
         is_open = outcome in ("inconclusive", "withheld")
-        assert worth.startswith("What the confidence is worth is open" if is_open else "At a mean confidence of 75 %, ")
-    assert worth.endswith("no confirmatory verdict has decided a prediction yet.")
+        assert worth.startswith("The confidence can't be judged yet" if is_open else "At a mean confidence of 75 %, ")
+    assert worth.endswith("no confirmatory verdict has decided a prediction.")
     first, surprise, worth = summary([judged("refuted", label="exploratory")])
     assert first == "Prediction refuted (1 exploratory)." and surprise.endswith("It came out refuted, exploratory.")
-    assert worth.startswith("What the confidence is worth is open")
+    assert worth.startswith("The confidence can't be judged yet")
 
 
-def test_the_biggest_surprise_is_what_was_surest_and_wrong_and_confidence_is_held_against_the_share() -> None:
+def test_the_biggest_surprise_is_the_surest_wrong_one_and_confidence_is_compared_with_the_share() -> None:
     some = [judged("supported", 95), judged("refuted", 60), judged("refuted", 90), judged("refuted", 90)]
     first, surprise, worth = summary([*some, judged("withheld", 99), judged("inconclusive", 98)])
     assert first == "1 of 6 predictions supported, 3 refuted, 1 withheld, 1 inconclusive."

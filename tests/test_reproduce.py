@@ -1,4 +1,4 @@
-"""A run trained again: identical on the same kind of machine, within a bound on another, and what can't be told."""
+"""A run trained again: identical on the same kind of machine, within a bound on another, or undecided."""
 
 import os
 import random
@@ -41,13 +41,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Path:
 
 @pytest.fixture
 def store(made: Path, home: Path) -> Store:
-    """The same in another folder, where its records may be changed."""
+    """The same in another folder, where its records can be changed."""
     shutil.copytree(made, home, dirs_exist_ok=True)
     return connect()
 
 
 def change(table: str, run_id: str, key: str, value: object) -> None:
-    """Change what is on record past MLflow."""
+    """Change a record without MLflow."""
     with sqlite3.connect(Path(os.environ["CNNLAB_HOME"]) / "mlflow.db") as database:
         database.execute(f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?", (value, run_id, key))
 
@@ -75,7 +75,7 @@ def test_a_run_is_identical_on_the_same_kind_of_machine_or_it_is_not_reproduced(
 
 
 def test_a_record_without_the_processor_is_held_to_the_bound(store: Store, small_data: Data) -> None:
-    """Two processors of one name may differ in their instructions, and older records name none."""
+    """Two processors of one name may differ in their instructions, and older records don't name the processor."""
     run_id = run_with_others(store)
     store.client.delete_tag(run_id, "fact.processor")
     exact = reproduce(run_id, store, small_data, progress=False)
@@ -101,7 +101,7 @@ def test_on_another_kind_of_machine_a_run_is_reproduced_within_its_bound(
         assert re.search(r"loss/valid +\S+ +\S+ +0\.010000$", str(found), re.MULTILINE), str(found)
 
 
-def test_where_the_seeds_lie_far_apart_a_run_beyond_its_bound_can_not_be_told(store: Store, small_data: Data) -> None:
+def test_if_the_seeds_lie_far_apart_a_run_beyond_its_bound_is_undecided(store: Store, small_data: Data) -> None:
     run_id = run_with_others(store, FAR)
     change("tags", run_id, "fact.device", "cpu (an older one)")
     change("latest_metrics", run_id, "final/loss/valid", 3.0)
@@ -139,7 +139,7 @@ def test_the_bound_is_half_the_distance_of_two_seeds_within_its_limits() -> None
     assert not is_stable("loss/valid", five[:1]) and not is_stable("loss/valid", pd.Series([*five, float("nan")]))
 
 
-def test_runs_of_any_owner_are_picked_and_one_that_can_not_be_trained_says_why(store: Store, small_data: Data) -> None:
+def test_runs_of_any_owner_are_picked_and_one_that_cannot_be_trained_says_why(store: Store, small_data: Data) -> None:
     ids = list(load_runs(store)["run_id"])
     deleted, taken_over, unreadable, other_images, someone = ids[:5]
     store.client.delete_run(deleted)
@@ -158,17 +158,17 @@ def test_runs_of_any_owner_are_picked_and_one_that_can_not_be_trained_says_why(s
         reproduce(other_images, store, small_data)
 
 
-def test_which_runs_are_picked_is_up_to_chance(store: Store, small_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_are_picked_at_random(store: Store, small_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnlab.inquiry.judge.reproduce.reproduce", lambda run_id, *_: run_id)
     picked = [tuple(reproduce_random(store, 3, small_data)) for _ in range(20)]
     assert all(len(set(three)) == 3 for three in picked)
     assert len(set(picked)) > 1  # 720 ways to pick 3 of 10 in order
 
 
-def test_one_run_of_each_study_is_the_first_that_is_there(store: Store, small_data: Data) -> None:
+def test_one_run_of_each_study_is_the_first_that_exists(store: Store, small_data: Data) -> None:
     ids = list(load_runs(store)["run_id"])
     assert one_run_of_each(store) == ids[:1]
-    store.client.delete_run(ids[0])  # a run deleted in the UI is no longer one to train again
+    store.client.delete_run(ids[0])  # a run deleted in the UI is not trained again
     assert one_run_of_each(store) == ids[1:2]
     with pytest.raises(LabError, match="no finished run 'nonsense'"):
         reproduce("nonsense", store, small_data)

@@ -1,4 +1,4 @@
-"""A review names what was changed, taken away or tried before, in any store, which it only reads."""
+"""A review names what was changed, removed or tried before in any store, which it only reads."""
 
 import shutil
 import sqlite3
@@ -45,7 +45,7 @@ WORDS = {"metric": "accuracy/valid", "because": "this is a mechanism", "if_refut
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Data) -> Iterator[Path]:
-    """A folder with a store in which a scout looked first; then a student predicted three times, ran and confronted."""
+    """A folder with a store: first a scout explored, then a student predicted three times, ran and confronted."""
     folder = tmp_path_factory.mktemp("my lab")
     with pytest.MonkeyPatch.context() as patch:
         spare_figures(patch)
@@ -73,7 +73,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tampered(lab: Path, copy: Path) -> Callable[..., Review]:
-    """Reviews a fresh copy of the store in which some statements were run."""
+    """Return a function that reviews a fresh copy of the store after running some SQL statements in it."""
 
     def look(*statements: str, **values: Any) -> Review:
         with closing(sqlite3.connect(lab / "mlflow.db")) as source, closing(sqlite3.connect(copy)) as target, target:
@@ -87,12 +87,12 @@ def tampered(lab: Path, copy: Path) -> Callable[..., Review]:
 
 @pytest.fixture
 def records(lab: Path) -> list[Record]:
-    """The student's three predictions, in the order of time."""
+    """Return the student's three predictions, oldest first."""
     return load_records(connect())
 
 
 def last_run(study: str) -> str:
-    """The id of the last run that was started in a study."""
+    """Return the id of the last run that was started in a study."""
     return str(load_runs(connect(), study)["run_id"].iloc[-1])
 
 
@@ -101,7 +101,7 @@ def test_an_untouched_store_is_intact(lab: Path) -> None:
         found = review(opened, lab)
     assert found.problems == []
     assert found.is_intact
-    assert found.runs == 9  # of the scout 1; trained 4 + 2, and 2 taken over
+    assert found.runs == 9  # the scout's 1, the 4 + 2 trained, and the 2 taken over
     assert found.foreign == []
     assert found.unverified == []
     assert {owner: len(theirs) for owner, theirs in found.heads.items()} == {"a scout": 1, "a student": 3 + 8 + 1}
@@ -133,7 +133,7 @@ def test_the_timeline_has_what_happened_in_order(lab: Path) -> None:
 
 
 def named(found: Review, *parts: str) -> bool:
-    """Whether one problem has all of these in it."""
+    """Return whether one problem contains all of these parts."""
     return any(all(part in problem for part in parts) for problem in found.problems)
 
 
@@ -152,7 +152,7 @@ def test_a_changed_prediction_is_named(
     assert found.problems == [f"{name_of(records[0])}: it was changed after it was sealed."]
 
 
-def test_a_prediction_sealed_anew_fits_neither_its_follower_nor_its_runs(
+def test_a_resealed_prediction_fits_neither_its_successor_nor_its_runs(
     tampered: Callable[..., Review], records: list[Record]
 ) -> None:
     seal = seal_record(records[0].content | {"direction": "higher"})
@@ -171,14 +171,14 @@ def test_a_deleted_record_leaves_a_gap(tampered: Callable[..., Review], records:
     assert named(found, name_of(follower), f"the record before it ({gone.sha256[:12]}) is missing")
 
 
-def test_the_last_record_is_missed_by_its_runs(tampered: Callable[..., Review], records: list[Record]) -> None:
+def test_a_deleted_last_record_is_revealed_by_its_runs(tampered: Callable[..., Review], records: list[Record]) -> None:
     found = tampered(*FOR_GOOD, run=records[2].run_id)
     said = f"the prediction that it belongs to ({records[2].sha256[:12]}) is missing"
     assert named(found, "run norm=batch, seed 1 of 2 of 03-norm", said)
     assert len(found.problems) == 4 + 2  # its runs, and those of the same network in the other study
 
 
-def test_a_prediction_hidden_from_the_lab_is_missed(tampered: Callable[..., Review], records: list[Record]) -> None:
+def test_a_prediction_hidden_from_the_lab_is_noticed(tampered: Callable[..., Review], records: list[Record]) -> None:
     hide = "UPDATE tags SET value = 'note' WHERE key = 'kind' AND run_uuid = :run"
     found = tampered(hide, run=records[1].run_id)
     assert named(found, name_of(records[2]), f"the record before it ({records[1].sha256[:12]}) is missing")
@@ -221,7 +221,7 @@ def test_a_backdated_record_is_named(tampered: Callable[..., Review], records: l
 
 
 def test_a_record_whose_clock_was_turned_back_is_named(tampered: Callable[..., Review], records: list[Record]) -> None:
-    """Sealed again, with MLflow's time changed to match: it then is older than the record that it follows."""
+    """Sealed again, with MLflow's time changed to match: then it is older than its predecessor."""
     earlier = records[2].content | {"time": "2020-01-01T00:00:00.000+00:00"}
     found = tampered(
         SET,
@@ -255,7 +255,7 @@ def test_a_garbled_record_is_named_and_stops_nothing(
     assert review_text(found)
 
 
-def test_a_record_cut_short_counts_as_no_prediction(tampered: Callable[..., Review], records: list[Record]) -> None:
+def test_a_truncated_record_is_not_a_prediction(tampered: Callable[..., Review], records: list[Record]) -> None:
     run_id = records[2].run_id
     found = tampered("DELETE FROM params WHERE run_uuid = :run", run=run_id)
     assert named(found, f"prediction {run_id[:8]} of nobody in 03-norm", "it was only partly written")
@@ -290,18 +290,18 @@ def test_a_changed_run_is_named_with_or_without_a_verdict(
     assert by_verdict == (study == "02-dropout" and change == "a final metric")
 
 
-def test_a_run_sealed_anew_is_named_by_the_verdict_that_rests_on_it(tampered: Callable[..., Review]) -> None:
+def test_a_resealed_run_is_named_by_the_verdict_that_rests_on_it(tampered: Callable[..., Review]) -> None:
     run_id = last_run("02-dropout")
     found = tampered("UPDATE tags SET value = 'another' WHERE key = 'lab.seal' AND run_uuid = :run", run=run_id)
     assert named(found, "verdict 1", f"({run_id[:8]}) was changed after the verdict")
 
 
-def test_a_note_on_a_run_is_no_change_of_it(tampered: Callable[..., Review]) -> None:
+def test_a_note_on_a_run_does_not_count_as_a_change(tampered: Callable[..., Review]) -> None:
     note = "INSERT INTO tags (key, value, run_uuid) VALUES ('mlflow.note.content', 'looked odd', :run)"
     assert tampered(note, run=last_run("02-dropout")).is_intact
 
 
-def test_a_run_deleted_in_the_ui_is_noted_and_missed(tampered: Callable[..., Review]) -> None:
+def test_a_run_deleted_in_the_ui_is_noted_and_reported_missing(tampered: Callable[..., Review]) -> None:
     run_id = last_run("02-dropout")
     found = tampered(IN_THE_UI, run=run_id)
     assert found.is_intact
@@ -309,7 +309,7 @@ def test_a_run_deleted_in_the_ui_is_noted_and_missed(tampered: Callable[..., Rev
     assert any("1 of its 4 runs aren't there (dropout=0.5, seed 1)" in note for note in found.notes)
 
 
-def test_a_run_deleted_for_good_is_missed(tampered: Callable[..., Review]) -> None:
+def test_a_permanently_deleted_run_is_noticed(tampered: Callable[..., Review]) -> None:
     judged, not_judged = last_run("02-dropout"), last_run("03-norm")
     assert named(tampered(*RUN_FOR_GOOD, run=judged), "verdict 1", f"the run {judged} that it rests on is gone")
     notes = tampered(*RUN_FOR_GOOD, run=not_judged).notes
@@ -393,7 +393,7 @@ def test_a_store_is_read_as_it_was_before_a_change_that_is_being_written(lab: Pa
         writer.rollback()
 
 
-def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path) -> None:
+def test_a_path_without_a_store_is_refused_in_one_sentence(home: Path, tmp_path: Path) -> None:
     text, other, strange = (tmp_path / name for name in ("notes.db", "other.db", "strange.db"))
     text.write_text("these are my notes, and no database\n" * 50, encoding="utf-8")
     for file, table in ((other, "books (title TEXT)"), (strange, "runs (title TEXT)")):
@@ -402,8 +402,8 @@ def test_what_is_no_store_is_refused_in_one_sentence(home: Path, tmp_path: Path)
     (tmp_path / "empty.db").touch()
     hints = {
         text: "can't be read as an MLflow store (file is not a database)",
-        other: "is no MLflow store: it has no table of runs",
-        tmp_path / "empty.db": "is no MLflow store: it has no table of runs",
+        other: "is not an MLflow store: it has no table of runs",
+        tmp_path / "empty.db": "is not an MLflow store: it has no table of runs",
         strange: "its tables are unknown to MLflow",
         tmp_path / "nowhere": "there is no MLflow store",
     }
@@ -424,7 +424,7 @@ def test_a_store_of_a_newer_mlflow_is_refused(home: Path) -> None:
         pass
 
 
-def test_a_store_of_an_older_mlflow_is_read_and_stays_as_old(tmp_path: Path) -> None:
+def test_a_store_of_an_older_mlflow_is_read_and_not_upgraded(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     uri = f"sqlite:///{file.as_posix()}"
     engine = create_engine(uri)
@@ -447,7 +447,7 @@ def test_a_store_of_an_older_mlflow_is_read_and_stays_as_old(tmp_path: Path) -> 
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Review]:
-    """Reviews a store into which runs with these params were logged by plain MLflow calls."""
+    """Return a function that reviews a store with runs of these params, logged by plain MLflow calls."""
 
     def look(params: list[dict[str, Any]], **tags: str) -> Review:
         file = tmp_path / "theirs.db"
@@ -465,7 +465,7 @@ def foreign(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Review]:
     return look
 
 
-def test_of_single_runs_no_difference_can_be_told_from_chance(foreign: Callable[..., Review]) -> None:
+def test_with_single_runs_no_difference_can_be_distinguished_from_chance(foreign: Callable[..., Review]) -> None:
     found = foreign([{"lr": 0.1, "epochs": 3}, {"lr": 0.2, "epochs": 3}, {"lr": 0.1, "epochs": 10, "dropout": 0.5}])
     text = "\n".join(found.foreign)
     assert found.is_intact
@@ -476,7 +476,7 @@ def test_of_single_runs_no_difference_can_be_told_from_chance(foreign: Callable[
     assert "No seed was logged" in text
     unfair = "no other run differs from dropout=0.5, epochs=10, lr=0.1 in one param only; the nearest differs in 2: "
     assert unfair + "epochs: 3 -> 10, dropout: - -> 0.5." in text
-    assert "from epochs=3, lr=0.2" not in text  # that differs in lr alone
+    assert "from epochs=3, lr=0.2" not in text  # that run differs only in lr
     assert "Can't know: the networks themselves" in text
 
 

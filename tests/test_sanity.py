@@ -1,4 +1,4 @@
-"""The checks before the first experiment pass for the lab's networks and fail for what they look for."""
+"""The checks before the first experiment pass for the lab's networks, and each fails for its mistake."""
 
 import dataclasses
 
@@ -110,7 +110,7 @@ def test_frozen_weights_are_a_failed_check_and_not_a_traceback(small: Config, sm
 
 @dataclasses.dataclass(frozen=True)
 class Painted(Split):
-    """A pipeline with a mistake: on its way to the network, the upper half of every image shows its label in grey."""
+    """A pipeline with a mistake: before the network gets an image, its upper half shows its label in gray."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The search of 03_mlflow.py: nested trials, resumable to the number, and the winner tested with fresh seeds."""
+"""The search of 03_mlflow.py: nested trials, resumed with identical numbers, and the winner tested with fresh seeds."""
 
 import importlib.util
 import pickle
@@ -54,9 +54,9 @@ def run_script(*arguments: str) -> str:
 
 
 def check_the_search(stdout: str, trials: int) -> dict[str, float]:
-    """The parent and its trials are in MLflow, the best one is named, and nothing was predicted or trained beside them.
+    """Check that the parent and its trials are in MLflow, the best is named, and nothing else was predicted or trained.
 
-    Returns the best trial's scores, as the parent has them."""
+    Return the best trial's scores from the parent."""
     store = connect()
     runs = store.client.search_runs([store.experiment_id("tiny-05-search")])
     (parent,) = (run for run in runs if run.data.tags["kind"] == "search")
@@ -94,7 +94,7 @@ def test_a_killed_search_resumes_to_the_same_winner_and_says_what_comes_next(
     (file,) = (home / ".cnnlab").glob("searches/*.trials")
     done = len(pickle.loads(file.read_bytes()))
     stdout = run_script("--max-evals", str(done + 1))
-    assert f"{done} trials are in" in stdout
+    assert f"{done} trials are already in" in stdout
     scores = check_the_search(stdout, trials=done + 1)
 
     commands = re.findall("uv run cnnlab (.+)", stdout)
@@ -131,7 +131,7 @@ def test_ray_tune_searches_the_same_space(home: Path) -> None:
 def record_trial(
     loss: float, accuracy: float = 0.5, status: str = "FINISHED", owner: str = "a student", **is_: Any
 ) -> None:
-    """A trial of the tiny profile as the script leaves it, below a parent."""
+    """Record a trial of the tiny profile below a parent, as the script does."""
     store = connect()
     client, experiment_id = store.client, store.experiment_id("tiny-05-search")
     parents = client.search_runs([experiment_id], "tags.kind = 'search'")
@@ -156,7 +156,7 @@ def test_before_the_search_there_is_nothing_to_predict(home: Path) -> None:
     for command in ("predict", "run", "plan", "verdict"):
         found = CliRunner().invoke(cli, [command, "search", "--profile", "tiny"])
         assert isinstance(found.exception, NoTrials) and "run the search first" in str(found.exception), command
-    found = CliRunner().invoke(cli, ["verdict", "--profile", "tiny"])  # of all that there is
+    found = CliRunner().invoke(cli, ["verdict", "--profile", "tiny"])  # of all studies
     assert "a student has predicted nothing" in str(found.exception)
 
 
@@ -186,7 +186,7 @@ def test_a_finished_search_is_not_repeated_and_nothing_is_predicted(home: Path, 
         study.run()
 
 
-def test_what_is_left_of_the_winners_score(home: Path, light: None, real_data: Data) -> None:
+def test_how_much_of_the_winners_score_remains(home: Path, light: None, real_data: Data) -> None:
     record_trial(0.9, 0.75, lr=0.01)
     record_trial(1.2, 0.25, lr=0.02)
     study = search_study(PROFILES["tiny"], connect())
@@ -311,6 +311,6 @@ def test_a_trial_that_lies_far_off_does_not_hide_the_others(score: str, worst: f
         assert len(off.get_ydata()) == 1
     best = {near[0], near[2]} if score == "loss/valid" else {near[4], near[3]}
     assert set(figure.axes[0].get_lines()[2].get_ydata()) == best
-    _, _, ring = figure.axes[1].get_lines()  # of values drawn from a range none is the best of its own
+    _, _, ring = figure.axes[1].get_lines()  # there is no best trial per value of values drawn from a range
     assert list(ring.get_ydata()) == [near[0] if score == "loss/valid" else near[4]]
     assert "far off" not in plot_isolation(trials[:5], ["norm"], score).get_suptitle()

@@ -1,4 +1,4 @@
-"""The engine carries any science: one in NumPy goes through all of it where torch can't be imported."""
+"""The engine works for any science: one in NumPy passes through all of it while torch can't be imported."""
 
 import os
 import subprocess

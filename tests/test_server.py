@@ -21,7 +21,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals or /
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project folder with a space in its name and a port of its own; its server is stopped at the end."""
+    """A project folder with a space in its name and its own port; its server is stopped at the end."""
     home = tmp_path_factory.mktemp("server") / "my lab"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CNNLAB_HOME", str(home))
@@ -39,14 +39,14 @@ def running(lab: Path) -> int:
 
 @pytest.fixture
 def foreign_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A web server that is no MLflow, on the port that `tmp_path` is set up to use."""
+    """A web server that isn't MLflow, on the port of the project folder `tmp_path`."""
     at = free_port()
     monkeypatch.setenv("CNNLAB_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_PORT", str(at))
     command = [sys.executable, "-u", "-m", "http.server", str(at), "--bind", server.HOST]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # it says that it serves
+        process.stdout.readline()  # it prints that it serves
         yield process
         process.kill()
 
@@ -110,7 +110,7 @@ def test_the_server_is_out_of_reach_of_the_terminal_that_started_it(running: int
     assert os.getsid(0) not in sessions
 
 
-def test_a_server_of_another_folder_is_named_and_never_stopped(
+def test_another_folders_server_is_named_and_never_stopped(
     running: int, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     before = server.status().pids
@@ -118,7 +118,7 @@ def test_a_server_of_another_folder_is_named_and_never_stopped(
         other.setenv("CNNLAB_HOME", str(tmp_path / "my lab"))
         said.clear()
         server.stop()
-        assert str(lab) in said[0] and "left alone" in said[0]
+        assert str(lab) in said[0] and "not stopped" in said[0]
         assert str(lab) in refusal()
         assert server.status().state == "foreign"
         assert server.is_listening(running) and not server.answers(running)
@@ -209,7 +209,7 @@ def test_a_port_held_by_another_program_is_refused_by_name(foreign_program: subp
 
 def test_stop_leaves_another_program_alone(foreign_program: subprocess.Popen[bytes], said: list[str]) -> None:
     server.stop()
-    assert f"pid {foreign_program.pid}" in said[0] and "left alone" in said[0]
+    assert f"pid {foreign_program.pid}" in said[0] and "not stopped" in said[0]
     assert foreign_program.poll() is None
     assert server.is_listening(server.port())
 

@@ -1,4 +1,4 @@
-"""What ships: the reference runs, their models and journals open in any folder, and hold what the README says."""
+"""What ships: the reference runs, their models and logbooks open in any folder, and agree with the README."""
 
 import re
 import sqlite3
@@ -34,7 +34,7 @@ from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import settle
 
 ABSOLUTE = re.compile(rb"file:/|/(tmp|home|root|Users|var|opt|work|mnt)/|[A-Z]:\\\\?Users")
-KNOWN_BEFORE = ("b82ba1556954", "9dc793405158")  # predictions with an arm that had been run before, which they say
+KNOWN_BEFORE = ("b82ba1556954", "9dc793405158")  # predictions with an arm that had been run before, as they declare
 MB = 1_000_000
 
 
@@ -67,7 +67,7 @@ def test_it_is_small_whole_and_names_no_folder_of_a_machine(clone: Path) -> None
     assert {file.name: found.group() for file in files if (found := ABSOLUTE.search(file.read_bytes()))} == {}
 
 
-def test_the_indexes_that_do_not_ship_are_made_again(store: Store, clone: Path, tables: Path) -> None:
+def test_the_indexes_that_do_not_ship_are_created(store: Store, clone: Path, tables: Path) -> None:
     """Without them MLflow would read its whole tables for each run."""
     made, expected = indexes_of(clone / "mlflow.db"), indexes_of(tables)
     assert made == expected
@@ -97,8 +97,8 @@ def test_every_prediction_came_before_its_runs_and_has_a_verdict_and_a_reflectio
         assert entry.why and entry.next, f"{entry.file.name}: a reflection is empty"
 
 
-def test_what_ships_judged_anew_is_no_new_verdict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words of a verdict have changed since it was recorded, and the verdict has not."""
+def test_judging_what_ships_again_gives_no_new_verdict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wording of a verdict has changed since it was recorded, but the verdict has not."""
     monkeypatch.setenv("CNNLAB_OWNER", OWNER)
     before = load_records(store)
     for study in reference_studies().values():
@@ -107,7 +107,7 @@ def test_what_ships_judged_anew_is_no_new_verdict(store: Store, monkeypatch: pyt
 
 
 def test_a_difference_is_shown_once_whichever_arm_is_subtracted(store: Store) -> None:
-    """Batch against none is the first prediction; the second is about layer against batch."""
+    """The first prediction is about batch against none, the second about layer against batch."""
     first, second = compute_verdicts(reference_studies()["03-normalization"], store, OWNER)
     assert first.prediction.contrast.text == "norm=batch against norm=none"
     assert second.prediction.contrast.control == "norm=batch"
@@ -171,7 +171,7 @@ def test_the_map_of_the_code_has_a_line_for_every_folder_and_for_the_chapter() -
 
 
 def champion_accuracy(store: Store, data: Data) -> tuple[float, float]:
-    """The accuracy of the champion on the validation images, now and as its run logged it."""
+    """Return the accuracy of the champion on the validation images, computed now and logged by its run."""
     model = mlflow.pytorch.load_model(ADDRESS)
     with torch.inference_mode():
         correct = [

@@ -1,4 +1,4 @@
-"""What is shown is the same in text and in HTML, and nothing in it can be taken for HTML."""
+"""Results are the same in text and in HTML, and nothing in them can be mistaken for HTML."""
 
 import io
 import logging
@@ -81,14 +81,14 @@ def test_the_lab_can_be_silenced_before_its_first_word() -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def print_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Let this test print to a terminal of 80 columns."""
+    """Make this test print to a terminal of 80 columns."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", stream)

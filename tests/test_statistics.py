@@ -30,7 +30,7 @@ INTERACTION = {"neither": 1.0, "a": -1.0, "b": -1.0, "both": 1.0}
 
 
 def draw(rng: np.random.Generator, n: int, sds: dict[str, float], block: float = 0.15) -> pd.DataFrame:
-    """Values of n seeds in arms with these SDs and mean 0; `block` is the correlation of the arms of a seed."""
+    """Draw values of n seeds in arms with these SDs and mean 0; `block` is the correlation of the arms of a seed."""
     own, shared = rng.standard_normal((n, len(sds))), rng.standard_normal((n, 1))
     return pd.DataFrame((np.sqrt(1 - block) * own + np.sqrt(block) * shared) * list(sds.values()), columns=list(sds))
 
@@ -87,7 +87,7 @@ def test_several_arms_have_their_own_spread_and_simultaneous_intervals() -> None
         assert table.loc[arm, "difference"] == pytest.approx(values[arm].mean() - values["control"].mean())
 
 
-def test_simultaneous_intervals_hold_together_whatever_the_spreads() -> None:
+def test_simultaneous_intervals_cover_together_for_any_spreads() -> None:
     sds = {"control": 0.22, "a": 0.29, "b": 0.67, "c": 3.74}
     rng, together = np.random.default_rng(9), 0
     for _ in range(1_000):
@@ -104,7 +104,7 @@ def test_an_arm_whose_differences_are_all_the_same_has_no_interval() -> None:
     assert table.loc["fine", "low"] > 70
 
 
-def test_the_detectable_effect_is_found_four_times_in_five() -> None:
+def test_the_detectable_effect_is_detected_with_80_percent_power() -> None:
     rng = np.random.default_rng(5)
     for n in (3, 5, 10):
         effect = detectable(0.7, n)
@@ -121,14 +121,14 @@ def test_the_seeds_needed_are_the_fewest_that_suffice() -> None:
 
 @pytest.mark.parametrize("sd", [0.2, 0.35, 0.5, 1.0, 2.0, 4.0])
 def test_the_seeds_that_show_equivalence_have_the_exact_power(sd: float) -> None:
-    """The formula of the lab is an approximation, and at most a seed too many."""
+    """The lab's formula is an approximation that gives at most one seed too many."""
     n = seeds_to_exclude(1.0, sd)
     assert n
     assert power_of_equivalence(n, sd) >= 0.80 > power_of_equivalence(n - 2, sd)
 
 
 def power_of_equivalence(n: int, sd: float) -> float:
-    """P(the interval lies within -1 and 1) without an effect, over the distribution of the estimated SD."""
+    """Return P(the interval lies within -1 and 1) without an effect, over the distribution of the estimated SD."""
     if n < 2:
         return 0.0
     estimated = sd * np.sqrt(stats.chi2.ppf((np.arange(5_000) + 0.5) / 5_000, n - 1) / (n - 1))
@@ -142,7 +142,7 @@ def test_the_power_grows_with_seeds_and_a_spread_of_zero_needs_two() -> None:
     assert seeds_to_show(0.3, 0.0) == seeds_to_exclude(0.3, 0.0) == 2
 
 
-def test_some_hundred_seeds_are_the_most_and_two_do_not_suffice_where_the_power_is_not_known() -> None:
+def test_at_most_some_hundred_seeds_are_suggested_and_two_do_not_suffice_if_the_power_is_unknown() -> None:
     assert seeds_to_exclude(0.06, 0.28) == pytest.approx(231, abs=1)
     assert seeds_to_exclude(0.05, 0.28) is seeds_to_show(0.01, 0.28) is None
     assert seeds_in_words(26, 5) == seeds_in_words(26, 2) == "about 26 seeds"
@@ -171,7 +171,7 @@ SITUATIONS = [
 def test_without_an_effect_supported_stays_at_its_rate_and_intervals_cover(
     n: int, sds: dict, block: float, weights: dict
 ) -> None:
-    """4,000 simulated studies each: "supported" in at most 2.5 %, and the interval holds the truth in 95 %."""
+    """4,000 simulated studies each: "supported" in at most 2.5 %, and the interval contains the truth in 95 %."""
     rng = np.random.default_rng(n)
     outcomes, covered = [], 0
     for _ in range(4_000):
@@ -184,7 +184,7 @@ def test_without_an_effect_supported_stays_at_its_rate_and_intervals_cover(
     assert covered / 4_000 == pytest.approx(0.95, abs=3 * np.sqrt(0.05 * 0.95 / 4_000))
 
 
-def test_a_claim_of_no_difference_is_seldom_supported_where_there_is_just_that_difference() -> None:
+def test_a_claim_of_no_difference_is_rarely_supported_if_the_effect_equals_the_limit() -> None:
     rng = np.random.default_rng(7)
     found = [decide(t_interval(row), 0, 0.3) for row in rng.normal(0.3, 0.1, (4_000, 5))]
     assert found.count("supported") / 4_000 <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 4_000)
@@ -226,7 +226,7 @@ EXAMPLE = np.array([[1.0, 3.0, 2.0, 6.0], [2.0, 5.0, 2.0, 8.0], [1.0, 4.0, 5.0, 
 
 
 def mean_squares(values: np.ndarray) -> list[float]:
-    """MS of seeds, images and rest, by least squares."""
+    """Return the mean squares of seeds, images and rest, by least squares."""
     long = pd.DataFrame(values).reset_index(names="seed").melt("seed", var_name="image", value_name="y")
     long["y"] = long["y"].astype(float)
     table = anova_lm(smf.ols("y ~ C(seed) + C(image)", long).fit())
@@ -234,7 +234,7 @@ def mean_squares(values: np.ndarray) -> list[float]:
 
 
 def test_the_crossed_interval_follows_from_the_mean_squares_of_the_analysis_of_variance() -> None:
-    """Means 3, 4.25, 4 of the seeds, 4/3, 4, 3, 20/3 of the images, 3.75 of all: by hand, SS 3.5, 44.92 and 7.83."""
+    """The means are 3, 4.25, 4 (seeds), 4/3, 4, 3, 20/3 (images), 3.75 (all): by hand, SS 3.5, 44.92 and 7.83."""
     seeds, images, rest = mean_squares(EXAMPLE)
     assert (seeds, images, rest) == pytest.approx((3.5 / 2, 44.9166667 / 3, 7.8333333 / 6))
     total = seeds + images - rest
@@ -243,17 +243,17 @@ def test_the_crossed_interval_follows_from_the_mean_squares_of_the_analysis_of_v
     assert crossed_interval(EXAMPLE) == pytest.approx((3.75 - half, 3.75 + half))
 
 
-def test_where_images_show_nothing_of_their_own_the_crossed_interval_is_that_of_the_seeds() -> None:
+def test_if_images_have_no_effect_the_crossed_interval_is_that_of_the_seeds() -> None:
     alone = t_interval(np.array([0.0, 1.0, 2.0]))
     assert crossed_interval(np.repeat([[0.0], [1.0], [2.0]], 500, axis=1)) == pytest.approx((alone.low, alone.high))
     assert crossed_interval(np.full((3, 50), 2.0)) == (2.0, 2.0)
-    balanced = EXAMPLE - EXAMPLE.mean(axis=0)  # all images alike in the mean
+    balanced = EXAMPLE - EXAMPLE.mean(axis=0)  # all images have the same mean
     alone = t_interval(balanced.mean(axis=1))
     assert crossed_interval(balanced) == pytest.approx((alone.low, alone.high))
 
 
-def test_where_the_terms_cancel_the_degrees_of_freedom_are_those_of_the_seeds() -> None:
-    """Satterthwaite's would be 0.05 here, and the interval would have no end."""
+def test_if_the_terms_cancel_the_degrees_of_freedom_are_those_of_the_seeds() -> None:
+    """Satterthwaite's would be 0.05 here, and the interval would be infinite."""
     rest = np.random.default_rng(1).standard_normal((3, 200))
     rest = rest - rest.mean(axis=0) - rest.mean(axis=1, keepdims=True) + rest.mean()
     images = np.random.default_rng(2).standard_normal(200)
@@ -264,14 +264,14 @@ def test_where_the_terms_cancel_the_degrees_of_freedom_are_those_of_the_seeds() 
 
 
 def cross(rng: np.random.Generator, seeds: np.ndarray, n: int, of_images: float, of_rest: float) -> np.ndarray:
-    """Values (S, n) of seeds with these effects, on n images."""
+    """Draw values (S, n) of seeds with these effects, on n images."""
     shape = len(seeds), n
     return seeds[:, None] + of_images * rng.standard_normal((1, n)) + of_rest * rng.standard_normal(shape)
 
 
 @pytest.mark.parametrize("n", [3, 10])
 @pytest.mark.parametrize(("of_seeds", "of_images", "of_rest"), [(2, 0, 1), (0, 2, 1), (0.2, 2, 2), (0, 0.1, 4)])
-def test_the_crossed_interval_covers_whatever_varies(n: int, of_seeds: float, of_images: float, of_rest: float) -> None:
+def test_the_crossed_interval_always_covers(n: int, of_seeds: float, of_images: float, of_rest: float) -> None:
     rng, studies, covered = np.random.default_rng(n), 1_000, 0
     for _ in range(studies):
         low, high = crossed_interval(cross(rng, of_seeds * rng.standard_normal(n), 200, of_images, of_rest))
@@ -280,8 +280,8 @@ def test_the_crossed_interval_covers_whatever_varies(n: int, of_seeds: float, of
 
 
 @pytest.mark.parametrize(("of_seeds", "of_images", "of_rest"), [(1, 0, 1), (0, 2, 4), (0.1, 2, 2)])
-def test_the_interval_of_validation_above_test_covers(of_seeds: float, of_images: float, of_rest: float) -> None:
-    """What is common to both sets of a seed cancels out, and the images of both count."""
+def test_the_interval_of_validation_minus_test_covers(of_seeds: float, of_images: float, of_rest: float) -> None:
+    """Effects that a seed has in both sets cancel out, and the images of both sets count."""
     rng, studies, covered = np.random.default_rng(7), 1_000, 0
     for _ in range(studies):
         common, own = 5 * rng.standard_normal(5), of_seeds * rng.standard_normal(5)
@@ -291,7 +291,7 @@ def test_the_interval_of_validation_above_test_covers(of_seeds: float, of_images
     assert covered / studies == pytest.approx(0.955, abs=0.0225)
 
 
-def test_the_variance_of_validation_above_test_counts_seeds_and_rest_once_and_the_images_of_both() -> None:
+def test_the_variance_of_validation_minus_test_counts_seeds_and_rest_once_and_the_images_of_both() -> None:
     valid, test = EXAMPLE, np.hstack([EXAMPLE[::-1], EXAMPLE + 0.5])[:, :7]
     by_seed = valid.mean(axis=1) - test.mean(axis=1)
     terms = [(by_seed.var(ddof=1) / 3, 2)]

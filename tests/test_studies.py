@@ -1,4 +1,4 @@
-"""A study trains what is missing, once, and reports what MLflow holds."""
+"""A study trains its missing runs once, and reports the results in MLflow."""
 
 import dataclasses
 from pathlib import Path
@@ -97,8 +97,8 @@ def test_the_same_seeds_are_used_in_every_arm(study: Study) -> None:
         ({"control": "b"}, "control='b' is not an arm"),
         ({"roles": {"dropout": "important"}}, "one of scientific, nuisance, fixed"),
         ({"roles": {"dropuot": "fixed"}}, "name a field of Config"),
-        ({"roles": {"dropout": "scientific"}}, "no arm differs in it"),
-        ({"vary": {"dropout": (0.0, 0.5)}, "roles": {"dropout": "fixed"}}, "said to be fixed, but it differs"),
+        ({"roles": {"dropout": "scientific"}}, "it is the same in all arms"),
+        ({"vary": {"dropout": (0.0, 0.5)}, "roles": {"dropout": "fixed"}}, "has the role fixed, but it differs"),
     ],
 )
 def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str) -> None:
@@ -106,7 +106,7 @@ def test_an_impossible_study_is_refused(small: Config, changes: dict, hint: str)
         small_study(**{"name": "x", "question": "?", "base": small, "seeds": (0,), **changes})
 
 
-def test_a_study_trains_nothing_twice_and_is_summed_up(
+def test_a_study_trains_nothing_twice_and_is_summarised(
     home: Path, study: Study, small: Config, small_data: Data, said: list[str]
 ) -> None:
     store = connect()
@@ -122,7 +122,7 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     assert list(again["run_id"]) == list(runs["run_id"])
     assert "4 of its runs are finished already" in said[-1]
 
-    # one seed more trains one block more; the control is taken over from another study, not trained
+    # one more seed trains one more block; the control is taken over from another study, not trained
     more = replace_seeds(study, (0, 1, 2)).run(store, progress=False)
     assert len(more) == 6
     arms = {"A": small, "A again": replace(small, seed=1000)}
@@ -154,7 +154,7 @@ def test_a_study_trains_nothing_twice_and_is_summed_up(
     assert plot_arms(study, runs).axes[0].get_xticklabels()[1].get_text() == "dropout=0.5\nn = 2"
 
 
-def test_a_long_name_of_an_arm_cuts_no_number(capsys: pytest.CaptureFixture) -> None:
+def test_a_long_name_of_an_arm_truncates_no_number(capsys: pytest.CaptureFixture) -> None:
     row = dict(zip(COLUMNS, (5, 83.308, 0.29, 0.4741, 0.004, -0.0328, 12.94), strict=True))
     arm = "batch norm in the convolutions and nowhere else"
     table = arms_table("03-tiny-batches", pd.DataFrame([row], index=[arm]))
@@ -164,7 +164,7 @@ def test_a_long_name_of_an_arm_cuts_no_number(capsys: pytest.CaptureFixture) -> 
     assert "…" not in shown
 
 
-def test_a_plan_says_what_is_there_and_what_is_missing(
+def test_a_plan_says_which_runs_exist_and_which_are_missing(
     home: Path, study: Study, small: Config, small_data: Data
 ) -> None:
     store = connect()
@@ -228,7 +228,7 @@ def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study
     }
     for name, other in others.items():
         changed = dataclasses.replace(study, data=other)
-        with pytest.raises(LabError, match="give the study on these images a name of its own"):
+        with pytest.raises(LabError, match="give the study on these images another name"):
             changed.run(store, progress=False)
         named = predicted(dataclasses.replace(changed, name=f"my-{name}"))
         again = named.run(store, progress=False)
@@ -238,7 +238,7 @@ def test_runs_on_other_images_are_never_taken_for_these(home: Path, study: Study
         assert verdict(named, store)[0].fairness.is_fair
 
 
-def test_what_was_predicted_of_other_images_opens_nothing(home: Path, study: Study, small_data: Data) -> None:
+def test_a_prediction_about_other_images_does_not_allow_runs(home: Path, study: Study, small_data: Data) -> None:
     fashion = dataclasses.replace(study, data=None)
     predicted(fashion)
     with pytest.raises(LabError, match="its images are different"):
@@ -257,7 +257,7 @@ def test_profiles_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["01-baseline", "02-dropout", "02-dropout-long", "03-normalization", "04-combined", "04-order"]
     names += ["03-learning-rates", "03-rates-per-norm", "03-tiny-batches"]
     assert list(lab_studies(find_profile("quick"))) == [f"quick-{name}" for name in names]
-    names.insert(2, "02-dropout-short")  # of the size that the quick profile has anyway
+    names.insert(2, "02-dropout-short")  # its size is already that of the quick profile
     assert list(lab_studies(find_profile("full"))) == names
     assert list(lab_studies(find_profile("full", epochs=3))) == [f"custom-{name}" for name in names]
     assert [name for name in SECTIONS.values() if name != "05-search"] == [n for n in names if "short" not in n]
@@ -276,7 +276,7 @@ def test_a_study_is_found_by_a_part_of_its_name() -> None:
         pick(studies, ("03",))
 
 
-def test_the_dropout_study_varies_dropout_alone() -> None:
+def test_the_dropout_study_varies_only_dropout() -> None:
     study = lab_studies(find_profile("full"))["02-dropout"]
     assert [config.dropout for config in study.arms.values()] == [0.0, 0.1, 0.3, 0.5]
     assert {replace(config, dropout=0.0) for config in study.arms.values()} == {study.base}
@@ -290,13 +290,13 @@ def test_a_mean_over_a_run_without_a_number_is_no_number(home: Path, study: Stud
     table = summary(study, runs)
     assert (
         table.loc["dropout=0.5", ["loss (nats)", "accuracy (%)"]].isna().all()
-    )  # the accuracy of ruins is a number all the same
+    )  # the accuracy of a diverged network is still a number
     assert table.loc["dropout=0.0", ["loss (nats)", "accuracy (%)"]].notna().all()
     assert list(table["n"]) == [2, 2]
 
 
 def test_a_search_explores_without_a_prediction(home: Path, study: Study, small_data: Data) -> None:
-    """And what it found is known to anyone who predicts the same arms later."""
+    """Its results count as known to anyone who predicts the same arms later."""
     store = connect()
     runs = run_study(study, store, progress=False, explore=True)
     assert "prediction" not in store.client.get_run(runs["run_id"][0]).data.tags

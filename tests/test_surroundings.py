@@ -1,4 +1,4 @@
-"""What surrounds the lab: proxies, folders, other versions and other programs; each is named, with how to fix it."""
+"""The lab's surroundings: proxies, folders, other versions and programs; each problem is named with its fix."""
 
 import os
 import re
@@ -51,7 +51,7 @@ OLD = "97727af70f4d"  # of 2022, MLflow 1.28
 
 
 def python(code: str, **environment: str) -> str:
-    """What a new process says that runs this code."""
+    """Return the output of a new process that runs this code."""
     inherited = {name: value for name, value in os.environ.items() if name.upper() not in (*PROXIES, "NO_PROXY")}
     done = subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -75,7 +75,7 @@ def cnnlab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def diagnosis(check: str) -> str:
-    """What the doctor says of something that is ill."""
+    """Return the doctor's sentence about a failed check."""
     with pytest.raises(LabError) as caught:
         CHECKS[check]()
     return str(caught.value)
@@ -84,7 +84,7 @@ def diagnosis(check: str) -> str:
 # Proxies
 
 
-def test_traffic_to_this_machine_goes_past_a_proxy_and_all_other_through_it(running_server: str) -> None:
+def test_traffic_to_this_machine_bypasses_a_proxy_and_other_traffic_uses_it(running_server: str) -> None:
     closed = f"http://127.0.0.1:{free_port()}"
     code = """
         import os, requests
@@ -100,8 +100,8 @@ def test_traffic_to_this_machine_goes_past_a_proxy_and_all_other_through_it(runn
 
 
 @pytest.mark.parametrize("wish", ["*", ""])
-def test_where_nothing_goes_through_a_proxy_nothing_is_changed(wish: str) -> None:
-    """`NO_PROXY` alone would hide a proxy that is set in Windows or macOS from Python."""
+def test_without_a_proxy_nothing_is_changed(wish: str) -> None:
+    """`NO_PROXY` alone would hide from Python a proxy that is set in Windows or macOS."""
     given = {"HTTP_PROXY": "http://proxy.example", "NO_PROXY": wish} if wish else {}
     assert python("import cnnlab, os; print(os.environ.get('NO_PROXY', ''))", **given).strip() == wish
 
@@ -110,7 +110,7 @@ def test_where_nothing_goes_through_a_proxy_nothing_is_changed(wish: str) -> Non
 
 
 @pytest.mark.parametrize("address", ["file:///tmp/mlruns", "./mlruns", "mlruns", "file:mlruns", r"C:\lab\mlruns"])
-def test_a_folder_of_files_is_said_to_be_no_store(home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_files_is_refused_as_a_store(home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(LabError, match=r"a folder of files.*http://\.\.\..*sqlite:///.*unset it") as caught:
         connect()
@@ -128,7 +128,7 @@ def test_an_address_that_the_lab_cannot_use_is_refused(address: str, monkeypatch
         find_store()
 
 
-def test_an_sqlite_file_of_ones_own_is_a_store(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_your_own_sqlite_file_is_a_store(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(tmp_path / 'new one' / 'my.db').as_posix()}")
     assert connect().kind == "environment"
     assert (tmp_path / "new one" / "my.db").stat().st_size > 0
@@ -174,7 +174,7 @@ def test_a_server_whose_file_is_gone_is_named_by_everything_that_would_use_it(ru
         assert server.status().state == "detached"
         for said in (str(server.status()), diagnosis("server"), diagnosis("schema"), refusal(lambda: connect())):
             assert f"{file} was deleted or replaced" in said and "server stop" in said
-        assert "was deleted or replaced" in refusal(lambda: server.start())  # which would end its last holder
+        assert "was deleted or replaced" in refusal(lambda: server.start())  # it would end the last holder
     assert cnnlab("server", "status").returncode == 1
     planned = cnnlab("plan", "baseline", "--profile", "tiny")
     assert planned.returncode == 1 and planned.stderr.startswith(f"Error: {file} was deleted or replaced")
@@ -190,7 +190,7 @@ def refusal(action: Callable[[], object]) -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps files that are open")
-def test_a_run_under_way_when_the_file_goes_is_delivered_after_a_restart(
+def test_a_run_in_progress_when_the_file_is_deleted_is_delivered_after_a_restart(
     running_server: str, home: Path, small: Config, small_data: Data, said: list[str]
 ) -> None:
     courier = Courier(connect())
@@ -211,7 +211,7 @@ def test_a_run_under_way_when_the_file_goes_is_delivered_after_a_restart(
 
 @contextmanager
 def by_hand(line: list[str] | str, at: int, cwd: Path) -> Iterator[None]:
-    """An MLflow server that runs while the block does."""
+    """Run an MLflow server during the block."""
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (cwd / "by hand.log").open("wb") as log:
         process = psutil.Popen(
@@ -234,7 +234,7 @@ def by_hand(line: list[str] | str, at: int, cwd: Path) -> Iterator[None]:
 
 
 def test_servers_that_look_for_figures_elsewhere_are_named(home: Path, tmp_path: Path) -> None:
-    """One that was started in the folder, and one that was given its store and a wrong folder."""
+    """One was started in the folder, the other with its store and a wrong folder."""
     connect()
     ports, hand = (free_port(), free_port()), [sys.executable, "-m", "mlflow"]
     options = [
@@ -270,7 +270,7 @@ def test_the_line_for_starting_a_server_by_hand_serves_the_figures_of_runs(home:
 # The version of MLflow
 
 
-def test_an_mlflow_that_is_too_old_is_named_before_anything_of_it_is_imported(home: Path, tmp_path: Path) -> None:
+def test_an_mlflow_that_is_too_old_is_named_before_it_is_imported(home: Path, tmp_path: Path) -> None:
     info = tmp_path / "older" / "mlflow-3.5.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 3.5.1\n")
@@ -291,7 +291,7 @@ def test_an_mlflow_that_is_too_old_is_named_before_anything_of_it_is_imported(ho
     assert python(imported, **older).startswith(f"False {sentence}")
 
 
-def test_the_version_that_is_asked_for_is_the_one_that_is_pinned() -> None:
+def test_the_required_version_is_the_pinned_one() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
     assert f"mlflow=={server.MLFLOW}" in settings["override-dependencies"]
     server.require_mlflow()
@@ -302,7 +302,7 @@ def test_the_version_that_is_asked_for_is_the_one_that_is_pinned() -> None:
 
 @pytest.fixture
 def older(bare_home: Path) -> Path:
-    """The store of a project folder, as MLflow 1.28 wrote it, with one experiment."""
+    """The store of a project folder, written by MLflow 1.28, with one experiment."""
     file = bare_home / "mlflow.db"
     uri = f"sqlite:///{file.as_posix()}"
     engine = create_engine(uri)
@@ -347,7 +347,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_beside_a_copy_of_it(
     assert len(list(older.parent.glob("*.bak"))) == 1
 
 
-def test_a_store_that_cannot_be_upgraded_stays_as_it_was(older: Path) -> None:
+def test_a_store_that_cannot_be_upgraded_is_unchanged(older: Path) -> None:
     with closing(sqlite3.connect(older)) as database, database:
         database.execute("DROP TABLE metrics")
     before = list(closing_dump(older))
@@ -360,7 +360,7 @@ def closing_dump(file: Path) -> list[str]:
         return list(database.iterdump())
 
 
-def test_a_store_of_a_newer_mlflow_is_said_to_be_one(newer: Path, home: Path) -> None:
+def test_a_store_of_a_newer_mlflow_is_named_as_one(newer: Path, home: Path) -> None:
     sentence = f"{newer} was written by a newer MLflow: its tables (revision ffffffffffff) are unknown to MLflow"
     with pytest.raises(LabError) as looked, snapshot(str(home)):
         pass
@@ -380,7 +380,7 @@ def test_a_store_of_a_newer_mlflow_is_said_to_be_one(newer: Path, home: Path) ->
 
 @contextmanager
 def held(file: Path, seconds: float) -> Iterator[None]:
-    """A file that somebody holds for so long; the block begins when it is held."""
+    """Lock a file in another process for this time; the block begins when it is locked."""
     begun, ended = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -399,8 +399,8 @@ def held(file: Path, seconds: float) -> Iterator[None]:
         holder.join()
 
 
-def test_a_command_outlasts_a_program_that_holds_the_file(home: Path) -> None:
-    """SQLite itself gives up after 5 s, and MLflow writes about it into the log."""
+def test_a_command_waits_for_a_program_that_locks_the_file(home: Path) -> None:
+    """SQLite itself gives up after 5 s, and MLflow writes this to the log."""
     connect()
     with held(home / "mlflow.db", seconds=8):
         begin = time.monotonic()
@@ -410,7 +410,7 @@ def test_a_command_outlasts_a_program_that_holds_the_file(home: Path) -> None:
 
 
 @pytest.mark.parametrize("served", [False, True])
-def test_a_program_that_holds_the_file_for_too_long_is_named(
+def test_a_program_that_locks_the_file_for_too_long_is_named(
     home: Path, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect()
@@ -421,7 +421,7 @@ def test_a_program_that_holds_the_file_for_too_long_is_named(
         if served:
             server.start()
         with held(file, 60):
-            assert f"{sentence} {file} and doesn't end: close it" in refusal(lambda: connect())
+            assert f"{sentence} {file} and keeps it locked: close it" in refusal(lambda: connect())
             assert sentence in diagnosis("store")
             with pytest.raises(LabError, match=sentence), snapshot(str(file)):
                 pass
@@ -429,10 +429,10 @@ def test_a_program_that_holds_the_file_for_too_long_is_named(
         server.stop()
 
 
-def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_traceback(
+def test_a_command_that_finds_the_file_locked_later_says_so_without_a_traceback(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Here the file is locked after the command has found it free, and the error is MLflow's."""
+    """Here the file is locked after the command has found it unlocked, and the error is MLflow's."""
     connect()
     same_file = f"sqlite:///{home.as_posix()}/./mlflow.db"  # which MLflow has not opened yet
 
@@ -442,7 +442,7 @@ def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_tracebac
 
     monkeypatch.setattr("cnnlab.inquiry.record.connection.deliver_leftovers", locked)
     monkeypatch.setattr(sys, "argv", ["cnnlab", "plan", "baseline", "--profile", "tiny"])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own signal handlers
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr().err
@@ -453,7 +453,7 @@ def test_a_command_that_meets_a_locked_file_under_way_says_so_without_a_tracebac
 # The doctor
 
 
-def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_has_a_sentence_for_every_problem(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare_home / "mlflow.db").mkdir()
     monkeypatch.setitem(CHECKS, "data", lambda: str(1 / 0))  # something that nobody thought of
     lines = [line for _, line in examine()]
@@ -464,7 +464,7 @@ def test_the_doctor_has_a_sentence_for_whatever_is_broken(bare_home: Path, monke
     assert "ZeroDivisionError: division by zero. Fix that first" in ill["data"]
 
 
-def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -> None:
+def test_the_doctor_names_a_program_on_our_port_with_the_fix(home: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "http.server", os.environ["MLFLOW_PORT"], "--bind", server.HOST],
         stdout=subprocess.PIPE,
@@ -480,9 +480,9 @@ def test_the_doctor_names_a_program_on_our_port_with_what_mends_it(home: Path) -
 # Engines
 
 
-def test_more_workers_than_the_machine_can_take_are_refused() -> None:
+def test_more_workers_than_the_machine_can_run_are_refused() -> None:
     most = 4 * (os.cpu_count() or 1)
-    with pytest.raises(LabError, match=rf"workers=999999 .* at most {most}, 4 for each of its cores"):
+    with pytest.raises(LabError, match=rf"workers=999999 .* at most {most}, 4 per core"):
         choose_engine("workers", Store(), 1, workers=999_999)
     with choose_engine("workers", Store(), 1, workers=most) as engine:  # a worker starts with its first job
         assert engine.slots == most
@@ -491,7 +491,7 @@ def test_more_workers_than_the_machine_can_take_are_refused() -> None:
 # Calls that are shown
 
 
-@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")  # MLflow, of itself
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")  # MLflow, about its own code
 def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small: Config, small_data: Data) -> None:
     connect()
     text = (ROOT / "03_mlflow.py").read_text(encoding="utf-8")
@@ -501,7 +501,7 @@ def test_the_call_that_03_mlflow_shows_logs_a_model_that_opens(home: Path, small
     class Trained:
         model = build_model(small).eval()
 
-    with mlflow.start_run(experiment_id="0"):  # a test before may have chosen another one
+    with mlflow.start_run(experiment_id="0"):  # an earlier test may have chosen another one
         info = eval(call, {"mlflow": mlflow, "result": Trained, "x": x})
     with torch.inference_mode():
         assert torch.equal(mlflow.pytorch.load_model(info.model_uri)(x), Trained.model(x))
@@ -520,7 +520,7 @@ def test_the_code_of_a_champions_card_gives_its_logits(home: Path, small: Config
         expected = torch.cat([network(x) for x, _ in Batches(small_data.valid, 100, small_data.normaliser())])
     np.testing.assert_allclose(shown["logits"], expected.numpy(), atol=1e-4)
     with pytest.raises(mlflow.exceptions.MlflowException, match="float"):
-        shown["model"].predict(shown["x"])  # what NumPy gives is not what the model takes
+        shown["model"].predict(shown["x"])  # the model doesn't accept NumPy's type
 
 
 HALF_WRITTEN = """
@@ -534,8 +534,8 @@ os._exit(9)
 """
 
 
-def test_what_a_killed_program_left_half_written_is_undone(home: Path) -> None:
-    """SQLite keeps the old pages in a file beside the database, which nobody can read before it is played back."""
+def test_the_unfinished_write_of_a_killed_program_is_undone(home: Path) -> None:
+    """SQLite keeps the old pages in a file beside the database, and must restore them before anybody can read."""
     connect()
     subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(home / "mlflow.db")])
     assert (home / "mlflow.db-journal").stat().st_size > 0

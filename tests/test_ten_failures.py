@@ -1,4 +1,4 @@
-"""Ten ways in which reports of such experiments go wrong, each as a replica that the lab prevents or names."""
+"""Ten ways in which reports of such experiments go wrong; the lab prevents or names a replica of each."""
 
 import dataclasses
 import shutil
@@ -42,7 +42,7 @@ UP, DOWN = ({"direction": way, "size": (0.01, 9)} | WORDS for way in ("higher", 
 
 
 class Lab(NamedTuple):
-    """A store in which a student predicted, ran, and then predicted again what was known."""
+    """A store in which a student predicted, ran, and then made another prediction about known results."""
 
     home: Path
     store: Store
@@ -76,7 +76,7 @@ def test_1_two_arms_of_the_same_config_are_refused() -> None:
         small_study("x", "?", SMALL, (0, 1), arms={"none": SMALL, "norm": NORM, "norm + dropout": NORM})
 
 
-def test_1_a_longer_training_is_refused_unless_it_is_the_question_and_then_it_is_said(lab: Lab) -> None:
+def test_1_a_longer_training_is_refused_unless_it_is_the_question_and_then_it_is_stated(lab: Lab) -> None:
     arms = {"norm": NORM, "norm + dropout": replace(NORM, epochs=4)}
     with pytest.raises(LabError, match=r"the arms differ in epochs\. If that is the question"):
         small_study("x", "?", SMALL, (0, 1), arms=arms, control="norm")
@@ -89,7 +89,7 @@ def test_1_a_longer_training_is_refused_unless_it_is_the_question_and_then_it_is
         predict(hidden, arm="norm + dropout", metric="accuracy/valid", **UP)
 
 
-def test_1_a_setting_without_effect_is_no_treatment() -> None:
+def test_1_a_setting_without_effect_is_not_a_treatment() -> None:
     """AdamW has no momentum: three configs, one training."""
     with pytest.raises(LabError, match="are the same: they differ in momentum only, which changes nothing here"):
         small_study("momentum", "?", SMALL, (0, 1), {"momentum": (0.9, 0.5, 0.0)})
@@ -132,7 +132,7 @@ def with_batch_norm(config: Config) -> nn.Sequential:
     return build_model(replace(config, norm="batch"))
 
 
-def test_2_of_params_typed_elsewhere_it_is_said_that_nobody_can_know(home: Path) -> None:
+def test_2_params_that_were_typed_elsewhere_are_reported_as_unverifiable(home: Path) -> None:
     client = connect().client
     for norm in ("none", "batch"):
         run = client.create_run(client.create_experiment(f"mine {norm}"))
@@ -159,7 +159,7 @@ def test_3_a_control_that_differs_in_more_than_the_question_is_named(lab: Lab) -
 
 def test_3_a_control_of_another_size_that_is_declared_fixed_is_refused() -> None:
     smaller = replace(SMALL, blocks=((1, 4),))
-    with pytest.raises(LabError, match="blocks is said to be fixed, but it differs between the arms"):
+    with pytest.raises(LabError, match="blocks has the role fixed, but it differs between the arms"):
         small_study(
             "x", "?", smaller, (0, 1), arms={"a": smaller, "b": replace(SMALL, dropout=0.5)}, roles={"blocks": "fixed"}
         )
@@ -187,7 +187,7 @@ def test_4_weights_chosen_by_loss_are_a_declared_choice_and_a_fact(small_data: D
 # 5. A gap of the wrong sign, from a training loss with dropout on
 
 
-def test_5_the_gap_in_train_mode_is_lower_under_dropout_and_is_said_to_show_no_overfitting(lab: Lab) -> None:
+def test_5_the_gap_in_train_mode_is_lower_under_dropout_with_a_warning_that_it_shows_no_overfitting(lab: Lab) -> None:
     runs = DROPOUT.results(lab.store)
     with_dropout = runs[runs["arm"] == "dropout=0.5"]
     assert (with_dropout["gap/train_mode"] < 0).all()  # "it underfits", or so it seems
@@ -203,7 +203,7 @@ def test_5_the_gap_in_train_mode_is_lower_under_dropout_and_is_said_to_show_no_o
 # 6. The hypothesis rewritten after the result
 
 
-def test_6_a_prediction_turned_round_after_the_result_replaces_nothing(lab: Lab) -> None:
+def test_6_a_prediction_reversed_after_the_result_replaces_nothing(lab: Lab) -> None:
     first, _, _, turned = lab.found
     assert (first.prediction.claim.direction, turned.prediction.claim.direction) == ("higher", "lower")
     assert (first.label, turned.label) == ("confirmatory", "exploratory")
@@ -266,7 +266,7 @@ def test_7_longer_in_one_arm_only_is_refused_and_in_all_it_is_another_prediction
         longer.run(lab.store, progress=False)
 
 
-def test_7_runs_that_were_deleted_do_not_become_unseen(lab: Lab, home: Path) -> None:
+def test_7_deleted_runs_still_count_as_seen(lab: Lab, home: Path) -> None:
     shutil.copyfile(lab.home / "mlflow.db", home / "mlflow.db")
     store = connect()
     for run_id in DROPOUT.results(store)["run_id"]:
@@ -293,8 +293,8 @@ def test_8_a_claim_below_the_noise_is_not_supported_and_the_noise_is_known(lab: 
     assert floor.detectable > 0.5
 
 
-def test_8_one_run_an_arm_is_no_experiment(lab: Lab) -> None:
-    with pytest.raises(LabError, match="has one seed: without repetition there is no verdict"):
+def test_8_one_run_per_arm_is_not_an_experiment(lab: Lab) -> None:
+    with pytest.raises(LabError, match="has one seed, and a verdict needs repetition"):
         predict(dataclasses.replace(DROPOUT, seeds=(0,)), arm="dropout=0.5", metric="accuracy/valid", **UP)
 
 
@@ -304,7 +304,7 @@ def test_8_one_run_an_arm_is_no_experiment(lab: Lab) -> None:
 def test_9_a_run_depends_on_nothing_that_happened_before_in_the_notebook(lab: Lab, small_data: Data) -> None:
     recorded = DROPOUT.results(lab.store).set_index(["arm", "seed"])
     torch.manual_seed(99)
-    warm = fit(replace(SMALL, epochs=5), small_data, progress=False)  # a model that was trained already
+    warm = fit(replace(SMALL, epochs=5), small_data, progress=False)  # a model that was already trained
     torch.rand(1000)
     again = fit(replace(SMALL, dropout=0.5, seed=1), small_data, progress=False)
     assert again.model is not warm.model
@@ -313,7 +313,7 @@ def test_9_a_run_depends_on_nothing_that_happened_before_in_the_notebook(lab: La
 
 
 def test_9_a_run_with_more_steps_than_its_params_say_is_named(lab: Lab, small_data: Data) -> None:
-    """The arm was trained on for twice as long, and is on record with the params of the first half."""
+    """The arm was trained for twice as long, but is on record with the params of the first half."""
     study = small_study("further", "?", OTHER, (2, 3), {"dropout": (0.0, 0.5)})
     predict(study, arm="dropout=0.5", metric="loss/valid", **DOWN)
     courier = Courier(lab.store)
@@ -332,7 +332,7 @@ def test_9_a_run_with_more_steps_than_its_params_say_is_named(lab: Lab, small_da
 
 def test_9_a_verdict_is_computed_from_the_store_and_says_the_numbers_that_are_there(lab: Lab) -> None:
     runs = DROPOUT.results(lab.store)
-    runs["loss/valid"] = 0.0  # whatever a cell does to the table
+    runs["loss/valid"] = 0.0  # a cell can change the table
     (again, *_) = verdict(DROPOUT, lab.store)
     assert again.headline() == lab.found[0].headline()
     table = DROPOUT.results(lab.store).pivot(index="seed", columns="arm", values="loss/valid")

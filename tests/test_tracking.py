@@ -1,4 +1,4 @@
-"""Every run is in MLflow whatever happens, and the store opens anywhere."""
+"""Every run reaches MLflow in spite of failures, and the store opens anywhere."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def logits_of(model, data: Data) -> torch.Tensor:
 
 @pytest.fixture
 def recorded(home: Path, small: Config, small_data: Data) -> tuple[str, Result]:
-    """One run in the embedded store."""
+    """The id and result of one run in the embedded store."""
     with courier() as carrier:
         return log_one(replace(small, dropout=0.3, norm="batch"), small_data, carrier)
 
@@ -97,7 +97,7 @@ def test_metrics_are_logged_by_epoch_and_the_result_once(recorded: tuple[str, Re
     assert final.value == result.final["accuracy/valid"]
     finals = {name.removeprefix("final/") for name in run.data.metrics if name.startswith("final/")}
     assert finals == set(result.final) >= {"loss/train", "gap/train_mode", "variance_ratio"}
-    assert finals & (PROBES | GRAD_NORMS) == SUMMARIES  # what is one layer's is no result of the run
+    assert finals & (PROBES | GRAD_NORMS) == SUMMARIES  # values of a single layer are not results of the run
 
 
 def test_facts_are_tags(recorded: tuple[str, Result]) -> None:
@@ -198,9 +198,9 @@ def _everything_opens(runs: list[tuple[str, Result]], data: Data) -> None:
 
 
 class KillServer:
-    """A reporter that kills or stops the server under way, as the system would.
+    """A reporter that kills or stops the server during training, as the system might.
 
-    It may start it again, once the courier has told (in `said`) that it was gone.
+    It may restart the server after the courier has reported (in `said`) that it was gone.
     """
 
     def __init__(self, said: list[str], restart: bool = False, how: str = "kill") -> None:
@@ -223,9 +223,9 @@ class KillServer:
 def test_a_lost_server_costs_no_metric_and_no_run(
     home: Path, running_server: str, small: Config, small_data: Data, how: str, restart: bool, said: list[str]
 ) -> None:
-    """kill -9 without and with a restart, and a server that takes connections but never answers.
+    """kill -9 without and with a restart, and a server that accepts connections but never answers.
 
-    The last may hold SQLite's lock for as long as it hangs: then the points wait until it is ended.
+    The last may hold SQLite's lock while it hangs: then the measurements wait until it is stopped.
     """
     said.clear()
     config = replace(small, epochs=6)
@@ -235,7 +235,7 @@ def test_a_lost_server_costs_no_metric_and_no_run(
             result = fit(config, small_data, [Passing(log), KillServer(said, restart, how)], progress=False)
             log.result(result, small_data)
     assert result.outcome == "finished"
-    assert len([line for line in said if "nothing is lost" in line]) == 1  # told once
+    assert len([line for line in said if "nothing is lost" in line]) == 1  # reported once
     if how == "suspend":
         server.stop()
     store = connect()
@@ -254,7 +254,7 @@ def test_a_lost_server_costs_no_metric_and_no_run(
 def test_a_store_elsewhere_that_dies_gets_its_runs_from_the_next_command(
     home: Path, small: Config, small_data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]
 ) -> None:
-    """MLFLOW_TRACKING_URI names a server that has no other way in: the points wait in the spool."""
+    """MLFLOW_TRACKING_URI names a server whose store has no other access: the measurements wait in the spool."""
     url = server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
     said.clear()
@@ -334,7 +334,7 @@ def test_the_epochs_of_a_stopped_process_are_kept(home: Path, how: signal.Signal
 
 
 def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: Data, said: list[str]) -> None:
-    """Another program holds the SQLite file from before the run begins until after it has ended."""
+    """Another program locks the SQLite file from before the run begins until after it has ended."""
     with courier() as carrier, closing(sqlite3.connect(home / "mlflow.db")) as database:
         database.execute("BEGIN EXCLUSIVE")
         with RunLogger(carrier, "quick-02-dropout", small, "patient", {"owner": "a student"}) as log:
@@ -349,7 +349,7 @@ def test_a_locked_database_loses_nothing(home: Path, small: Config, small_data: 
     assert len([line for line in said if "nothing is lost" in line]) == 1
 
 
-def test_a_line_cut_by_a_crash_is_ignored(home: Path) -> None:
+def test_a_line_truncated_by_a_crash_is_ignored(home: Path) -> None:
     journal = Spool.new()
     journal.append("create", name="x")
     journal.append("metrics", step=1, metrics={"loss/train": float("nan")})
@@ -368,19 +368,19 @@ def test_delivering_again_after_a_crash_makes_no_second_run(home: Path, small: C
         (folder,) = spool_folder().glob("*")
         kept = json.loads((folder / "delivered.json").read_text())
         carrier.close()
-    (folder / "delivered.json").unlink()  # as if the process had died before it could write it
+    (folder / "delivered.json").unlink()  # as if the process had died before writing it
     store = connect()
     (run,) = store.client.search_runs([store.experiment_id("quick-02-dropout")])
     assert run.info.run_id == kept["run_id"]
     assert len(store.client.get_metric_history(run.info.run_id, "loss/train")) == small.epochs
 
 
-def test_an_address_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
+def test_an_address_outside_the_store_is_refused(tmp_path: Path) -> None:
     uri = f"sqlite:///{(tmp_path / 'my lab' / 'mlflow.db').as_posix()}"
     inside = artifact_folder("mlflow-artifacts:/quick-02-dropout/abc/artifacts", uri)
     assert inside == (tmp_path / "my lab" / "models" / "quick-02-dropout" / "abc" / "artifacts").resolve()
     for bad in ("mlflow-artifacts:/../../etc", "mlflow-artifacts:/a/%2e%2e/%2e%2e/%2e%2e/x"):
-        with pytest.raises(MlflowException, match="leads out"):
+        with pytest.raises(MlflowException, match="is outside"):
             artifact_folder(bad, uri)
 
 
@@ -406,7 +406,7 @@ def test_reading_the_test_set_is_a_run_with_its_reason(home: Path) -> None:
 
 
 def test_connecting_twice_follows_the_server(home: Path, running_server: str) -> None:
-    """MLflow writes the address it was given into the environment; that is not a wish of the user."""
+    """MLflow writes its address to the environment; that is not a choice of the user."""
     assert connect().kind == "server"
     assert mlflow.get_tracking_uri() == running_server
     server.stop()

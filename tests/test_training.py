@@ -1,4 +1,4 @@
-"""Training is reproducible, measured exactly, and an end by divergence is a result."""
+"""Training is reproducible and measured exactly, and divergence is a result."""
 
 import math
 
@@ -31,7 +31,7 @@ def same_weights(a: Result, b: Result) -> bool:
 def test_same_seed_gives_the_same_weights(small: Config, small_data: Data, changes: dict) -> None:
     config = replace(small, **changes)
     one = train(config, small_data)
-    torch.manual_seed(123)  # whatever else happened in the process
+    torch.manual_seed(123)  # other code in the process may have used random numbers
     torch.rand(7)
     other = train(config, small_data)
     assert same_weights(one, other)
@@ -80,7 +80,7 @@ def test_the_training_loss_is_weighted_per_image(small: Config, small_data: Data
     config = replace(
         small, train_images=70, batch_size=64, epochs=1, lr=1e-12, schedule="constant", precision="float32"
     )
-    result = train(config, small_data)  # batches of 64 and of 6, and weights that stay
+    result = train(config, small_data)  # batches of 64 and of 6, and the final weights
     assert result.epochs[0]["loss/train"] == pytest.approx(result.final["loss/train_eval"], rel=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_mltrainers_metrics_are_computed_over_the_whole_set(small: Config, small
     assert result.epochs[-1]["Accuracy/valid"] == pytest.approx(result.final["accuracy/valid"], abs=1e-6)
 
 
-def test_mltrainers_reporters_are_told_of_every_epoch(small: Config, small_data: Data) -> None:
+def test_mltrainers_reporters_are_called_after_every_epoch(small: Config, small_data: Data) -> None:
     class Collect(Reporter):
         def __init__(self) -> None:
             self.seen: list[tuple[int, float]] = []
@@ -211,7 +211,7 @@ def test_mltrainers_reporters_are_told_of_every_epoch(small: Config, small_data:
 
 
 class Everything(Watcher):
-    """Keeps all that it is told."""
+    """Keeps all events that it receives."""
 
     def __init__(self) -> None:
         self.facts: dict[str, str] = {}
@@ -288,7 +288,7 @@ def test_the_facts_are_those_of_the_objects(small: Config, small_data: Data) -> 
     assert facts["valid_sha256"] == small_data.valid.sha256()
 
 
-def test_a_network_of_ones_own_can_be_trained(small: Config, small_data: Data) -> None:
+def test_your_own_network_can_be_trained(small: Config, small_data: Data) -> None:
     result = train(small, small_data, build=lambda config: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
     assert [type(layer).__name__ for layer in result.model] == ["Flatten", "Linear"]
     assert "in_features=784" in result.facts["module_tree"]
@@ -310,7 +310,7 @@ def test_the_initial_loss_is_that_of_guessing(real_data: Data) -> None:
     assert result.final["loss/valid"] == pytest.approx(math.log(10), abs=0.1)
 
 
-def test_one_batch_of_real_images_can_be_learned_by_heart(real_data: Data) -> None:
+def test_one_batch_of_real_images_can_be_memorised(real_data: Data) -> None:
     config = replace(BASE, train_images=64, epochs=120, schedule="one_cycle", lr=0.005)
     few = Data(real_data.train, real_data.valid.take(torch.arange(100)))
     assert train(config, few).final["accuracy/train_eval"] == 1.0

@@ -1,4 +1,4 @@
-"""The test vault: looked at on the record, from the weights, and with an interval over seeds and images."""
+"""The test vault: every opening is recorded and computed from the weights, with an interval over seeds and images."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def openings(store: Store) -> tuple[Opening, Opening]:
         ({"x": (dataclasses.replace(NORM, data=SMALL_DATA), "norm=none")}, "why not", "0 finished runs"),
     ],
 )
-def test_what_cannot_be_claimed_leaves_the_vault_shut(store: Store, arms: dict, reason: str, hint: str) -> None:
+def test_an_impossible_claim_leaves_the_vault_shut(store: Store, arms: dict, reason: str, hint: str) -> None:
     before = num_readings(store)
     with pytest.raises(LabError, match=hint):
         open_vault(arms, reason, store)
@@ -120,7 +120,7 @@ def test_the_same_claim_again_shows_the_record_and_opens_nothing(
     before = num_readings(store)
     again = open_vault(FIRST, "the final claim", store)
     assert num_readings(store) == before
-    assert "This is on record already: the vault stayed shut." in str(again)
+    assert "This is already on record: the vault stayed closed." in str(again)
     assert all(line in str(again) for line in openings[0].lines())
     assert list(again.arms.index) == ["plain", "batch norm"]
     assert np.allclose(again.arms, openings[0].arms)
@@ -172,7 +172,7 @@ def test_arms_are_paired_by_seed_whatever_their_order_and_where_they_were_traine
     assert again.selection.by_seed == pytest.approx(claim.selection.by_seed)
 
 
-def test_selection_is_what_validation_shows_above_test_in_one_arm_and_not_in_the_first(
+def test_selection_is_the_validation_minus_test_difference_of_an_arm_compared_with_the_first(
     store: Store, openings: tuple[Opening, Opening]
 ) -> None:
     first = openings[0]
@@ -213,7 +213,7 @@ def vault_ids(store: Store) -> list[str]:
         (-0.9, -0.1, "the validation images flatter baseline"),
     ],
 )
-def test_a_selection_is_said_where_its_interval_excludes_zero(low: float, high: float, said: str) -> None:
+def test_a_selection_is_reported_if_its_interval_excludes_zero(low: float, high: float, said: str) -> None:
     middle, half = (low + high) / 2, (high - low) / 2 * np.sqrt(3) / stats.t.ppf(0.975, 2)
     found = t_interval(np.array([-half, 0.0, half]) + middle)
     line = vault._selection_in_words("winner", "baseline", found)
@@ -230,7 +230,7 @@ def test_without_answers_image_by_image_nothing_is_said_of_selection(
     assert "Selection" not in str(third)
 
 
-def test_an_opening_that_an_earlier_version_recorded_reads_as_one_of_today(home: Path) -> None:
+def test_an_opening_recorded_by_an_earlier_version_reads_like_a_current_one(home: Path) -> None:
     store = connect()
     earlier = pd.DataFrame({"n": [2.0], "test": [91.0], "valid": [91.5], "optimism": [0.5]}, index=["plain"])
     record_test_result(store, "the final claim", 1, "said", earlier, {"plain": np.ones((2, 3), dtype=bool)}, {})
@@ -238,7 +238,7 @@ def test_an_opening_that_an_earlier_version_recorded_reads_as_one_of_today(home:
     assert found.arms.loc["plain"].to_dict() == {"n": 2, "test": 91, "valid": 91.5, "valid - test": 0.5}
 
 
-def test_a_studys_own_test_images_are_those_that_are_looked_at(real_data: Data) -> None:
+def test_a_studys_own_test_images_are_used(real_data: Data) -> None:
     own = Data(real_data.train, real_data.valid, test=SMALL_DATA.valid, classes=real_data.classes)
     other = dataclasses.replace(own, test=SMALL_DATA.train)
     with_own, with_other = (dataclasses.replace(NORM, data=data) for data in (own, other))

@@ -1,4 +1,4 @@
-"""Verdicts are computed from runs and facts; what is unfair, missing or known before says so."""
+"""Verdicts are computed from runs and facts; they report what is unfair, missing or was known before."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -56,12 +56,12 @@ def interaction(module_home: Path) -> Prediction:
 
 @pytest.fixture(scope="module")
 def runs(arm_prediction: Prediction, interaction: Prediction, small_data: Data) -> pd.DataFrame:
-    """Twelve real runs, whose numbers the tests replace."""
+    """Twelve real runs, in which the tests replace the numbers."""
     return GRID.run(connect(), progress=False)
 
 
 def with_values(runs: pd.DataFrame, column: str, values: dict[str, list[float]]) -> pd.DataFrame:
-    """The same runs with other results, one for each seed of an arm."""
+    """Return the same runs with other results, one per seed of an arm."""
     runs = runs.copy()
     for arm, numbers in values.items():
         runs.loc[runs["arm"] == arm, column] = numbers
@@ -88,8 +88,8 @@ def test_a_verdict_is_the_interval_of_the_differences_seed_by_seed(
         f"direction supported, size as predicted, confirmatory: accuracy/valid -2.83 pp, 95 % interval "
         f"[{100 * peer.low:+.2f}, {100 * peer.high:+.2f}] pp, n = 3 seeds"
     )
-    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: of three, none is certainly above a half
-    assert list(found.others.index) == [NORM, BOTH]  # the arms that nothing was predicted about
+    assert "3 of 3 seeds have the predicted sign." in str(found)  # no share: with 3 seeds, none is clearly over half
+    assert list(found.others.index) == [NORM, BOTH]  # the arms without a prediction
 
 
 def test_too_few_seeds_for_the_noise_are_inconclusive_and_say_how_many_it_takes(
@@ -101,7 +101,7 @@ def test_too_few_seeds_for_the_noise_are_inconclusive_and_say_how_many_it_takes(
     assert "These runs can't tell whether there is a difference. With 3 seeds, an effect of" in str(found)
 
 
-def test_an_interaction_is_looked_at_on_both_scales(interaction: Prediction, runs: pd.DataFrame) -> None:
+def test_an_interaction_is_examined_on_both_scales(interaction: Prediction, runs: pd.DataFrame) -> None:
     values = {CONTROL: [0.5, 0.51, 0.52], DROPOUT: [0.6, 0.61, 0.63], NORM: [0.4, 0.42, 0.42], BOTH: [0.5, 0.52, 0.54]}
     found = judge(interaction, GRID, with_values(runs, "loss/valid", values), [])
     assert found.effect is not None
@@ -182,7 +182,7 @@ def test_a_fact_that_was_not_measured_cannot_be_known(arm_prediction: Prediction
 
 
 @pytest.mark.parametrize("fact", task().facts.needed)
-def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
+def test_no_required_fact_may_be_missing(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
     some = changed(runs, DROPOUT, f"fact.{fact}", None)
     found = judge(arm_prediction, GRID, some, [])
     assert found.outcome == "withheld"
@@ -192,7 +192,7 @@ def test_no_fact_that_is_needed_may_be_missing(arm_prediction: Prediction, runs:
 
 @pytest.fixture
 def one_failed(runs: pd.DataFrame) -> pd.DataFrame:
-    """The same runs, of which one diverged; the accuracy of its ruins is a number all the same."""
+    """Return the same runs, of which one diverged; its accuracy is still a number."""
     runs = runs.copy()
     failed = runs.index[(runs["arm"] == DROPOUT) & (runs["seed"] == 1)][0]
     facts = {"steps": "7", "images_seen": "224", "outcome": "diverged at step 7"}
@@ -251,7 +251,7 @@ def test_a_prediction_from_before_that_rule_averages_them_and_says_so(
     assert "Noted: 1 of 6 runs failed" in str(found) and "recorded without a rule for them" in str(found)
 
 
-def test_dead_channels_are_said_where_a_verdict_rests_on_them(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+def test_dead_channels_are_reported_if_a_verdict_rests_on_them(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     found = judge(
         arm_prediction, GRID, with_values(runs, "dead_share", {CONTROL: [0.05] * 3, DROPOUT: [0.3, 0.5, 0.4]}), []
     )
@@ -273,10 +273,10 @@ def test_other_arms_are_those_without_failures(arm_prediction: Prediction, runs:
     assert f"Not compared: {NORM} (3 of 3 runs failed); {BOTH} (3" in str(judge(arm_prediction, GRID, runs, []))
 
 
-def test_intervals_of_other_arms_hold_together_with_those_shown_elsewhere(
+def test_intervals_of_other_arms_are_simultaneous_with_those_shown_elsewhere(
     arm_prediction: Prediction, runs: pd.DataFrame
 ) -> None:
-    """Two tables beside the same control are one family: three arms, of which each table has some."""
+    """Two tables with the same control are one family: three arms, of which each table shows some."""
     elsewhere = {("accuracy/valid", frozenset((NORM, CONTROL)))}
     found = judge(arm_prediction, GRID, runs, [], shown=elsewhere)
     values = runs.pivot(index="seed", columns="arm", values="accuracy/valid")
@@ -286,7 +286,7 @@ def test_intervals_of_other_arms_hold_together_with_those_shown_elsewhere(
     assert "95 % intervals, simultaneous for all 3 of the study (Bonferroni)" in found._repr_html_()
 
 
-def test_the_sign_of_most_seeds_is_said(interaction: Prediction, runs: pd.DataFrame) -> None:
+def test_the_sign_of_most_seeds_is_stated(interaction: Prediction, runs: pd.DataFrame) -> None:
     lower = {CONTROL: [0.5] * 3, DROPOUT: [0.6] * 3, NORM: [0.4] * 3, BOTH: [0.48, 0.47, 0.46]}
     found = judge(interaction, GRID, with_values(runs, "loss/valid", lower), [])
     assert "The effect is negative in 3 of 3 seeds." in str(found)
@@ -295,7 +295,7 @@ def test_the_sign_of_most_seeds_is_said(interaction: Prediction, runs: pd.DataFr
 def test_no_two_arms_get_two_intervals_in_one_output(
     module_home: Path, arm_prediction: Prediction, interaction: Prediction, runs: pd.DataFrame
 ) -> None:
-    """Whichever of the two is subtracted: a prediction with `against` shows what the table of another would."""
+    """A prediction with `against` shows the same as the table of another one, whichever arm is subtracted."""
     turned = predict(GRID, arm=CONTROL, against=NORM, metric="accuracy/valid", direction="lower", size=(1, 5), **WORDS)
     try:
         found = [one for one in verdict(GRID, connect()) if one.effect]
@@ -310,7 +310,7 @@ def test_no_two_arms_get_two_intervals_in_one_output(
     assert len(set(intervals)) == len(intervals) >= 3
 
 
-def test_the_interval_on_new_images_is_from_what_every_run_got_of_each_image(
+def test_the_interval_on_new_images_is_from_every_runs_result_per_image(
     module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
 ) -> None:
     store = connect()
@@ -326,7 +326,7 @@ def test_the_interval_on_new_images_is_from_what_every_run_got_of_each_image(
     assert (float(content["images_low"]), float(content["images_high"])) == pytest.approx(by_hand)
     assert not {"images_low", "images_high"} & set(to_content(dataclasses.replace(found, on_new_images=None)))
     assert "This interval is for new seeds on the same validation images. For new images as well, it is [" in str(found)
-    forged = runs.assign(**{"accuracy/valid": runs["accuracy/valid"] + 0.01})  # files of other results say nothing
+    forged = runs.assign(**{"accuracy/valid": runs["accuracy/valid"] + 0.01})  # files of other results don't count
     weights = arm_prediction.contrast.weights
     used = forged[forged["arm"].isin([CONTROL, DROPOUT])]
     assert interval_on_new_images(arm_prediction.metric, used, weights, store) is None
@@ -337,7 +337,7 @@ def correct_of(store: Store, run_id: str) -> np.ndarray:
         return np.load(run_file(store, run_id, "valid_correct.npy", Path(folder)))
 
 
-def test_other_images_are_no_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
+def test_other_images_are_not_a_consequence_of_an_early_end(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
     for fact, value in {"outcome": "diverged at step 7", "valid_sha256": "0"}.items():
         runs = changed(runs, DROPOUT, f"fact.{fact}", value)
     assert judge(arm_prediction, GRID, runs, []).outcome == "withheld"
@@ -378,7 +378,7 @@ def test_known_results_and_added_seeds_make_it_exploratory(arm_prediction: Predi
     added = judge(arm_prediction, more, pd.concat([runs, extra], ignore_index=True), [])
     assert added.label == "exploratory"
     assert added.effect is not None and added.effect.n == 4
-    # other seeds instead of those predicted: the predicted ones are missing
+    # other seeds instead of the predicted ones, which are missing
     other = judge(arm_prediction, dataclasses.replace(GRID, seeds=(7, 8, 9)), runs[:0], [])
     assert (other.outcome, other.label) == ("waiting", "exploratory")
 
@@ -391,7 +391,7 @@ def test_an_arm_predicted_after_its_results_is_known_as_such(
     assert seen_before(arm_prediction, everything) == []
     late = predict(GRID, arm=NORM, metric="accuracy/valid", direction="higher", size=(1, 5), **WORDS)
     assert set(seen_before(late, everything)) == set(runs.loc[runs["arm"] == NORM, "run_id"])
-    try:  # deleting the runs doesn't make them unseen
+    try:  # deleted runs still count as seen
         for run_id in runs.loc[runs["arm"] == NORM, "run_id"]:
             store.client.delete_run(run_id)
         assert len(seen_before(late, load_runs(store, deleted=True))) == 3
@@ -423,10 +423,10 @@ def test_verdicts_are_recorded_once_each_chained_to_the_prediction(
     assert found[0].headline() in note
 
 
-def test_other_words_for_the_same_verdict_are_no_new_one(
+def test_other_words_for_the_same_verdict_are_not_a_new_one(
     module_home: Path, arm_prediction: Prediction, runs: pd.DataFrame
 ) -> None:
-    """Else a lab that says it otherwise would add verdicts and logbook entries, with reflections to write again."""
+    """Otherwise a lab with new wording would add verdicts and logbook entries, which need new reflections."""
     store, record = connect(), arm_prediction.record
     again = to_content(next(one for one in verdict(GRID, store) if one.prediction.record.run_id == record.run_id))
     (last,) = known_verdicts(record)
@@ -448,7 +448,7 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
     arm_prediction: Prediction, runs: pd.DataFrame
 ) -> None:
     found = judge(arm_prediction, GRID, runs, [])
-    number = -2.2250738585072014e-308  # as long as a number gets
+    number = -2.2250738585072014e-308  # as long as a number can be
     many = pd.concat([found.runs] * 25, ignore_index=True).assign(**{"accuracy/valid": number})
     content = to_content(dataclasses.replace(found, runs=many))
     assert sum(content[name].count("; ") + 1 for name in content if name.startswith("runs_")) == 150

@@ -1,8 +1,8 @@
 """Hides Lightning from MLflow in measured processes.
 
-MLflow's PyTorch flavour imports `pytorch_lightning` wherever it is installed, and that takes seconds. It is installed
-for these benchmarks only, so the lab must not pay for it. The peer Lightning is measured under its newer name,
-`lightning`.
+MLflow's PyTorch flavor imports `pytorch_lightning` if it is installed, which takes seconds. It is installed for these
+benchmarks only, so the measurements of the lab must not include this time. The peer Lightning is measured under its
+newer name, `lightning`.
 """
 
 raise ImportError("hidden by the benchmarks")

@@ -1,4 +1,4 @@
-"""Refuses arguments of the wrong kind, in one sentence, where they are given."""
+"""Rejects arguments of the wrong type, in one sentence, at the call."""
 
 import functools
 import inspect
@@ -16,10 +16,10 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function refuse arguments that don't fit its annotations.
+    """Make a function reject arguments that don't match its annotations.
 
     Raises (from the function):
-        LabError: an argument has the wrong class; the sentence names the right one.
+        LabError: an argument has the wrong class; the message names the right one.
     """
 
     @functools.wraps(function)
@@ -39,10 +39,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def refuse_blanks(given: Mapping[str, Any], asked: Mapping[str, str]) -> None:
-    """Refuse values that are, or contain, a blank (`...`); `asked` says for each name what should be there.
+    """Reject values that are, or contain, a blank (`...`); `asked` describes the expected value of each name.
 
     Raises:
-        LabError: a blank; the sentence says which, and what can be chosen.
+        LabError: there is a blank; the message names it and says what to write instead.
     """
     blank = [name for name, value in given.items() if value is ... or _has_blank(value)]
     if blank:
@@ -55,12 +55,12 @@ def _has_blank(value: object) -> bool:
 
 
 def called(kind: type) -> str:
-    """Return what a student calls a class."""
+    """Return a class's name in words that a student knows."""
     return "dict" if kind is Mapping else str(getattr(kind, "noun", kind.__name__))
 
 
 def _classes(hint: object) -> tuple[type, ...]:
-    """Return the classes that an annotation allows; an empty result if it allows anything, or can't be checked."""
+    """Return the classes that an annotation allows; empty if it allows everything or can't be checked."""
     if get_origin(hint) in (Union, UnionType):
         parts = [_classes(part) for part in get_args(hint)]
         return tuple(one for part in parts for one in part) if all(parts) else ()
@@ -69,12 +69,12 @@ def _classes(hint: object) -> tuple[type, ...]:
 
 
 def whole_numbers(values: Any, what: str, most: int, hint: str = "") -> "np.ndarray":
-    """Return whole numbers from 0 to `most` as an array, uint8 or int64, whatever contains them.
+    """Return whole numbers from 0 to `most`, from any kind of array, as an array of uint8 or int64.
 
     Raises:
-        LabError: they are something else; `hint` says how to convert them.
+        LabError: they aren't such numbers; `hint` says how to convert them.
     """
-    import numpy as np  # imported here, since this module is on the fast paths
+    import numpy as np  # imported here, since fast commands import this module too
 
     try:
         x = np.asarray(values.cpu() if hasattr(values, "cpu") else values)

@@ -1,4 +1,4 @@
-"""A claim: what somebody expects of a study. Its fields are the arguments of `predict`, in Python and in a terminal."""
+"""A claim: what somebody expects of a study. Its fields are the arguments of `predict` in Python and in a terminal."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
@@ -11,11 +11,11 @@ from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.task import find_metric
 
 Direction = Literal["higher", "lower", "none"]
-# Words for an interaction: more, or less, than the two effects added up; which side is better depends on the metric.
+# Directions of an interaction: better than, worse than or equal to the sum of both effects; the metric defines better.
 INTERACTION_WORDS = ("synergy", "antagonism", "additive")
 FEWEST_WORDS = 3  # of a reason
-LARGEST = 100  # largest effect that can be claimed: in pp there is no larger one, and a loss that large has diverged
-UNUSUAL_SESOI = 3  # times the metric's own: a larger SESOI needs a reason
+LARGEST = 100  # largest effect that can be claimed: no larger one exists in pp, and a loss this large has diverged
+UNUSUAL_SESOI = 3  # times the metric's default: a larger SESOI needs a reason
 RANGE_LEVEL = 80  # %: how sure the predictor is of the range, if the direction is right
 
 Pair = Annotated[tuple[float, float], BeforeValidator(lambda pair: tuple(pair) if isinstance(pair, list) else pair)]
@@ -25,7 +25,7 @@ class Claim(Params):
     """What is compared, what is expected, and why.
 
     Raises:
-        ConfigError: an impossible value; the sentence says what is allowed.
+        ConfigError: an impossible value; the message says what is allowed.
         LabError: values that don't fit together.
     """
 
@@ -51,7 +51,7 @@ class Claim(Params):
     because: str = Field(description="a sentence about the mechanism that you have in mind")
     if_refuted: str = Field(description="a sentence about what you learn if it turns out otherwise")
     sesoi: float | None = Field(None, description="the smallest effect of interest, in the metric's unit")
-    sesoi_because: str = Field("", description="a sentence about why so large an effect would still not matter")
+    sesoi_because: str = Field("", description="a sentence about why even an effect this large would not matter")
     at_least_sesoi: bool = Field(False, description="True or False: you claim at least the smallest effect of interest")
     builds_on: str = Field("", description="an earlier verdict that it builds on, in words")
 
@@ -66,8 +66,8 @@ class Claim(Params):
             )
         if self.size is not None and not 0 <= self.size[0] < self.size[1]:
             raise LabError(
-                f"size={self.size!r} is not possible: smallest and largest, both positive and in {unit}; the direction "
-                "says which way."
+                f"size={self.size!r} is not possible: give the smallest and the largest effect, both positive and "
+                f"in {unit}; the direction gives the sign."
             )
         if self.sesoi is not None and self.sesoi <= 0:
             raise LabError(f"sesoi={self.sesoi:g} is not possible: the smallest effect of interest is more than 0.")
@@ -81,11 +81,11 @@ class Claim(Params):
         return self
 
     def filled(self, kind: str) -> "Claim":
-        """Return the claim as it is recorded: with a direction of the metric and a smallest effect of interest, and
-        without what is compared, which the contrast says; `kind` is that of the contrast.
+        """Return the claim in its recorded form: with a direction of the metric and a smallest effect of interest, but
+        without the comparison, which the contrast contains. `kind` is that of the contrast.
 
         Raises:
-            LabError: a direction, size or smallest effect of interest that is impossible for this metric and contrast.
+            LabError: a direction, size or smallest effect of interest is impossible for this metric and contrast.
         """
         metric = find_metric(self.metric)
         direction = _direction(self.direction, kind, metric)
@@ -94,7 +94,7 @@ class Claim(Params):
         if sesoi > UNUSUAL_SESOI * metric.sesoi and len(self.sesoi_because.split()) < FEWEST_WORDS:
             raise LabError(
                 f"sesoi={sesoi:g} {metric.unit} is more than {UNUSUAL_SESOI} times the usual {metric.sesoi:g}, and a "
-                "large one makes 'no difference' easy to claim: say in sesoi_because=... why so much wouldn't matter."
+                "large one makes 'no difference' easy to claim: say in sesoi_because=... why this wouldn't matter."
             )
         words = {name: getattr(self, name).strip() for name in ("because", "if_refuted", "sesoi_because", "builds_on")}
         compared = {"arm": "", "against": "", "trend": "", "interaction": None}
@@ -116,7 +116,7 @@ class Claim(Params):
             )
         if self.size and self.at_least_sesoi and self.size[0] < sesoi:
             raise LabError(
-                f"size={self.size!r} begins below {smallest}, and at_least_sesoi=True claims more than that: begin "
+                f"size={self.size!r} begins below {smallest}, but at_least_sesoi=True claims at least that: begin "
                 f"at {sesoi:g}, or leave at_least_sesoi out."
             )
 

@@ -1,4 +1,4 @@
-"""The contrast that a prediction is about: one arm and another, a trend over levels, an interaction of two fields."""
+"""The contrast of a prediction: one arm against another, a trend over levels, or an interaction of two fields."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,8 @@ class Contrast:
     """What is compared: the effect is the sum of weight x mean over the arms, and the weights add up to zero.
 
     arms: the config of each arm that has a weight. new: the arms whose results must be unknown when the prediction is
-    made; those of the others (a control) may be known. factors: the fields whose effect is in question, which differ
-    between the arms; nuisances: fields that differ, and that the study declares not to be part of its question.
+    made; the results of the others (a control) may be known. factors: the fields whose effect is studied, which differ
+    between the arms; nuisances: fields that differ, but that the study declares not to be part of its question.
     """
 
     kind: Literal["arm", "trend", "interaction"]
@@ -35,7 +35,7 @@ class Contrast:
     images: str  # the fingerprint of the data
 
     def difference(self) -> str:
-        """Return in a sentence what differs between two arms, "" where it is one thing and their names say it."""
+        """Return a sentence about what differs between two arms; "" if it is one field and their names contain it."""
         if self.kind != "arm":
             return ""  # a trend and an interaction are found by the configs of their arms
         (arm,) = (name for name in self.weights if name != self.control)
@@ -48,7 +48,7 @@ class Contrast:
         return f"What differs: {said}" + (", no other setting." if settings else ", that is, chance alone.")
 
     def to_json(self) -> str:
-        """Return the text of the record: the control's config whole, the others as what differs from it."""
+        """Return the text for the record: the whole config of the control, and how each other arm differs from it."""
         base = self.arms[self.control]
         changes = {arm: {k: str(v) for k, v in c if v != getattr(base, k)} for arm, c in self.arms.items()}
         rest: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "arms"}
@@ -56,10 +56,10 @@ class Contrast:
 
     @classmethod
     def from_json(cls, text: str) -> "Contrast":
-        """Return what `to_json` wrote.
+        """Return the contrast that `to_json` wrote.
 
         Raises:
-            ConfigError: it was written by another version of the lab, or not by the lab.
+            ConfigError: another version of the lab, or another program, wrote the text.
         """
         try:
             whole = {"images": task().own_data} | json.loads(text)  # older predictions are about the task's own data
@@ -75,7 +75,7 @@ class Contrast:
             ) from None
 
     def unlike(self, arms: Mapping[str, Params], images: str) -> str:
-        """Return in words how the arms or images of a study differ from those predicted about; "" if they don't."""
+        """Return how the arms or images of a study differ from those of the contrast, in words; "" if they don't."""
         for arm, config in self.arms.items():
             if arm not in arms:
                 return f"it has no arm {arm}"
@@ -84,14 +84,14 @@ class Contrast:
         return "" if images == self.images else "its images are different"
 
     def look_alike(self, identity: Identity) -> Identity:
-        """Return what a run has in common with all runs that would reveal its result, as far as this contrast goes."""
+        """Return what a run shares with all runs whose results would reveal its own, for this contrast."""
         return identity if set(task().negligible) & set(self.factors) else identity.look_alike
 
     @property
     def question(self) -> tuple[tuple[Identity, float], ...]:
         """The arms with their weights, in a fixed order and the same for both directions of subtraction.
 
-        An arm of weight zero adds nothing: a trend over three even levels is the difference of its last and first arm.
+        An arm of weight zero adds nothing: a trend over three equidistant levels is its last arm minus its first.
         """
         alike = {arm: self.look_alike(Identity.of(self.arms[arm], self.images)) for arm in self.weights}
         weights = [(alike[arm], weight) for arm, weight in self.weights.items() if weight]
@@ -100,7 +100,7 @@ class Contrast:
         return tuple((identity, sign * weight) for identity, weight in weights)
 
     def runs(self, arms: Iterable[str]) -> dict[Identity, tuple[str, int]]:
-        """Return the runs of some of its arms, each with arm and seed."""
+        """Return the runs of some of its arms, each with its arm and seed."""
         return {
             Identity.of(replace(config, seed=config.seed + seed), self.images): (arm, seed)
             for arm in arms
@@ -128,7 +128,7 @@ def arm_contrast(study: Design, arm: str, against: str = "") -> Contrast:
 
 
 def trend_contrast(study: Design, field: str) -> Contrast:
-    """Compare over the levels of one field: effect = change along the least-squares line, lowest to highest level.
+    """Compare the levels of one field: effect = change along the least-squares line, from lowest to highest level.
 
     The weights are those of the slope of a straight line through the means of the arms, times the range of the levels:
     w_i = (x_i - mean x) / sum (x_j - mean x)^2 x (max x - min x) (Montgomery 2017, Design and Analysis of
@@ -142,8 +142,8 @@ def trend_contrast(study: Design, field: str) -> Contrast:
     levels = {arm: getattr(config, field, None) for arm, config in arms.items()}
     if len(levels) < 3 or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in levels.values()):
         raise LabError(
-            f"trend={field!r} is not possible: a trend needs three or more arms of {study.name} that differ in "
-            f"nothing but {field}, a number; compare two arms with arm=... instead."
+            f"trend={field!r} is not possible: a trend needs three or more arms of {study.name} that differ only in "
+            f"{field}, which must be a number; compare two arms with arm=... instead."
         )
     x = np.array(list(levels.values()), dtype=float)
     centred = x - x.mean()
@@ -157,14 +157,14 @@ def trend_contrast(study: Design, field: str) -> Contrast:
 def interaction_contrast(study: Design, changes: Mapping[str, Any]) -> Contrast:
     """Compare the effect of one change with and without another: (both - b alone) - (a alone - neither).
 
-    `changes` are two fields with their values, such as `{"dropout": 0.5, "norm": "batch"}`, made to the control.
+    `changes` are two changes to the control: fields with their values, such as `{"dropout": 0.5, "norm": "batch"}`.
     The arms are found by their configs, so "both" is exactly the two changes together.
 
     Raises:
-        LabError: not two changes, or one of the four arms is missing.
+        LabError: there are not two changes, or one of the four arms is missing.
     """
     if len(changes) != 2:
-        raise LabError(f"interaction={dict(changes)} is not possible: name two fields with a value each.")
+        raise LabError(f"interaction={dict(changes)} is not possible: name two fields, each with a value.")
     base = study.arms[study.control]
     (a, b) = ({name: value} for name, value in changes.items())
     found = [_find(study, replace(base, **change)) for change in (a, b, a | b)]
@@ -176,7 +176,7 @@ def interaction_contrast(study: Design, changes: Mapping[str, Any]) -> Contrast:
 
 
 def changes_from_text(changes: Iterable[str]) -> dict[str, Any]:
-    """Return changes written as text, such as "norm=batch" and "lr=0.3", by the field's name.
+    """Parse changes such as "norm=batch" and "lr=0.3"; return the values by the names of their fields.
 
     Raises:
         LabError: one of them isn't a name and a value.

@@ -20,22 +20,22 @@ MOST_SEEDS = 1000  # of a study
 class Design:
     """One question: arms x seeds, compared with one control arm, in one MLflow experiment.
 
-    The arms come from `vary`, which has the fields that vary with their values (several fields make a grid), or they
+    The arms come from `vary`, which lists the values of each field that varies (several fields make a grid), or they
     are named: `arms={"none": BASE, "batch": replace(BASE, norm="batch")}`. The control is the arm named `control`,
     else the one whose config is `base`.
 
-    Every arm is trained with the same `seeds`, so that arms can be compared seed by seed. The seed in the config
-    of an arm is added to them: two arms that differ in nothing else (an A/A test) get different random numbers.
+    Every arm is trained with the same `seeds`, so that arms can be compared seed by seed. The seed in an arm's config
+    is added to them: two arms that differ only in this seed (an A/A test) get different random numbers.
 
-    `roles` gives the role of a field in this question (Godbole et al. 2023, Deep Learning Tuning Playbook): scientific,
-    the question is about its effect; nuisance, it may differ but the question isn't about it; fixed, it is the same in
+    `roles` gives the role of a field in this question (Godbole et al. 2023, Deep Learning Tuning Playbook). Scientific:
+    the question is about its effect. Nuisance: it may differ, but the question isn't about it. Fixed: it is the same in
     all arms. By default a field that differs between arms is scientific, the seed is a nuisance, the rest is fixed. If
-    named arms differ in how much is trained (`Task.budget`), its role has to be given.
+    named arms differ in how much is trained (`Task.budget`), that field's role must be given.
 
-    `data` are the data to train on, if they aren't the task's own: they are part of what identifies a run.
+    `data` are the data to train on, unless they are the task's own. They are part of a run's identity.
 
     Raises:
-        LabError: impossible names, seeds, arms, control or roles; the sentence says which and why.
+        LabError: impossible names, seeds, arms, control or roles; the message says which and why.
     """
 
     noun: ClassVar[str] = "Study"  # what it is called in an error
@@ -154,13 +154,13 @@ class Design:
             if name in differing and name not in {**self.vary, **self.roles}:
                 raise LabError(
                     f"{self.name}: the arms differ in {name}. If that is the question, say so with "
-                    f"roles={{{name!r}: 'scientific'}}; else give all arms the same, or the comparison is unfair."
+                    f"roles={{{name!r}: 'scientific'}}; else give all arms the same value, for a fair comparison."
                 )
         for name, role in roles.items():
             if name in differing and role == "fixed":
-                raise LabError(f"{self.name}: {name} is said to be fixed, but it differs between the arms.")
+                raise LabError(f"{self.name}: {name} has the role fixed, but it differs between the arms.")
             if name not in differing and role == "scientific":
-                raise LabError(f"{self.name}: {name} is said to be scientific, but no arm differs in it.")
+                raise LabError(f"{self.name}: {name} has the role scientific, but it is the same in all arms.")
         return roles
 
     @property
@@ -173,7 +173,7 @@ class Design:
         return [name for name, is_ in self.roles.items() if is_ == role]
 
     def runs(self) -> list[tuple[str, int, Any]]:
-        """Return every run as (arm, seed, config), one whole block of arms after the other."""
+        """Return every run as (arm, seed, config): all arms with the first seed, then with the next, and so on."""
         return [
             (arm, seed, replace(config, seed=config.seed + seed))
             for seed in self.seeds
@@ -181,19 +181,19 @@ class Design:
         ]
 
     def differs(self, arm: str) -> str:
-        """Return in words how an arm differs from the control, such as "dropout: 0.0 -> 0.3"."""
+        """Return how an arm differs from the control, such as "dropout: 0.0 -> 0.3"."""
         pairs = differences(self.arms[self.control], self.arms[arm])
         return ", ".join(f"{name}: {before} -> {after}" for name, (before, after) in pairs.items())
 
     def describe(self) -> str:
-        """Return what will be run, in one sentence."""
+        """Return a sentence about what will be run."""
         arms, seeds = count(len(self.arms), "arm"), count(len(self.seeds), "seed")
         each = " or ".join(dict.fromkeys(task().size(config) for config in self.arms.values()))
         return f"{self.name}: {arms} x {seeds}, each {each}. {self.question}"
 
 
 def arm_name(changes: Mapping[str, Any]) -> str:
-    """Return the name of an arm from what it changes."""
+    """Return the name of an arm, made from its changes."""
     return ", ".join(f"{name}={value}" for name, value in changes.items())
 
 

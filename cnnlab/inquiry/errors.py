@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 
 class LabError(Exception):
-    """Something went wrong that the reader can fix: one sentence, with what to do.
+    """An error that the reader can fix: a sentence that says what went wrong and what to do.
 
     The command line prints only the sentence (exit code 1), and so does a notebook: IPython
-    asks an exception for `_render_traceback_` before it formats a traceback of its own.
+    calls an exception's `_render_traceback_`, if it has one, instead of formatting a traceback.
     """
 
     def _render_traceback_(self) -> list[str]:
@@ -16,7 +16,7 @@ class LabError(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody interrupted what was running; a notebook shows only the sentence."""
+    """The user interrupted the work; a notebook shows only the sentence."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping(said: str = "Stopped.") -> Iterator[None]:
-    """Say what an interrupt leaves behind; a context, or the decorator of a function.
+    """Turn an interrupt into a sentence about what was kept; a context, or the decorator of a function.
 
     Raises:
         Stopped: instead of KeyboardInterrupt.

@@ -1,6 +1,6 @@
-"""What the lab says while it works: each line of the logger "cnnlab" is printed without decoration.
+"""The lab's messages while it works: each line of the logger "cnnlab" is printed without decoration.
 
-INFO says what is going on; WARNING, on stderr, what went wrong without stopping the work.
+INFO reports progress; WARNING, on stderr, reports problems that don't stop the work.
 """
 
 import logging
@@ -24,7 +24,7 @@ class _Printer(logging.Handler):
 
 
 def _beside_a_bar(stream: TextIO) -> AbstractContextManager[None]:
-    """Take a progress bar out of the way while a line is printed."""
+    """Hide a progress bar while a line is printed."""
     bars = sys.modules.get("tqdm")
     return bars.tqdm.external_write_mode(stream) if bars else nullcontext()
 
@@ -34,7 +34,7 @@ class Collector(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = deque[str]()  # threads may add lines while it is read
+        self._lines = deque[str]()  # threads may add lines while others read it
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
@@ -46,7 +46,7 @@ class Collector(logging.Handler):
 
 
 def only_collect() -> Collector:
-    """Print nothing in this process, a worker; return a handler that keeps the warnings."""
+    """Print nothing in this worker process; return a handler that collects the warnings."""
     collector = Collector()
     log.handlers = [collector]
     log.setLevel(logging.WARNING)

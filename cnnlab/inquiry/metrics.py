@@ -1,4 +1,4 @@
-"""A metric that a prediction can be about: its unit, and which difference is too small to matter."""
+"""The metrics that predictions can be about: their units, and which differences are too small to matter."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ class Metric:
     """A final metric of a run. `scale` converts the value in the store to `unit`, the unit of effects.
 
     `sesoi` is the default smallest effect of interest, and `better` the direction that is better.
-    `caution` says what the metric is easily mistaken for.
+    `caution` warns of a common misreading of the metric.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Metric:
         return f"[{low:+.{self.digits}f}, {high:+.{self.digits}f}] {self.unit}".rstrip()
 
     def say_level(self, value: float) -> str:
-        """Return a value of the store in words, such as "accuracy/valid 91.20 %"."""
+        """Return a value from the store in words, such as "accuracy/valid 91.20 %"."""
         unit = "%" if self.unit == "pp" else self.unit
         return f"{self.name} {self.scale * value:.{self.digits}f} {unit}".rstrip()
 
     def say_detectable(self, value: float) -> str:
-        """Return in words the smallest detectable effect; an accuracy can't differ by more than 100 pp."""
+        """Return a phrase about the smallest detectable effect; an accuracy can't differ by more than 100 pp."""
         if self.unit == "pp" and value > 100:
             return "not even an effect of 100 pp would be detected with 80 % power"
         return f"an effect of {self.say(value, sign=False)} would be detected with 80 % power"

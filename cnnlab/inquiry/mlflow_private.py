@@ -1,6 +1,6 @@
-"""The undocumented parts of MLflow that the lab uses. tests/test_contract.py says what each of them is for.
+"""The undocumented parts of MLflow that the lab uses. tests/test_contract.py explains the purpose of each.
 
-Nothing of MLflow is imported before it is needed.
+No part of MLflow is imported before it is needed.
 """
 
 from functools import cache
@@ -20,9 +20,9 @@ SERVER_APP = "mlflow.server.fastapi_app"  # the module with MLflow's own web app
 STORE, ROOT, FOLDER, SERVES = (
     f"_MLFLOW_SERVER_{name}" for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS")
 )
-SHARED_VIEW = "mlflow.sharedViewState."  # prefix of the experiment tags in which the UI keeps shared views
-ROOT_URI = "mlflow-artifacts:/"  # prefix of the artifact addresses that a server gives out
-# What the UI keeps in a browser in which model training was chosen, and everything about language models closed.
+SHARED_VIEW = "mlflow.sharedViewState."  # prefix of the experiment tags in which the UI stores shared views
+ROOT_URI = "mlflow-artifacts:/"  # prefix of the artifact addresses that a server serves
+# What the UI stores in a browser if the user chooses model training and closes everything about language models.
 FIRST_CHOICES = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -34,14 +34,14 @@ ASSISTANT = "[data-assistant-ui]"  # the button, on every page, that opens a cha
 
 
 def create_tables(uri: str) -> None:
-    """Make MLflow's tables in a new database, without a path of this machine in them."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and is seldom needed
+    """Create MLflow's tables in a new database, without paths of this machine in them."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and is rarely needed
 
     SqlAlchemyStore(uri, ROOT_URI)
 
 
 def upgrade_tables(engine: "Engine") -> None:
-    """Give a database the tables of the installed MLflow."""
+    """Upgrade a database to the tables of the installed MLflow."""
     from mlflow.store.db.utils import _upgrade_db
 
     _upgrade_db(engine)
@@ -65,14 +65,14 @@ def local_repository(folder: Path, *uris: str | None) -> "ArtifactRepository":
 
 
 def server_repository(artifact_uri: str, *uris: str | None) -> "ArtifactRepository":
-    """Return the artifacts that a server gives out."""
+    """Return the artifacts that a server serves."""
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     return MlflowArtifactsRepository(artifact_uri, *uris)
 
 
 def ask_server(uri: str, path: str) -> "Response":
-    """Return the answer of a server to a GET, with the user, password and certificates that MLflow's clients use."""
+    """Return a server's response to a GET, sent with the user, password and certificates of MLflow's clients."""
     from mlflow.tracking._tracking_service.utils import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
@@ -83,7 +83,7 @@ def ask_server(uri: str, path: str) -> "Response":
 
 def accounts(uri: str) -> "AuthServiceClient":
     """Return the users and roles of a server that runs with `--app-name basic-auth`."""
-    with catch_warnings(action="ignore"):  # this imports MLflow's whole server, with what it still uses
+    with catch_warnings(action="ignore"):  # this imports MLflow's whole server, with its deprecated parts
         from mlflow.server.auth.client import AuthServiceClient
 
     return AuthServiceClient(uri)
@@ -96,7 +96,7 @@ def has_model(client: "MlflowClient", run_id: str) -> bool:
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
-    """Add a model, from a folder in MLflow's format, to its run, with the run's params and final metrics."""
+    """Add a model from a folder in MLflow's format to its run, with the run's params and final metrics."""
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
@@ -109,7 +109,7 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
     description.save(str(folder / "MLmodel"))
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    # With the same time and step as in the run they are the same points.
+    # With the same time and step as in the run, these are the same points.
     points = [
         p for name in run.data.metrics if name.startswith("final/") for p in client.get_metric_history(run_id, name)
     ]

@@ -1,17 +1,17 @@
-"""One rule for the names of studies, arms and owners: they become names of files, folders and records."""
+"""One rule for the names of studies, arms and owners, which become names of files, folders and records."""
 
 from cnnlab.inquiry.errors import LabError
 
-MARKS = "-_.,=+()@' "  # beside letters and digits
+MARKS = "-_.,=+()@' "  # besides letters and digits
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}  # of Windows
 LONGEST = {"study": 64, "owner": 64, "arm": 200}  # characters
 
 
 def check_name(kind: str, name: object, hint: str = "") -> str:
-    """Return the name of a `kind` of thing ("study", "arm" or "owner") unchanged.
+    """Return the name of a study, arm or owner (its `kind`) unchanged if it is valid.
 
     Raises:
-        LabError: it can't be a name; `hint` says what to do, if that isn't obvious.
+        LabError: it isn't a valid name; `hint` says what to do, if that isn't obvious.
     """
     longest = LONGEST[kind]
     if (

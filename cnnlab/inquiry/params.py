@@ -1,4 +1,4 @@
-"""Params: named values that are checked when they are made, and that MLflow keeps as text."""
+"""Params: named values that are checked on creation and that MLflow stores as text."""
 
 import ast
 import dataclasses
@@ -12,20 +12,20 @@ from cnnlab.inquiry.errors import LabError
 
 
 class ConfigError(LabError):
-    """A value that isn't possible; the sentence says what is allowed."""
+    """An impossible value; the message says what is allowed."""
 
 
 class Params(BaseModel):
-    """A frozen set of named values. A mistake is one clear sentence.
+    """An immutable set of named values. A mistake raises an error of one clear sentence.
 
-    If a field has a description, that sentence uses it to say what the value should be.
+    If a field has a description, the sentence uses it to say what the value should be.
 
     Raises:
-        ConfigError: an unknown name, a value out of range, or values that can't go together.
+        ConfigError: an unknown name, a value out of range, or values that can't be combined.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    noun: ClassVar[str] = "Config"  # what these values are together, in an error
+    noun: ClassVar[str] = "Config"  # what these values are called in an error
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def replace(thing: T, **changes: Any) -> T:
-    """Return params, or a dataclass such as `Data`, with some values changed and all others kept.
+    """Return a copy of params, or of a dataclass such as `Data`, with some values changed.
 
     Raises:
         ConfigError: an unknown name or an impossible value.
@@ -58,14 +58,14 @@ def to_params(params: Params) -> dict[str, str]:
 
 
 def from_params(kind: type[P], params: Mapping[str, str], mark: str = "seed") -> P:
-    """Return the object of a kind whose `to_params` are `params`.
+    """Return the object of class `kind` whose `to_params` are `params`.
 
-    A field that the record lacks gets its default. So a kind can get a new field and still read old records, as long
-    as the default is what was done before the field existed.
+    A field that the record lacks gets its default. So a class with a new field can still read old records, as long
+    as the default describes what was done before the field existed.
 
     Raises:
-        ConfigError: the record isn't of this kind (it lacks the field `mark`), has a field that the kind doesn't have,
-            or an impossible value.
+        ConfigError: the record isn't of this kind (it lacks the field `mark`), has a field that the class doesn't
+            have, or has an impossible value.
     """
     if mark not in params:
         raise ConfigError(f"not the parameters of a run of this lab: {mark} is missing.")
@@ -73,7 +73,7 @@ def from_params(kind: type[P], params: Mapping[str, str], mark: str = "seed") ->
 
 
 def literal(text: str) -> Any:
-    """Return a value from its text as `to_params` writes it."""
+    """Parse the text that `to_params` writes for a value."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a plain word such as relu

@@ -1,4 +1,4 @@
-"""Where the project's files are: one absolute path, from which all others follow."""
+"""The locations of the project's files: one absolute path, from which all others follow."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ from cnnlab.inquiry.errors import LabError
 def project_root() -> Path:
     """Return the folder that holds `mlflow.db`, `models/` and `experiment_log/`.
 
-    It is `CNNLAB_HOME` if that is set, else the folder this package was cloned into; it never
+    It is `CNNLAB_HOME` if that is set, else the folder this package was cloned into. It never
     depends on the working directory, so a notebook and a terminal see the same store.
 
     Raises:
-        LabError: the package was installed without its project folder and `CNNLAB_HOME` is not set, or it is no folder.
+        LabError: `CNNLAB_HOME` is not a folder, or it is not set and the package was installed without its project.
     """
     if home := os.environ.get("CNNLAB_HOME"):
         folder = Path(home).expanduser().resolve()
@@ -29,39 +29,39 @@ def project_root() -> Path:
 
 
 def database() -> Path:
-    """The SQLite file behind MLflow."""
+    """Return the path of MLflow's SQLite file."""
     return project_root() / "mlflow.db"
 
 
 def models_folder() -> Path:
-    """The artifact store: models and figures of all runs."""
+    """Return the folder of the artifact store: the models and figures of all runs."""
     return project_root() / "models"
 
 
 def experiment_log() -> Path:
-    """The logbooks: one Markdown file for each study."""
+    """Return the folder of the logbooks: one Markdown file per study."""
     return project_root() / "experiment_log"
 
 
 def state_folder() -> Path:
-    """The folder for files of this machine only (server log, undelivered runs); not under version control.
+    """Return the folder for files of this machine only (server log, undelivered runs), outside version control.
 
     Raises:
-        LabError: it can't be written to.
+        LabError: it isn't writable.
     """
     return make_folder(project_root() / ".cnnlab")
 
 
 def cache_folder() -> Path:
-    """The cache, for all projects of a user; it may not exist."""
+    """Return the cache folder for all projects of a user; it may not exist."""
     return Path.home() / ".cache" / "cnnlab"
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder of the project if it doesn't exist yet, and return it.
+    """Create a folder of the project if it doesn't exist yet, and return it.
 
     Raises:
-        LabError: it can't be made, or can't be written to.
+        LabError: it can't be created, or isn't writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Predictions: a claim about a study, said back as a sentence, and recorded before its runs."""
+"""Predictions: a claim about a study, shown as a sentence and recorded before the study's runs."""
 
 import inspect
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ EXAMPLE_WORDS = "those of the lab's example"
 class Prediction(Shown):
     """A recorded claim about a contrast. Sizes are in the unit of the metric, in the predicted direction.
 
-    claim: with everything filled in.
+    claim: the claim with all defaults filled in.
     """
 
     study: str
@@ -37,12 +37,12 @@ class Prediction(Shown):
 
     @property
     def metric(self) -> Metric:
-        """What the claim is about."""
+        """The metric that the claim is about."""
         return find_metric(self.claim.metric)
 
     @property
     def sign(self) -> int:
-        """+1 where a higher value is predicted, -1 for a lower one, 0 for no difference."""
+        """+1 if a higher value is predicted, -1 for a lower one, 0 for no difference."""
         return {"higher": 1, "lower": -1, "none": 0}[self.claim.direction]
 
     @property
@@ -52,12 +52,12 @@ class Prediction(Shown):
 
     @property
     def counts_failures(self) -> bool:
-        """Whether failed runs are counted, and not averaged: older predictions lack this rule."""
+        """Whether failed runs are counted instead of averaged; older predictions lack this rule."""
         return "failed_runs" in self.record.content
 
     @property
     def is_example(self) -> bool:
-        """Whether its words are those of an example that comes with the lab, not its owner's."""
+        """Whether its words are copied from an example of the lab instead of being its owner's."""
         return self.record.content.get("words") == EXAMPLE_WORDS
 
     @property
@@ -67,12 +67,12 @@ class Prediction(Shown):
 
     @property
     def question(self) -> tuple[object, ...]:
-        """What is asked, apart from the expected answer and the study: equal if two predictions ask the same."""
+        """The question without the expected answer and the study: it is equal if two predictions ask the same."""
         return (self.metric.name, *self.contrast.question)
 
     @classmethod
     def from_record(cls, record: Record) -> "Prediction":
-        """Return the prediction of a record.
+        """Return the prediction in a record.
 
         Raises:
             ConfigError: this version of the lab can't read it.
@@ -87,10 +87,10 @@ class Prediction(Shown):
             return cls(content["study"], Contrast.from_json(content["design"]), Claim(**said), record)
         except (KeyError, ValueError, LabError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"the record {record.run_id} is no prediction that can be read: {reason}") from None
+            raise ConfigError(f"the prediction in the record {record.run_id} can't be read: {reason}") from None
 
     def sentence(self) -> str:
-        """Return in words what is predicted: the direction and, if that is right, the size."""
+        """Return the prediction in words: the direction and, in case it is right, the size."""
         claim, seeds, m = self.claim, count(self.n, "seed"), self.metric.say(self.sesoi, sign=False)
         sure = f"{self.contrast.text}: I am {claim.confidence:g} % confident that the {self.metric.label}"
         if not self.sign:
@@ -100,7 +100,7 @@ class Prediction(Shown):
         return f"{sure} is {claim.direction}{least}{self._in_other_words()} ({about}).{self._size()}"
 
     def _size(self) -> str:
-        """Say the range, and how sure its author was of it, if the record says so."""
+        """Return a sentence with the range and, if it is on record, its author's confidence."""
         if self.claim.size is None:
             return ""
         level = self.record.content.get("range_level", "")
@@ -123,7 +123,7 @@ class Prediction(Shown):
         return " than the two effects add up to" + (better if self.metric.better else "")
 
     def parts(self) -> list[Part]:
-        """Return what there is to show."""
+        """Return the parts to show."""
         lines = [line for line in (self.contrast.difference(), self.metric.caution) if line]
         lines += [f"Because: {self.claim.because}", f"If refuted, I conclude: {self.claim.if_refuted}"]
         if self.is_example:
@@ -141,40 +141,39 @@ class Prediction(Shown):
 
 @checked
 def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Prediction:
-    """Record what you expect of a study, before its first run, and return it.
+    """Record what you expect of a study, before its first run, and return this prediction.
 
     What is compared: `arm` (with the study's control, or the arm named in `against`), or a `trend` over the levels of
     a field, or an `interaction` of two changes, such as `{"dropout": 0.5, "norm": "batch"}`.
 
-    What you expect: the `metric` gets `direction` "higher", "lower" or "none"; for an interaction also "synergy",
+    What you expect: the `direction` of the `metric` is "higher", "lower" or "none"; for an interaction also "synergy",
     "antagonism" or "additive". `confidence` is how sure you are of a difference in this direction that isn't
-    negligible (of "none": of a negligible one), 50 to 99 (%). `sesoi` is the smallest effect of interest (default: the
-    metric's; one of more than three times that needs a reason, `sesoi_because`); with `at_least_sesoi` you claim an
-    effect of at least that. `size` is the range in which you expect the effect with 80 %, if the direction is right:
-    smallest and largest, as positive numbers in the metric's unit (pp or nats). Without a range you claim the direction
-    alone.
+    negligible (for "none": of a negligible one), 50 to 99 (%). `sesoi` is the smallest effect of interest (default: the
+    metric's; more than three times that needs a reason, `sesoi_because`). With `at_least_sesoi` you claim an effect of
+    at least that. `size` is the range that you expect with 80 % confidence if the direction is right: its smallest and
+    largest value, as positive numbers in the metric's unit (pp or nats). Without a range you claim only the direction.
 
-    Runs that fail (diverge) are counted, whatever the metric is: a mean over them says nothing about an effect.
+    Runs that fail (diverge) are counted, for every metric: a mean over them says nothing about an effect.
 
-    Why: `because` names the mechanism, `if_refuted` what you conclude if it turns out otherwise, `builds_on` an
+    Why: `because` names the mechanism, `if_refuted` what you conclude if it turns out otherwise, and `builds_on` an
     earlier verdict, if there is one.
 
-    The same call again changes nothing. With other arguments it is a new prediction; the old one stays on record. If
+    Repeating the same call changes nothing. Other arguments make a new prediction; the old one stays on record. If
     the words are those of one of the lab's examples, the prediction is recorded as an example.
 
     Raises:
-        LabError: something is open (`...`), missing or impossible; or the store can't be written.
+        LabError: an argument is blank (`...`), missing or impossible, or the store isn't writable.
     """
     refuse_blanks(claim, {name: field.description or "" for name, field in Claim.model_fields.items()})
     said = Claim(**claim)
     if len(study.seeds) < 2:
-        raise LabError(f"{study.name} has one seed: without repetition there is no verdict; give it at least two.")
+        raise LabError(f"{study.name} has one seed, and a verdict needs repetition: give it at least two.")
     contrast = choose_contrast(study, said)
     return _record(study, contrast, said.filled(contrast.kind), store or default_store())
 
 
 def check_so_far(study: Design, said: Mapping[str, Any]) -> None:
-    """Make sure that a claim can begin like this; what is still open is assumed to be possible.
+    """Check the answers that a claim has so far; open ones are assumed to be possible.
 
     Raises:
         LabError: an answer so far is impossible.
@@ -186,7 +185,7 @@ def check_so_far(study: Design, said: Mapping[str, Any]) -> None:
 
 
 def _signature() -> inspect.Signature:
-    """Return the arguments of `predict` with the fields of a claim among them, for help and completion."""
+    """Return the arguments of `predict`, including the fields of a claim, for help and completion."""
     study, store, _ = inspect.signature(predict).parameters.values()
     said = [field.replace(annotation=field.empty) for field in inspect.signature(Claim).parameters.values()]
     return inspect.Signature([study, *said, store])
@@ -199,7 +198,7 @@ def choose_contrast(study: Design, claim: Claim) -> Contrast:
     """Return the contrast of a study that a claim is about.
 
     Raises:
-        LabError: the claim names none, or several, or one that the study doesn't have.
+        LabError: the claim names no contrast, several, or one that the study doesn't have.
     """
     if sum(map(bool, (claim.arm, claim.trend, claim.interaction))) != 1:
         raise LabError(
@@ -216,13 +215,13 @@ def choose_contrast(study: Design, claim: Claim) -> Contrast:
 
 
 def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Prediction:
-    """Write a prediction into the ledger and return it; if an equal one is current, return that instead."""
+    """Write a prediction to the ledger and return it; if an equal one is current, return that instead."""
     content = _content(study, contrast, claim)
     if owner() not in SHIPPED and _has_shipped_words(claim, store):
         content["words"] = EXAMPLE_WORDS
     for known in reversed(load_predictions(store, study.name, owner())):
         if known.contrast.text == contrast.text and known.claim.metric == claim.metric:
-            asked = replace(known.contrast, factors=contrast.factors)  # older ones list fields without effect too
+            asked = replace(known.contrast, factors=contrast.factors)  # older ones also list fields without effect
             if (asked, known.claim) == (contrast, claim):
                 return known
             break  # the owner changed their mind
@@ -234,7 +233,7 @@ def _record(study: Design, contrast: Contrast, claim: Claim, store: Store) -> Pr
 def load_predictions(
     store: Store, experiment: str | None = None, owner: str | None = None, deleted: bool = False
 ) -> list[Prediction]:
-    """Return the predictions of a store, oldest first; with `deleted`, also those that were deleted in the MLflow UI.
+    """Return the predictions in a store, oldest first; with `deleted`, also those that were deleted in the MLflow UI.
 
     A warning says how many can't be read.
 
@@ -254,14 +253,14 @@ def load_predictions(
 
 
 def _has_shipped_words(claim: Claim, store: Store) -> bool:
-    """Return whether a claim's reason or conclusion is word for word that of a prediction that comes with the lab."""
+    """Return whether a claim's reason or conclusion is copied word for word from a prediction of the lab."""
     shipped = [record.content for record in load_records(store) if record.owner in SHIPPED]
     words = {content.get(name) for content in shipped for name in ("because", "if_refuted")} | task().example_words()
     return not words.isdisjoint({claim.because, claim.if_refuted})
 
 
 def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
-    """Return the params of the record of a prediction."""
+    """Return the params for the record of a prediction."""
     low, high = claim.size or ((None, None) if claim.direction != "none" else (0.0, claim.sesoi))
     content = {name: value for name, value in claim if name != "size"} | {
         "study": study.name,
@@ -278,7 +277,7 @@ def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
 
 
 def say_claim(content: Mapping[str, str]) -> str:
-    """Return what a record expects of its contrast, such as "loss/valid higher by 0.01 to 0.08 nats"."""
+    """Return what a record predicts, such as "loss/valid higher by 0.01 to 0.08 nats"."""
     get = content.get
     metric, direction, unit = get("metric"), get("direction"), get("unit", "")
     if direction == "none":
@@ -291,7 +290,7 @@ def say_claim(content: Mapping[str, str]) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as text for a record; numbers are shortened if nothing is lost."""
+    """Return a value as text for a record; numbers are shortened if this loses nothing."""
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

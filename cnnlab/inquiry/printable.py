@@ -1,18 +1,18 @@
-"""Text as a terminal may show it."""
+"""Text that is safe to show in a terminal."""
 
 import shutil
 import textwrap
 import unicodedata
 from typing import TextIO
 
-# Characters that move, clear or reverse what a terminal shows: control, format (bidirectional marks), separators.
+# Characters that move, clear or reverse a terminal's text: control, format (bidirectional marks) and separators.
 UNPRINTABLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text from a store made safe for a terminal: characters that could hide something are written out.
+    """Make a text from a store safe for a terminal: characters that could hide something are written out.
 
-    `keep` are exceptions, such as a line break.
+    `keep` lists exceptions, such as a line break.
     """
     return "".join(char if char in keep or _is_plain(char) else char.encode("unicode_escape").decode() for char in text)
 
@@ -22,7 +22,7 @@ def _is_plain(char: str) -> bool:
 
 
 def on_screen(text: str, stream: TextIO) -> str:
-    """Return a text of several lines for a stream; a terminal gets lines of its width, broken between words."""
+    """Return a text of several lines for a stream; for a terminal, long lines are broken between words."""
     plain = printable(text, keep="\n\t")
     if not stream.isatty():
         return plain
@@ -31,7 +31,7 @@ def on_screen(text: str, stream: TextIO) -> str:
 
 
 def _wrapped(line: str, width: int) -> str:
-    """Return a line that is too long as several, below its own margin."""
+    """Break a line that is too long into several, with the same indent."""
     if len(line) <= width:
         return line
     margin = " " * (len(line) - len(line.lstrip()))

@@ -1,4 +1,4 @@
-"""One progress bar that is right in a terminal, in a notebook and in a log file."""
+"""A progress bar that works in a terminal, in a notebook and in a log file."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_fmt}
 
 
 class _OneLine(io.StringIO):
-    """A stream for tqdm that hands each state of the bar to `update`, and the last one to `end`."""
+    """A stream for tqdm that passes each state of the bar to `update`, and the last one to `end`."""
 
     def __init__(self, update: Callable[[str], object], end: Callable[[str], object]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def in_notebook() -> bool:
 
 
 def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqdm:
-    """Return a bar with the units per second and the time left; its last state stays, as one line."""
+    """Return a bar with the units per second and the time left; its last state is kept as one line."""
     if not visible:
         return tqdm(total=total, disable=True)
     return tqdm(
@@ -45,7 +45,7 @@ def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqd
         mininterval=0.3,
         file=_stream(),
         bar_format=FORMAT,
-        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm finds out what the terminal can show
+        ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm detects what the terminal can show
         dynamic_ncols=sys.stderr.isatty(),
         ncols=95 if in_notebook() else None if sys.stderr.isatty() else 130,
     )
@@ -55,7 +55,7 @@ def _stream() -> io.TextIOBase | None:
     if in_notebook():
         from IPython.display import display
 
-        # tqdm's own notebook bar is a widget, which is blank in a saved notebook; text stays
+        # tqdm's own notebook bar is a widget, which is blank in a saved notebook; text is kept
         handle = display({"text/plain": ""}, raw=True, display_id=True)
         return _OneLine(lambda line: handle.update({"text/plain": line}, raw=True), end=lambda line: None)
     if sys.stderr.isatty():

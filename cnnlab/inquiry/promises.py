@@ -1,4 +1,4 @@
-"""What the params of a run promise, and whether the measured facts agree."""
+"""Checks whether the measured facts of a run agree with what its params promise."""
 
 from collections import Counter
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from cnnlab.inquiry.task import task
 
 
 def broken_promises(run: pd.Series) -> list[str]:
-    """Return in words which facts of a run aren't what its params promise; facts that weren't measured don't count.
+    """Return a phrase about each fact of a run that isn't what its params promise; unmeasured facts don't count.
 
     `run` is a row of `cnnlab.load_runs`.
     """
@@ -34,7 +34,7 @@ def describes_the_same(a: Params, b: Params, fact: str) -> bool:
 
 
 def _keeps(measured: str, promise: str) -> bool:
-    """Return whether a fact is as promised; details may follow, as in "last (step 469 of 469)"."""
+    """Return whether a fact is as promised; details may follow it, as in "last (step 469 of 469)"."""
     return measured == promise or measured.startswith(f"{promise} (")
 
 
@@ -45,7 +45,7 @@ def _in_words(name: str, promise: str, measured: str) -> str:
 
 
 def changed_lines(before: str, after: str) -> set[str]:
-    """Return the first words, such as Dropout, of the lines that only one of two printed trees has."""
+    """Return the first words, such as Dropout, of the lines that only one of two printed modules has."""
     lines, others = (Counter(line.strip() for line in tree.splitlines()) for tree in (before, after))
     changed = [line for line in (lines - others) + (others - lines) if line != ")"]
     return {line.split(": ", 1)[-1].split("(")[0] for line in changed} or {"the order of its lines"}

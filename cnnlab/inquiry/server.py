@@ -1,9 +1,9 @@
-"""The local MLflow server of one project folder: start it, stop it, say how it is.
+"""The local MLflow server of one project folder: start it, stop it, report its status.
 
-Every answer of the server and the command lines of its processes carry the project folder
-(uvicorn's option `--header`). So the server is recognised without a pid file, which goes stale,
-and without the right to list other users' connections. A second header names the file that it
-opened: a server whose `mlflow.db` was deleted or replaced keeps using the old one, unseen.
+Every response of the server and the command lines of its processes contain the project folder
+(uvicorn's option `--header`). This identifies the server without a pid file, which can become
+stale, and without permission to list other users' connections. A second header identifies the
+opened file: if `mlflow.db` is deleted or replaced, the server silently keeps using the old file.
 """
 
 import http.client
@@ -29,17 +29,17 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.paths import database, make_folder, models_folder, project_root, state_folder
 
-MLFLOW = "3.17.2"  # the version that this lab is made for; those before 3.17 can't open its store
+MLFLOW = "3.17.2"  # the version that this lab is made for; versions before 3.17 can't open its store
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5001
 
-START_LIMIT = 120.0  # seconds; a dead server is noticed at once, so this is for slow disks only
-STOP_LIMIT = 10.0  # seconds until a server that was asked to end is killed
-PATIENCE = 10.0  # seconds until a silent server counts as broken: it may only be busy
+START_LIMIT = 120.0  # seconds; this matters on slow disks only: a dead server is noticed at once
+STOP_LIMIT = 10.0  # seconds after which a server that was told to stop is killed
+PATIENCE = 10.0  # seconds before a silent server counts as broken: it may just be busy
 
 _HEADER = "cnnlab-home"
 _FILE_HEADER = "cnnlab-file"
-NOTE = "cnnlab: "  # begins the lines of the log that are meant for the user who started the server
+NOTE = "cnnlab: "  # prefix of the log lines that are meant for the user who started the server
 
 # A detached process without a console would give each of its children a visible one.
 _CREATION_FLAGS = 0
@@ -53,10 +53,10 @@ State = Literal["running", "detached", "starting", "unhealthy", "foreign", "stop
 
 @dataclass(frozen=True)
 class Status:
-    """How the server on one port is; `str(status)` says it in a sentence, with how to fix it.
+    """The state of the server on one port; `str(status)` describes it and says how to fix a problem.
 
-    `foreign` means that the port is held by something else, `unhealthy` that our server is
-    there but does not answer, `detached` that its `mlflow.db` was deleted or replaced.
+    `foreign` means that another program holds the port, `unhealthy` that our server runs but
+    does not answer, and `detached` that its `mlflow.db` was deleted or replaced.
     `memory_mb` is the resident memory of all `pids`, in MB (2**20 bytes).
     """
 
@@ -75,17 +75,17 @@ class Status:
 
 
 class _Served(NamedTuple):
-    """What an MLflow server says of itself; "" where it isn't one of this lab."""
+    """The folder and the file that an MLflow server reports; "" if it isn't a server of this lab."""
 
     folder: str
     file: str
 
 
 def require_mlflow() -> None:
-    """Make sure that MLflow isn't too old, before anything of it is imported: its own words would explain nothing.
+    """Check MLflow's version before importing it: its own error message would not explain the problem.
 
     Raises:
-        LabError: it is, or there is none.
+        LabError: MLflow is too old or not installed.
     """
     try:
         found = importlib.metadata.version("mlflow")
@@ -100,7 +100,7 @@ def require_mlflow() -> None:
 
 
 def port() -> int:
-    """The server's port: `MLFLOW_PORT` where that is set, else 5001.
+    """Return the server's port: `MLFLOW_PORT` if it is set, else 5001.
 
     Raises:
         LabError: `MLFLOW_PORT` is not a whole number from 1 to 65535.
@@ -117,12 +117,12 @@ def port() -> int:
 
 
 def address(at: int | None = None) -> str:
-    """The server's URL on port `at` (default: `port()`)."""
+    """Return the server's URL on port `at` (default: `port()`)."""
     return f"http://{HOST}:{port() if at is None else at}"
 
 
 def is_listening(at: int) -> bool:
-    """Whether anything takes connections on port `at`."""
+    """Return whether any program accepts connections on port `at`."""
     try:
         with socket.create_connection((HOST, at), timeout=0.4):
             return True
@@ -131,10 +131,10 @@ def is_listening(at: int) -> bool:
 
 
 def answers(at: int) -> bool:
-    """Whether the server of this project folder answers on port `at`.
+    """Return whether the server of this project folder answers on port `at`.
 
     Raises:
-        LabError: it does, but its `mlflow.db` was deleted or replaced.
+        LabError: it answers, but its `mlflow.db` was deleted or replaced.
     """
     if not is_listening(at) or not _answers(at):
         return False
@@ -144,15 +144,15 @@ def answers(at: int) -> bool:
 
 
 def processes(at: int | None = None) -> list[psutil.Process]:
-    """The live processes of this project's server on port `at` (default: on any port).
+    """Return the live processes of this project's server on port `at` (default: on any port).
 
-    There is one, unless somebody started a second by hand.
+    There is at most one, unless somebody started a second one by hand.
     """
     return [process for process, its in _ports().items() if at in (None, its)]
 
 
 def status() -> Status:
-    """How this project's server on port `port()` is."""
+    """Return the state of this project's server on port `port()`."""
     at = port()
     mine, pids = processes(at), ", ".join(map(str, without_artifacts()))
     state, note = _state(at, bool(mine))
@@ -166,7 +166,7 @@ def status() -> Status:
 
 
 def without_artifacts() -> list[int]:
-    """The pids of MLflow servers, started by hand, that hold this store but look elsewhere for figures and models."""
+    """Return the pids of hand-started MLflow servers that use this store but look elsewhere for figures and models."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if any(part.startswith("mlflow.server") for part in process.info["cmdline"] or []):
@@ -180,22 +180,22 @@ def without_artifacts() -> list[int]:
 
 
 def command() -> list[str]:
-    """Return the command that serves this folder's store, with figures and models, to a user who starts it by hand."""
+    """Return the command with which a user can serve this folder's store, figures and models by hand."""
     options = {"--backend-store-uri": _store_uri(), "--artifacts-destination": models_folder().as_uri()}
     options |= {"--host": HOST, "--port": str(port()), "--workers": "1"}  # one process is enough for an SQLite file
     return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
 
 
 def start() -> str:
-    """Start this project's server, or find it running, and return its URL once it answers.
+    """Start this project's server unless it is running, and return its URL once it answers.
 
-    The server outlives the caller. What it writes goes to `.cnnlab/server.log`.
+    The server keeps running after the caller ends. Its output goes to `.cnnlab/server.log`.
 
     Raises:
-        LabError: the port is held by something else, this project's server runs on another port,
-            or the server ended or stayed silent; the message says what to do.
+        LabError: another program holds the port, this project's server runs on another port,
+            or the server ended or did not answer; the message says what to do.
     """
-    from filelock import FileLock, Timeout  # costs 0.1 s, which the other commands need not pay
+    from filelock import FileLock, Timeout  # takes 0.1 s, which the other commands can avoid
 
     at = port()
     try:
@@ -203,14 +203,14 @@ def start() -> str:
         with FileLock(state_folder() / "server.lock", timeout=START_LIMIT + STOP_LIMIT + PATIENCE):
             return _start(at)
     except Timeout:
-        raise LabError("Another start of this project's server has not ended; end it, then start again.") from None
+        raise LabError("Another start of this project's server has not finished: stop it, then try again.") from None
 
 
 def stop() -> None:
-    """End all processes of this project's server, on any port; leave all others alone.
+    """Stop all processes of this project's server, on any port, and no others.
 
     Raises:
-        LabError: a process could not be ended.
+        LabError: a process could not be stopped.
     """
     at = port()
     if ended := _end():
@@ -218,7 +218,7 @@ def stop() -> None:
     elif is_listening(at):
         log.info(
             f"The MLflow server of this project is not running; "
-            f"port {at} is held by {_holder(at)}, which is not ours and was left alone."
+            f"port {at} is held by {_holder(at)}, which does not belong to this project and was not stopped."
         )
     else:
         log.info("The MLflow server is not running.")
@@ -229,12 +229,12 @@ def _home() -> str:
 
 
 def _mark() -> str:
-    """What tells our processes from all others; quoted, as a path may hold spaces and accents."""
+    """Return the mark of our processes; it is quoted, since a path may contain spaces and accents."""
     return f"{_HEADER}:{quote(_home())}"
 
 
 def _file_id() -> str:
-    """What tells the file `mlflow.db` from any other that had or gets its name."""
+    """Return an id that distinguishes the current file `mlflow.db` from earlier and later ones of that name."""
     with suppress(FileNotFoundError):
         file = database().stat()
         return f"{file.st_dev}-{file.st_ino}"
@@ -242,20 +242,20 @@ def _file_id() -> str:
 
 
 def _is_detached(at: int) -> bool:
-    """Whether our server on port `at` opened another file than the `mlflow.db` that is there now."""
+    """Return whether our server on port `at` opened a different file than the current `mlflow.db`."""
     served = _served(at)
     return served is not None and served.file not in ("", _file_id())
 
 
 def _detached() -> str:
     return (
-        f"{database()} was deleted or replaced while the MLflow server ran: the server still holds the old file, and "
-        f"what it is given is lost with that. Put the file there that you want to keep, then {RESTART}."
+        f"{database()} was deleted or replaced while the MLflow server ran: the server still writes to the old file, "
+        f"and what it writes will be lost. Put the file that you want to keep there, then {RESTART}."
     )
 
 
 def _state(at: int, has_process: bool) -> tuple[State, str]:
-    """How the server on port `at` is, and how to fix it."""
+    """Return the state of the server on port `at`, and how to fix a problem."""
     if has_process and _answers(at):
         return ("detached", _detached()) if _is_detached(at) else ("running", "")
     if has_process:
@@ -270,13 +270,13 @@ def _store_uri() -> str:
 
 
 def _local(address: str, cwd: Path) -> Path:
-    """The file or folder that an address such as sqlite:///mlflow.db or file:///... means to a process in `cwd`."""
+    """Return the path that an address such as sqlite:///mlflow.db or file:///... means to a process in `cwd`."""
     path = address.removeprefix("sqlite:///").partition("?")[0]
     return (cwd / (url2pathname(urlparse(path).path) if path.startswith("file:") else path)).resolve()
 
 
 def _ports() -> dict[psutil.Process, int]:
-    """Our processes, each with the port in its command line."""
+    """Return our processes, each with the port in its command line."""
     mark, found = _mark(), {}
     for process in psutil.process_iter(["cmdline"]):
         # Zombies and processes of other users show no command line.
@@ -287,8 +287,8 @@ def _ports() -> dict[psutil.Process, int]:
 
 
 def _served(at: int) -> _Served | None:
-    """What the MLflow server on port `at` serves; None where no MLflow server answers."""
-    # http.client, as urllib.request would send even this through a proxy.
+    """Return what the MLflow server on port `at` serves; None if no MLflow server answers."""
+    # http.client, since urllib.request would send even this request through a proxy.
     connection = http.client.HTTPConnection(HOST, at, timeout=2)
     with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/health")
@@ -299,7 +299,7 @@ def _served(at: int) -> _Served | None:
 
 
 def _answers(at: int, patience: float = 0.0) -> bool:
-    """Whether our server answers on port `at` within about `patience` seconds; asks at least once."""
+    """Return whether our server answers on port `at` within about `patience` seconds; ask at least once."""
     deadline = time.monotonic() + patience
     while (served := _served(at)) is None or served.folder != _home():
         if time.monotonic() >= deadline:
@@ -326,11 +326,11 @@ def _start(at: int) -> str:
                 f"use it with MLFLOW_PORT={other}, or stop it first (./stop_server.sh)."
             )
     if _answers(at, PATIENCE if mine else 0.0):
-        answers(at)  # refuses a server whose file is gone: it may be the last to hold that
+        answers(at)  # refuses a server whose file is gone: it may hold the last copy
         log.info(f"The MLflow server is already running: {address(at)}")
         return address(at)
     if ended := _end():
-        log.info(f"Ended what was left of an earlier server (pids {', '.join(str(pid) for pid in ended)}).")
+        log.info(f"Stopped the rest of an earlier server (pids {', '.join(str(pid) for pid in ended)}).")
     if is_listening(at):
         raise LabError(_taken(at))
     return _await(_launch(at), at)
@@ -338,7 +338,7 @@ def _start(at: int) -> str:
 
 def _launch(at: int) -> subprocess.Popen[bytes]:
     make_folder(models_folder())
-    database().touch()  # so that the server and everybody who looks at it mean the same file
+    database().touch()  # so that the server and all its observers mean the same file
     with _log().open("wb") as output:
         server = subprocess.Popen(
             _command(at),
@@ -350,22 +350,22 @@ def _launch(at: int) -> subprocess.Popen[bytes]:
             start_new_session=True,  # so that neither Ctrl-C nor a closed terminal reaches it
             creationflags=_CREATION_FLAGS,
         )
-    # A notebook may outlive the server that it started: wait for it, or its end leaves a zombie.
+    # A notebook may outlive the server that it started: without this wait, the server would become a zombie.
     threading.Thread(target=server.wait, daemon=True).start()
     return server
 
 
 def _command(at: int) -> list[str]:
-    # What `mlflow server` runs in the end. That command itself would import MLflow a first time, only to start
-    # this in a second process: twice the wait, and twice the memory.
+    # This is what `mlflow server` finally runs. That command imports MLflow once itself, only to start this in a
+    # second process, which takes twice the time and twice the memory.
     options = ["--host", HOST, "--port", str(at), "--header", _mark(), "--header", f"{_FILE_HEADER}:{_file_id()}"]
     return [sys.executable, "-m", "uvicorn", *options, "--no-access-log", "cnnlab.inquiry.show.served:app"]
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, without what would change where the server keeps its data."""
-    # Each option of `mlflow server` may also come from a variable. Those named MLFLOW_SERVER_*
-    # (allowed hosts and origins) belong to the machine, not to the project, and stay.
+    """Return the caller's environment without the variables that change where the server keeps its data."""
+    # A variable can also set each option of `mlflow server`. Those named MLFLOW_SERVER_* (allowed
+    # hosts and origins) are settings of the machine, not of the project, and are kept.
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -374,7 +374,7 @@ def _environment() -> dict[str, str]:
     # Compiling MLflow at each start would triple the wait.
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return inherited | {
-        # The names by which `mlflow server` hands its options on; MLflow's version is pinned.
+        # The variables through which `mlflow server` passes on its options; MLflow's version is pinned.
         mlflow_private.STORE: _store_uri(),
         mlflow_private.ROOT: mlflow_private.ROOT_URI,
         mlflow_private.FOLDER: models_folder().as_uri(),
@@ -391,9 +391,9 @@ def _await(server: subprocess.Popen[bytes], at: int) -> str:
     log.info("Starting the MLflow server; the first start in a folder takes longest ...")
     while time.monotonic() < begin + START_LIMIT:
         if server.poll() is not None:
-            # uvicorn asks for the port only after its import, when another may have taken it.
+            # uvicorn requests the port only after importing the app: by then another program may have taken it.
             if is_listening(at) and not processes(at):
-                raise LabError(f"While the server was starting, its port was taken. {_taken(at)}")
+                raise LabError(f"Another program took the port while the server was starting. {_taken(at)}")
             raise LabError(f"The MLflow server ended while it was starting. {_last_words()}")
         if _answers(at):
             _open_store(at)
@@ -408,7 +408,7 @@ def _await(server: subprocess.Popen[bytes], at: int) -> str:
 
 
 def _open_store(at: int) -> None:
-    """Let the server open the database, and make its tables in a new one, before anybody else asks."""
+    """Make the server open the database, and create the tables of a new one, before any other request."""
     opened, connection = 0, http.client.HTTPConnection(HOST, at, timeout=START_LIMIT)
     with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
@@ -419,10 +419,10 @@ def _open_store(at: int) -> None:
 
 
 def _end() -> list[int]:
-    """End all of our processes, politely at first, and return their pids."""
+    """Terminate all of our processes, kill those that don't end, and return their pids."""
     told: list[psutil.Process] = []
     begin = time.monotonic()
-    # A process on its way out no longer has a command line, but still holds its port.
+    # A process that is ending no longer has a command line, but still holds its port.
     while mine := {*processes(), *filter(_lives, told)}:
         waited = time.monotonic() - begin
         if waited > 2 * STOP_LIMIT:
@@ -453,10 +453,10 @@ def _taken(at: int) -> str:
 
 
 def _holder(at: int) -> str:
-    """Name what listens on port `at`, as far as this user may see it."""
+    """Return the name of the program that listens on port `at`, if this user may see it."""
     if (served := _served(at)) and served.folder:
         return f"the MLflow server of another project folder, {served.folder}"
-    # Process by process, as on macOS one connection that may not be seen spoils the whole list.
+    # Ask each process: on macOS, a single forbidden connection makes a listing of all of them fail.
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             sockets = process.net_connections("tcp")

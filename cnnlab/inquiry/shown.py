@@ -1,4 +1,4 @@
-"""Results that print as text and show themselves in a notebook as HTML, both from one list of parts."""
+"""Results that are printed as text and shown in a notebook as HTML, both from one list of parts."""
 
 import io
 import shutil
@@ -16,33 +16,33 @@ from rich.text import Text
 
 
 class Head(str):
-    """The sentence that matters most; bold in HTML."""
+    """The most important sentence; bold in HTML."""
 
 
 class Quote(str):
-    """What somebody said; set off in HTML."""
+    """Somebody's words; set off in HTML."""
 
 
 class Folded(list[str]):
-    """Points of less weight: a line each in text, folded away in HTML under their number."""
+    """Less important points: one line each in text, folded away in HTML under their number."""
 
 
 class Details(NamedTuple):
-    """More than a text needs: only in HTML, under a summary; a long text is folded away."""
+    """Details that are shown only in HTML, under a summary; a long text is folded away."""
 
     summary: str
     content: pd.DataFrame | str
 
 
-# A list: points of equal weight, a line each in text. "": a break, which is a rule in HTML.
+# A list: points of equal importance, one line each in text. "": a break, which is a horizontal line in HTML.
 Part = Union[str, list[str], pd.DataFrame, Details, "Shown"]
 
 
 class Shown:
-    """Base of what is shown: text where it is printed, HTML in a notebook."""
+    """Base class of what is shown: text when printed, HTML in a notebook."""
 
     def parts(self) -> Sequence[Part]:
-        """Return what there is to show, in order."""
+        """Return the parts to show, in order."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Shown:
 
 
 def _text(part: Part) -> str | None:
-    """Return a part as text; None where it adds no line."""
+    """Return a part as text; None if it adds no line."""
     if isinstance(part, pd.DataFrame):
         return _text_table(part)
     if isinstance(part, list):
@@ -65,7 +65,7 @@ def _text(part: Part) -> str | None:
 
 
 def _text_table(table: pd.DataFrame) -> str:
-    """Return a table as text that fits the terminal: a long text breaks into lines, a number never."""
+    """Return a table as text that fits the terminal: long texts are broken into lines, numbers never."""
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = [(str(name), column) for name, column in table.items()]
     if _has_names(table):
@@ -113,7 +113,7 @@ def _html(part: Part) -> str:
 
 
 def _html_table(table: pd.DataFrame) -> str:
-    """Return a table with its texts to the left, line breaks in them, and one row of headers."""
+    """Return a table with left-aligned texts that keep their line breaks, and one header row."""
     heads = {name: _name(name) if is_numeric_dtype(column) else _left(name) for name, column in table.items()}
     shown = table.map(_left).rename(index=_left, columns=heads)
     shown.columns.name, shown.index.name = shown.index.name, None

@@ -1,4 +1,4 @@
-"""A study: its design, and what can be done with it."""
+"""A study: its design, with the methods to plan it, run it and read its results."""
 
 import pandas as pd
 
@@ -11,18 +11,18 @@ from cnnlab.inquiry.run.runner import run_study
 
 
 class Study(Design):
-    """A design with its verbs: `plan`, `run`, `results`; see `cnnlab.inquiry.design.Design`."""
+    """A design with the methods `plan`, `run` and `results`; see `cnnlab.inquiry.design.Design`."""
 
     def plan(self, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
-        """Return what `run` would do: the arms, what differs, which runs exist, and about how long the rest takes."""
+        """Return what `run` would do: the arms, their differences, the existing runs, and the time for the others."""
         return make_plan(self, store, engine)
 
     def run(
         self, store: Store | None = None, engine: str | Engine = "auto", device: str = "auto", progress: bool = True
     ) -> pd.DataFrame:
-        """Train what is missing, log it, and return `results`; see `cnnlab.inquiry.run.runner.run_study`."""
+        """Train the missing runs, log them, and return `results`; see `cnnlab.inquiry.run.runner.run_study`."""
         return run_study(self, store, engine, device, progress)
 
     def results(self, store: Store | None = None) -> pd.DataFrame:
-        """Return the finished runs, one row each; see `cnnlab.inquiry.run.results.results`."""
+        """Return the finished runs, one per row; see `cnnlab.inquiry.run.results.results`."""
         return results(self, store)

@@ -1,9 +1,9 @@
-"""The record in MLflow: where it is, how one run gets into it, and how runs come back as a table.
+"""The record in MLflow: where it is, how a run is written to it, and how runs are read back as a table.
 
     RunLogger ─► spool on the local disk ─► courier (a thread) ─► MLflow
 
-A run is written into a spool first, which can't fail for a network's sake; a thread carries the spool into MLflow.
-What a crash or a lost server leaves behind is carried there by the next command.
+A run is first written to a spool, which doesn't depend on a network; a thread then transfers the spool to MLflow.
+After a crash or the loss of a server, the next command transfers the rest.
 """
 
 from cnnlab.inquiry.server import require_mlflow

@@ -1,8 +1,8 @@
 """Artifact addresses that survive a move: `mlflow-artifacts:/...`, with and without a server.
 
-The server writes such addresses by itself. MLflow loads this module (an entry point of the group
-`mlflow.artifact_repository`, see pyproject.toml) so that they open without a server too: then they
-mean the folder `models/` beside the SQLite file.
+The server itself writes such addresses. MLflow loads this module (an entry point of the group
+`mlflow.artifact_repository`, see pyproject.toml), so that they also work without a server: then
+they refer to the folder `models/` beside the SQLite file.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from cnnlab.inquiry.mlflow_private import local_repository, server_repository
 
-if TYPE_CHECKING:  # MLflow loads this module while it is being imported, so it can't be imported here
+if TYPE_CHECKING:  # MLflow loads this module during its own import, so this can't import MLflow at run time
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
@@ -31,7 +31,7 @@ def artifact_folder(artifact_uri: str, tracking_uri: str) -> Path:
     """Return the local folder of an artifact address, for a tracking address `sqlite:///<path>`.
 
     Raises:
-        MlflowException: the address leads out of the artifact store.
+        MlflowException: the address points outside the artifact store.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.engine import make_url
@@ -39,5 +39,5 @@ def artifact_folder(artifact_uri: str, tracking_uri: str) -> Path:
     store = Path(make_url(tracking_uri).database or "").resolve().parent / "models"
     folder = (store / unquote(urlparse(artifact_uri).path).lstrip("/")).resolve()
     if not folder.is_relative_to(store):
-        raise MlflowException.invalid_parameter_value(f"{artifact_uri} leads out of the artifact store {store}.")
+        raise MlflowException.invalid_parameter_value(f"{artifact_uri} is outside the artifact store {store}.")
     return folder

@@ -20,7 +20,7 @@ from cnnlab.inquiry.record.store import Store, find_store, first_line, is_addres
 
 
 def connect() -> Store:
-    """Return `default_store()`, and say which one it is.
+    """Return `default_store()`, and print which store it is.
 
     Raises:
         LabError: see `default_store`.
@@ -31,12 +31,12 @@ def connect() -> Store:
 
 
 def default_store() -> Store:
-    """Find the store, make sure that it answers, point MLflow at it, and deliver what waits for it.
+    """Find the store, check that it answers, point MLflow at it, and deliver the spools that wait for it.
 
-    A store that an older MLflow wrote is upgraded; the old file stays beside it.
+    A store that an older MLflow wrote is upgraded; a copy of the old file is kept beside it.
 
     Raises:
-        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened, is held by another
+        LabError: the store of `MLFLOW_TRACKING_URI` doesn't answer, or the file can't be opened, is locked by another
             program, or was written by a newer MLflow.
     """
     store = find_store()
@@ -56,10 +56,10 @@ def default_store() -> Store:
 
 
 def ask(store: Store) -> int:
-    """Make sure that a store answers; return how many experiments it has.
+    """Check that a store answers; return the number of its experiments.
 
     Raises:
-        LabError: it doesn't.
+        LabError: it doesn't answer.
     """
     try:
         return len(store.client.search_experiments())
@@ -67,7 +67,7 @@ def ask(store: Store) -> int:
         raise
     except Exception as error:  # MLflow raises whatever the library below it raises
         if is_address(store.uri):
-            look_at(store.uri)  # it says better what is wrong
+            look_at(store.uri)  # its error message is more specific
         fix = "run `cnnlab doctor`"
         if store.chosen:
             first = "start that server" if store.file is None else "see what is wrong with that file"
@@ -81,18 +81,18 @@ def _create_tables(uri: str, file: Path) -> None:
         return
     paths.make_folder(file.parent)
     with FileLock(paths.state_folder() / "create.lock"):
-        template = paths.cache_folder() / f"tables-mlflow-{version('mlflow')}.db"  # making them takes seconds
+        template = paths.cache_folder() / f"tables-mlflow-{version('mlflow')}.db"  # creating them takes seconds
         if not template.exists():
             create_tables(uri)
             _keep(file, template)
         elif not file.exists() or not file.stat().st_size:
             part = file.with_name(f"{file.name}.{os.getpid()}")
             shutil.copyfile(template, part)
-            part.replace(file)  # whole, or not at all
+            part.replace(file)  # all or nothing
 
 
 def _keep(file: Path, template: Path) -> None:
-    """Keep an empty store as a template; one that can't be kept is made again the next time."""
+    """Keep an empty store as a template; if that fails, the next call creates the tables again."""
     part = template.with_name(f"{template.name}.{os.getpid()}")
     with suppress(OSError, LabError):
         paths.make_folder(template.parent)
@@ -101,8 +101,8 @@ def _keep(file: Path, template: Path) -> None:
 
 
 def _point_mlflow_at(store: Store) -> None:
-    """Let plain `mlflow` calls of a student go to the same store."""
+    """Make a student's direct `mlflow` calls use the same store."""
     mlflow.set_tracking_uri(store.uri)
     if not store.chosen:
-        # MLflow has put the address into the environment too, where it would pass for the user's own wish.
+        # MLflow also wrote the address to the environment, where it would look like the user's own choice.
         os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -1,4 +1,4 @@
-"""Carrying spools into MLflow: in order, each entry once, for as long as it takes."""
+"""Transfers spools to MLflow: in order, each entry once, and with retries until it succeeds."""
 
 import threading
 import time
@@ -19,11 +19,11 @@ RETRY_S = 2.0
 
 
 def deliver(spool: Spool, client: MlflowClient) -> str:
-    """Carry what is new in a spool into MLflow; return the id of the run there.
+    """Transfer the new entries of a spool to MLflow; return the id of the run there.
 
     Raises:
-        Exception: whatever MLflow raises when the store can't be reached. What arrived until then is remembered:
-            calling again goes on from there.
+        Exception: any error of MLflow when the store can't be reached. The entries that arrived are remembered:
+            the next call continues from there.
     """
     done, run_id = spool.delivered
     for entry in spool.entries()[done:]:
@@ -35,7 +35,7 @@ def deliver(spool: Spool, client: MlflowClient) -> str:
 
 def _create(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> str:
     experiment = experiment_id(client, entry["experiment"])
-    # After a crash the run may exist already, but its id was not written down yet.
+    # After a crash the run may already exist without its id being saved.
     known = client.search_runs([experiment], f"tags.`lab.journal` = '{spool.id}'", max_results=1)
     if known:
         run = known[0]
@@ -66,8 +66,8 @@ def _files(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any
 
 
 def _model(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
-    """Carry the model of a run that an earlier version of the lab left."""
-    if not has_model(client, run_id):  # else it arrived just before a crash
+    """Transfer the model that an earlier version of the lab saved for a run."""
+    if not has_model(client, run_id):  # otherwise it arrived just before a crash
         log_model(client, run_id, spool.model)
 
 
@@ -87,11 +87,11 @@ _EVENTS = {
 
 
 class Courier:
-    """One thread that carries the spools of this process into MLflow, so that training never waits.
+    """A thread that transfers the spools of this process to MLflow, so that training never waits.
 
-    When the store stops answering, the spools keep the points, the student is told once, and the courier
-    tries again until it gets through. A project server that is gone is no obstacle: its runs are in
-    `mlflow.db`, and the courier then writes there itself.
+    If the store stops answering, the spools keep the measurements, the student is told once, and the
+    courier tries again until it succeeds. If the project's server has ended, the courier writes
+    directly to `mlflow.db`, which contains the server's runs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -99,8 +99,8 @@ class Courier:
         self._began_at = store.uri
         self._spools: list[Spool] = []
         self._state = threading.Condition()
-        self._asked = 0  # how often there was something to carry
-        self._done = 0  # how much of that has arrived
+        self._asked = 0  # the number of requests to transfer something
+        self._done = 0  # the number of those that are done
         self._closing = False
         self._failures = 0  # in a row
         self._told = False
@@ -108,7 +108,7 @@ class Courier:
         self._thread.start()
 
     def carry(self, spool: Spool) -> None:
-        """Take on a spool, or look again at one that has grown."""
+        """Transfer a spool, or the new entries of a known one."""
         with self._state:
             if spool not in self._spools:
                 self._spools.append(spool)
@@ -116,7 +116,7 @@ class Courier:
             self._state.notify_all()
 
     def flush(self) -> bool:
-        """Wait until everything has arrived; False as soon as it is clear that the store can't be reached."""
+        """Wait until everything has arrived; return False as soon as the store turns out to be unreachable."""
         with self._state:
             asked = self._asked
             while self._done < asked and self._failures < 2 and self._thread.is_alive():
@@ -124,7 +124,7 @@ class Courier:
             return self._done >= asked
 
     def close(self) -> None:
-        """Deliver what can be delivered, say what could not, and end the thread."""
+        """Deliver what can be delivered, report the rest, and end the thread."""
         self.flush()
         with self._state:
             self._closing = True
@@ -134,7 +134,7 @@ class Courier:
             spool.release()
         if self._spools:
             log.warning(
-                f"Runs not in MLflow yet: {len(self._spools)}. {self._began_at} doesn't answer; all is kept in "
+                f"Runs not in MLflow yet: {len(self._spools)}. {self._began_at} doesn't answer; all data are kept in "
                 f"{spool_folder()}, and the next cnnlab command delivers them."
             )
 
@@ -155,7 +155,7 @@ class Courier:
                     self._state.wait_for(lambda: self._closing, timeout=RETRY_S)
 
     def _carry_all(self) -> bool:
-        """Carry what is new in every spool; return whether all of it got through."""
+        """Transfer the new entries of every spool; return whether all of them arrived."""
         arrived = True
         for spool in list(self._spools):
             try:
@@ -163,10 +163,10 @@ class Courier:
                 if is_complete(spool):
                     self._spools.remove(spool)
                     spool.remove()
-            except Exception as error:  # whatever went wrong, the spool has the points: try again later
+            except Exception as error:  # after any error, the spool still has the measurements: try again later
                 arrived = False
                 self._tell(
-                    f"The MLflow store doesn't answer ({first_line(error)}). Training goes on, nothing is lost: "
+                    f"The MLflow store doesn't answer ({first_line(error)}). Training continues, nothing is lost: "
                     f"the measurements are kept in {spool_folder()} and delivered when it does."
                 )
         return arrived
@@ -175,8 +175,8 @@ class Courier:
         client = self.store.client
         if self._began_at.startswith("http") and client.tracking_uri.startswith("sqlite"):
             self._tell(
-                f"The MLflow server {self._began_at} stopped answering. Training goes on, nothing is lost: the "
-                "measurements go straight into mlflow.db. ./start_server.sh starts the server again."
+                f"The MLflow server {self._began_at} stopped answering. Training continues, nothing is lost: the "
+                "measurements are written directly to mlflow.db. ./start_server.sh restarts the server."
             )
         return client
 
@@ -187,13 +187,13 @@ class Courier:
 
 
 def is_complete(spool: Spool) -> bool:
-    """Return whether the run has ended and all of it is in MLflow."""
+    """Return whether the run has ended and is completely in MLflow."""
     entries = spool.entries()
     return bool(entries) and entries[-1]["event"] == "end" and spool.delivered[0] == len(entries)
 
 
 def deliver_leftovers() -> None:
-    """Deliver what earlier processes could not, and close the runs of those that died as KILLED."""
+    """Deliver what earlier processes could not, and close the runs of processes that died as KILLED."""
     for spool in leftovers():
         entries = spool.entries()
         if not entries:
@@ -208,8 +208,8 @@ def deliver_leftovers() -> None:
             run_id = deliver(spool, store.client)
         except Exception as error:  # kept for the next time
             spool.release()
-            log.warning(f"The run {entries[0]['name']} still waits in {spool.folder}: {first_line(error)}")
+            log.warning(f"The run {entries[0]['name']} is still waiting in {spool.folder}: {first_line(error)}")
             continue
         status = spool.entries()[-1]["status"]
-        log.info(f"Delivered to MLflow: what was left of the run {entries[0]['name']} ({run_id}, {status}).")
+        log.info(f"Delivered to MLflow: the rest of the run {entries[0]['name']} ({run_id}, {status}).")
         spool.remove()

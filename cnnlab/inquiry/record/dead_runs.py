@@ -1,4 +1,4 @@
-"""Runs whose process is gone: they are closed in the record, so that "RUNNING" always means running."""
+"""Runs whose process died: they are closed in the record, so that "RUNNING" always means running."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ GONE = "interrupted: its process ended without a message"
 
 
 def this_process() -> str:
-    """Return a name for this process that no other has, here or elsewhere: "<machine>/<id>/<start in s>"."""
+    """Return a name for this process that is unique on all machines: "<machine>/<id>/<start in s>"."""
     return f"{platform.node()}/{os.getpid()}/{psutil.Process().create_time():.0f}"
 
 
@@ -30,17 +30,15 @@ def is_gone(process: str) -> bool:
 
 
 def close_dead_runs(store: Store, experiment: str, owner: str) -> None:
-    """End as KILLED every run of `owner` that is RUNNING in the record, though its process on this machine is gone."""
+    """Mark as KILLED every run of `owner` that is RUNNING in the record, but whose process on this machine is gone."""
     for run in _running(store, experiment):
         if run.data.tags.get("owner") == owner and is_gone(run.data.tags.get("lab.process", "")):
             _close(store, run, GONE)
-            log.warning(
-                f"The run {run.info.run_name} was left behind by a process that is gone; it is KILLED in the record."
-            )
+            log.warning(f"The process of the run {run.info.run_name} died; the run is marked as KILLED in the record.")
 
 
 def close_job(store: Store, experiment: str, job: str, reason: str) -> None:
-    """End as KILLED the run with the tag `lab.job`, if it is RUNNING still."""
+    """Mark as KILLED the run with the tag `lab.job`, if it is still RUNNING."""
     for run in _running(store, experiment):
         if run.data.tags.get("lab.job") == job:
             _close(store, run, reason)

@@ -1,4 +1,4 @@
-"""The entries of the logbooks in `experiment_log/`: each belongs to a verdict, and has fields for a reflection."""
+"""The entries of the logbooks in `experiment_log/`: each belongs to a verdict and has fields for a reflection."""
 
 import re
 from collections import Counter
@@ -16,10 +16,10 @@ _FIELD = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One verdict in the logbook, and what the student made of it.
+    """One verdict in the logbook, with the student's reflection on it.
 
-    `id` is that of the prediction and the verdict; `line` is the number of the line of the file on which the first of
-    its fields begins.
+    `id` combines those of the prediction and the verdict; `line` is the number of the line in the file on which the
+    first of its fields begins.
     """
 
     id: str
@@ -30,7 +30,7 @@ class Entry:
 
 
 def entries(folder: Path | None = None) -> dict[str, Entry]:
-    """Return all entries of all logbooks by their ids, with what the student wrote."""
+    """Return all entries of all logbooks by id, with the student's texts."""
     found: dict[str, Entry] = {}
     for file in sorted((folder or paths.experiment_log()).glob("*.md")):
         text = read_entries(file)
@@ -45,9 +45,9 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
 
 
 def reflected(some: Iterable[Entry]) -> dict[str, Entry]:
-    """Return by its id, for each entry with a reflection, the entry that holds it: itself, or a later one of its study.
+    """Return, by id, the entry with each entry's reflection, if there is one: itself or a later one of its study.
 
-    So one reflection, after the last verdict of a study, is enough for all of them.
+    So one reflection after the last verdict of a study is enough for all its verdicts.
     """
     found: dict[str, Entry] = {}
     last: dict[Path, Entry] = {}
@@ -60,10 +60,10 @@ def reflected(some: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def fill(file: Path, entry: str, texts: Mapping[str, str]) -> None:
-    """Write texts into the fields of an entry, below what they hold; a text that is there already is not repeated.
+    """Append texts to the fields of an entry; a text that a field already contains is not repeated.
 
     Raises:
-        LabError: the logbook was saved in another encoding than UTF-8.
+        LabError: the logbook is not encoded in UTF-8.
     """
     try:
         whole = file.read_bytes().decode("utf-8-sig")
@@ -80,11 +80,11 @@ def fill(file: Path, entry: str, texts: Mapping[str, str]) -> None:
 
     part = file.with_suffix(".part")
     part.write_text(_FIELD.sub(filled, whole), encoding="utf-8", newline="")
-    part.replace(file)  # whole, or not at all
+    part.replace(file)  # all or nothing
 
 
 def empty_reflections(folder: Path) -> list[str]:
-    """Return in which logbooks of a folder verdicts lack a reflection: "<file> (<how many>)"."""
+    """Return the logbooks of a folder that lack reflections on verdicts, as "<file> (<number of verdicts>)"."""
     known = entries(folder)
     covered = reflected(known.values())
     empty = Counter(entry.file.name for entry in known.values() if entry.id not in covered)
@@ -92,5 +92,5 @@ def empty_reflections(folder: Path) -> list[str]:
 
 
 def read_entries(file: Path) -> str:
-    """Return the text of a logbook; what an editor saved in another encoding is no reason to stop."""
+    """Return the text of a logbook; characters that aren't UTF-8 are replaced instead of raising an error."""
     return file.read_text(encoding="utf-8-sig", errors="replace")

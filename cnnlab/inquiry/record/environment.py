@@ -1,4 +1,4 @@
-"""Facts about the machine and the software a run was made with."""
+"""Facts about the machine and the software of a run."""
 
 import getpass
 import os
@@ -12,14 +12,14 @@ from cnnlab.inquiry.names import check_name
 from cnnlab.inquiry.task import task
 
 EXAMPLE, REFERENCE = "example", "reference"
-SHIPPED = (EXAMPLE, REFERENCE)  # owners whose predictions or results come with the lab
+SHIPPED = (EXAMPLE, REFERENCE)  # owners whose predictions or results ship with the lab
 
 
 def owner() -> str:
-    """Return who makes runs here: `CNNLAB_OWNER`, else `MLFLOW_TRACKING_USERNAME`, else the name of the account.
+    """Return the owner of runs made here: `CNNLAB_OWNER`, else `MLFLOW_TRACKING_USERNAME`, else the account's name.
 
     Raises:
-        LabError: that name can't be an owner's.
+        LabError: this isn't a valid name for an owner.
     """
     name = os.environ.get("CNNLAB_OWNER") or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
     return check_name("owner", name, "Set CNNLAB_OWNER to one.")
@@ -38,7 +38,7 @@ def environment_facts() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    """Return the commit of the project folder, with "+changes" where its code was changed since."""
+    """Return the commit of the project folder, with "+changes" if its code was changed since."""
     try:
         folder = ["git", "-C", str(paths.project_root())]
         commit = _output([*folder, "rev-parse", "HEAD"])

@@ -1,4 +1,4 @@
-"""The files of runs, in the folder of a project or by way of a server, and the models that are made from them."""
+"""The files of runs, from a project folder or a server, and the models that are made from them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +12,11 @@ from cnnlab.inquiry.record.runs import RawRun, facts_of
 from cnnlab.inquiry.record.store import Store, first_line, is_sqlite
 from cnnlab.inquiry.task import task
 
-Files = Callable[[RawRun, str], Path | None]  # a file of a run, by its name; None where there is none
+Files = Callable[[RawRun, str], Path | None]  # a file of a run, by name; None if it doesn't exist
 
 
 def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
-    """Return a file of a run, or all of them for the name ""; an embedded store gives its own, which are only read.
+    """Return a file of a run, or the folder of all for the name ""; don't change it: it may be the store's own.
 
     Raises:
         LabError: the run has no such file in the store.
@@ -24,7 +24,7 @@ def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
     try:
         address = store.client.get_run(run_id).info.artifact_uri
         if is_sqlite(store.uri) and address.startswith(ROOT_URI):
-            file = artifact_folder(address, store.uri) / name  # MLflow would look for the models of the run each time
+            file = artifact_folder(address, store.uri) / name  # MLflow would search the models of the run each time
             file.stat()
             return file
         return Path(store.client.download_artifacts(run_id, name, str(folder)))
@@ -34,7 +34,7 @@ def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
 
 
 def downloaded(store: Store, folder: Path) -> Files:
-    """Return how to get a run's files from a server, by way of a folder."""
+    """Return a function that downloads a run's files from a server into a folder."""
 
     def file(run: RawRun, name: str) -> Path | None:
         try:
@@ -48,13 +48,13 @@ def downloaded(store: Store, folder: Path) -> Files:
 
 
 def in_folder(folder: Path) -> Files:
-    """Return how to get a run's files from the folder of a project."""
+    """Return a function that finds a run's files in a project folder."""
     store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
 
     def file(run: RawRun, name: str) -> Path | None:
         try:
             path = artifact_folder(run.artifact_uri, store) / name
-        except Exception:  # MLflow's: its address leads out of the folder
+        except Exception:  # MLflow's: the address points outside the folder
             return None
         return path if path.is_file() else None
 
@@ -62,7 +62,7 @@ def in_folder(folder: Path) -> Files:
 
 
 def export_model(store: Store, run_id: str) -> None:
-    """Put the model of a run beside it in the store, unless it is there.
+    """Add the model of a run to the store, unless it is already there.
 
     Raises:
         LabError: the run's weights aren't in the store.

@@ -1,9 +1,9 @@
-"""Heads: one number for all that an owner has on record at a moment, predictions, runs and verdicts.
+"""Heads: one hash for everything that an owner has on record at a moment: predictions, runs and verdicts.
 
-The seals of an owner's records are chained in the order in which they came into the store: each head is a SHA-256 over
-the one before and the next seal. Later records add to the chain and leave its beginning unchanged. So a head that was
-handed in is found again in an honest store, however much has been added, and in none where something before it was
-changed, removed or put in between. Where one owner's records come from several machines, their clocks have to agree.
+The seals of an owner's records are chained in the order in which they arrived in the store: each head is a SHA-256 over
+the previous head and the next seal. Later records extend the chain and leave its beginning unchanged. So an honest
+store still contains a head that was handed in, however much was added later. A store in which anything before that head
+was changed, removed or inserted doesn't contain it. If an owner uses several machines, their clocks must agree.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from cnnlab.inquiry.record.store import Store
 
 
 class Head(NamedTuple):
-    """A head, with the time (UTC) and the number of the record that it is the head of."""
+    """A head, with the time (UTC) and the number of its last record."""
 
     sha256: str
     time: datetime
@@ -25,7 +25,7 @@ class Head(NamedTuple):
 
 
 def heads(owner: str, records: list[Record], runs: list[RawRun]) -> list[Head]:
-    """Return the heads of an owner, one for each record, oldest first; deleted ones count like all others."""
+    """Return the heads of an owner, one per record, oldest first; deleted records count like all others."""
     theirs = [record for record in records if record.owner == owner and record.sha256]
     contents = [content for record in theirs for content in (record.content, *(one.content for one in record.verdicts))]
     sealed = [(_time(content.get("time", "")), content.get("sha256", "")) for content in contents]
@@ -38,13 +38,13 @@ def heads(owner: str, records: list[Record], runs: list[RawRun]) -> list[Head]:
 
 
 def my_head(store: Store, owner: str) -> str:
-    """Return the last head of an owner in words, "" where nothing is on record yet."""
+    """Return the last head of an owner in words; "" if nothing is on record yet."""
     found = heads(owner, load_records(store, owner=owner), load_raw(store))
     return f"{found[-1].sha256} ({found[-1].number} records)" if found else ""
 
 
 def _arrived(run: RawRun) -> datetime:
-    """Return when the seal of a run came into the store; for runs from before that was noted, when they ended."""
+    """Return when the seal of a run arrived in the store; for older runs, which lack this time, when they ended."""
     arrived = run.tags.get(ARRIVED) or run.tags.get("fact.ended", "")
     return _time(arrived) if arrived else datetime.fromtimestamp((run.ended or run.started) / 1000, UTC)
 

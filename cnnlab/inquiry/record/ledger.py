@@ -1,11 +1,11 @@
 """The ledger: predictions and their verdicts, written once, each sealed and chained to the one before.
 
-A prediction is a run of kind "prediction" in the experiment of its study. What it says is in params, which MLflow's
-interface refuses to change; a SHA-256 over all of them, with that of the owner's previous prediction among them, shows
-a change that was made past MLflow. Verdicts are further params of the same run, chained to it in the same way.
+A prediction is a run of kind "prediction" in the experiment of its study. Its content is stored in params, which
+MLflow's interface can't change. A SHA-256 over all of them, including that of the owner's previous prediction, reveals
+changes that bypass MLflow. Verdicts are further params of the same run, chained to it in the same way.
 
-What a chain can't show: a store in which somebody rewrote everything, with all its hashes. Against that, a head that
-was handed in or committed in time helps (`cnnlab.inquiry.record.heads`): it fits no rewritten store.
+A chain can't reveal that somebody rewrote the whole store with all its hashes. A head that was handed in or committed
+in time can (`cnnlab.inquiry.record.heads`): a rewritten store doesn't contain it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,16 +23,16 @@ from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store, answering
 
-START = "start"  # what the first record of an owner has instead of a previous one
-LONGEST = 6000  # characters of a param in MLflow
-PREDICTED, FOUND = "1 predicted", "2 verdict"  # tags of which the MLflow UI makes columns, in the order of their names
+START = "start"  # the previous seal of an owner's first record
+LONGEST = 6000  # characters of a param that MLflow can store
+PREDICTED, FOUND = "1 predicted", "2 verdict"  # tags that the MLflow UI shows as columns, sorted by name
 NOTE = "mlflow.note.content"  # the tag of a run or an experiment that the MLflow UI shows as its description
-VERDICT = "verdict_"  # how the params of a verdict begin, which are added later
+VERDICT = "verdict_"  # prefix of the params of a verdict, which are added later
 
 
 @dataclass(frozen=True)
 class VerdictRecord:
-    """One verdict as it was recorded: its number among those of the prediction, and its content."""
+    """One recorded verdict: its number among the verdicts on its prediction, and its content."""
 
     number: int
     content: dict[str, str]
@@ -50,43 +50,43 @@ class Record:
     run_id: str
     experiment: str
     content: dict[str, str]
-    written: int  # when MLflow was told of it, in ms since 1970, by the clock of the machine that did
-    deleted: bool  # in the MLflow UI; the record is still there
+    written: int  # when it was sent to MLflow, in ms since 1970, by the clock of the sending machine
+    deleted: bool  # in the MLflow UI; the record still exists
     verdicts: tuple[VerdictRecord, ...] = ()
 
     @property
     def sha256(self) -> str:
-        """The seal that was recorded with it; "" where its writing was cut short."""
+        """The seal that was recorded with it; "" if the record is incomplete."""
         return self.content.get("sha256", "")
 
     @property
     def owner(self) -> str:
-        """Who made it, by its own words."""
+        """The owner named in the record."""
         return self.content.get("owner", "")
 
     @property
     def time(self) -> datetime:
-        """When it was recorded, by its own words."""
+        """The time of recording given in the record."""
         return datetime.fromisoformat(self.content["time"])
 
     @property
     def is_whole(self) -> bool:
-        """Whether the content is what was sealed."""
+        """Whether the content still matches its seal."""
         return seal_record(self.content) == self.sha256
 
     @property
     def last_seal(self) -> str:
-        """The seal that the next verdict is chained to."""
+        """The seal to which the next verdict will be chained."""
         return self.verdicts[-1].sha256 if self.verdicts else self.sha256
 
 
 def record_prediction(store: Store, experiment: str, content: Mapping[str, str], title: str, said: str) -> Record:
     """Write a prediction, chained to the owner's last one, and return its record.
 
-    `title` names it in the MLflow UI, and `said` is what a table there shows of it.
+    `title` is its name in the MLflow UI, and `said` its text in a table there.
 
     Raises:
-        LabError: a text is too long for MLflow, or the store can't be written.
+        LabError: a text is too long for MLflow, or the store isn't writable.
     """
     with _writing(store):
         previous = last_seal(load_records(store, owner=owner()))
@@ -100,13 +100,13 @@ def record_prediction(store: Store, experiment: str, content: Mapping[str, str],
 
 
 def record_verdict(store: Store, record: Record, content: Mapping[str, str], note: str) -> VerdictRecord:
-    """Write a verdict on a prediction, chained to what was recorded there before; `note` is shown in the MLflow UI.
+    """Write a verdict on a prediction, chained to the previous record there; `note` is shown in the MLflow UI.
 
-    One that is the same as the last, whatever its words (`said`), isn't written again: the last one is returned. What
-    an earlier version of the lab didn't record is no difference.
+    If it differs from the last verdict only in its wording (`said`), it isn't written again, and the last one is
+    returned. Fields that an earlier version of the lab didn't record don't count as a difference.
 
     Raises:
-        LabError: a text is too long for MLflow, or the store can't be written.
+        LabError: a text is too long for MLflow, or the store isn't writable.
     """
     with _writing(store):
         known = _record(store.client.get_run(record.run_id), record.experiment)
@@ -121,18 +121,18 @@ def record_verdict(store: Store, record: Record, content: Mapping[str, str], not
 
 
 def _is_same(content: Mapping[str, str], last: Mapping[str, str]) -> bool:
-    """Return whether a verdict is the one that was recorded last, whatever its words."""
+    """Return whether a verdict is the same as the last one on record, apart from its wording."""
     return all(last.get(name, value) == value for name, value in content.items() if name != "said")
 
 
 def load_records(store: Store, experiment: str | None = None, owner: str | None = None) -> list[Record]:
-    """Return the predictions of a store, oldest first, deleted ones too.
+    """Return the predictions in a store, oldest first, including deleted ones.
 
     Raises:
         LabError: the store doesn't answer.
     """
     rule = "tags.kind = 'prediction'"
-    if owner and "'" not in owner:  # MLflow has no way to write one, and a filter only saves time
+    if owner and "'" not in owner:  # MLflow can't escape a quote, and the filter only saves time
         rule += f" and params.owner = '{owner}'"
     with answering(store, "the predictions can't be read now"):
         names = {e.experiment_id: e.name for e in store.client.search_experiments(ViewType.ALL)}
@@ -143,9 +143,9 @@ def load_records(store: Store, experiment: str | None = None, owner: str | None 
 
 
 def last_seal(records: list[Record]) -> str:
-    """Return the seal of the last record of an owner's chain, which the next one follows.
+    """Return the seal of the last record in an owner's chain, to which the next one is chained.
 
-    The last is the one that no other follows: the clocks of two machines may disagree about the order.
+    The last record is the one without a successor, since the clocks of two machines may disagree about the order.
     """
     followed = {record.content.get("previous") for record in records}
     last = [record.sha256 for record in records if record.sha256 and record.sha256 not in followed]
@@ -167,20 +167,20 @@ def _record(run: Run, experiment: str) -> Record:
 
 
 def _sealed(content: Mapping[str, str], previous: str) -> dict[str, str]:
-    """Return the content with the time, the previous seal and a seal of its own.
+    """Return the content with the time, the previous seal and its own seal.
 
     Raises:
         LabError: a text is too long for MLflow.
     """
     for name, value in content.items():
         if len(value) > LONGEST:
-            raise LabError(f"{name} is too long for MLflow: {len(value):,} characters, and {LONGEST:,} fit.")
+            raise LabError(f"{name} is too long for MLflow: {len(value):,} characters, but at most {LONGEST:,} fit.")
     chained = {**content, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "previous": previous}
     return chained | {"sha256": seal_record(chained)}
 
 
 @contextmanager
 def _writing(store: Store) -> Iterator[None]:
-    """Let one process of this machine at a time add to the ledger."""
+    """Let only one process of this machine at a time write to the ledger."""
     with FileLock(paths.state_folder() / "ledger.lock"), answering(store, "the ledger can't be written now"):
         yield

@@ -1,4 +1,4 @@
-"""The record of one run in MLflow: params, facts, metrics after every epoch, files."""
+"""The record of one run in MLflow: params, facts, metrics after each epoch, and files."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from cnnlab.inquiry.task import Facts, Result, task
 
 
 class RunLogger:
-    """A watcher that records one run; use it as a context, so that the run ends whatever happens.
+    """A watcher that records one run; use it as a context, so that the run's end is always recorded.
 
         with RunLogger(courier, "02-dropout", config, name="dropout=0.3, seed 1", tags={}) as log:
             log.result(task().train(config, data, log, "cpu", threads=1), data)
 
-    An interrupt (Ctrl-C) ends the run as KILLED and any other exception as FAILED, with the epochs kept. `count` is
-    told how much was trained.
+    An interrupt (Ctrl-C) marks the run as KILLED, any other exception as FAILED, and its epochs are kept. `count` is
+    called with each amount trained.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RunLogger:
         self._courier = courier
         self._spool = Spool.new()
         self._started = started or _now_ms()
-        self._tags: dict[str, str] = {}  # what was written, for the seal
+        self._tags: dict[str, str] = {}  # the tags written so far, for the seal
         self._metrics: dict[str, float] = {}
         own = {"kind": "run", "mlflow.source.name": "cnnlab", "mlflow.source.type": "LOCAL"}
         self.write(
@@ -58,7 +58,7 @@ class RunLogger:
         )
 
     def start(self, facts: Facts) -> None:
-        """Record what was built, before the first step."""
+        """Record the facts about what was built, before the first step."""
         self._facts({**facts, **environment_facts()})
         self._data(facts)
 
@@ -87,7 +87,7 @@ class RunLogger:
         self.close(status)
 
     def write(self, event: str, **content: Any) -> None:
-        """Write an event into the spool, with the time in ms since 1970, and have it carried to MLflow."""
+        """Write an event to the spool, with the time in ms since 1970, and have it transferred to MLflow."""
         self._spool.append(event, **{"time": _now_ms(), **content})
         self._tags |= content.get("tags", {})
         self._metrics |= content.get("metrics", {})
@@ -101,7 +101,7 @@ class RunLogger:
         self._courier.flush()
 
     def _data(self, facts: Facts) -> None:
-        """Let the MLflow UI show which data a run was trained on."""
+        """Record the data of the run, so that the MLflow UI shows them."""
         fingerprint = task().fingerprint(facts)
         if fingerprint:
             name = task().data_name if fingerprint == task().own_data else "other data"
@@ -120,8 +120,8 @@ def taken_over(run: Run, store: Store) -> str:
 def reuse_run(courier: Courier, run_id: str, experiment: str, name: str, tags: dict[str, str]) -> None:
     """Record a finished run in another experiment too: the same numbers, marked as trained elsewhere.
 
-    It names the predictions that were on record when it was trained, whatever `tags` say. Params, facts, metrics and
-    times are those of the run `run_id`; what its layers did, its files and its model stay there.
+    It names the predictions that were on record when the run was trained, and ignores those in `tags`. Params, facts,
+    metrics and times are those of the run `run_id`; the metrics of single layers, files and model are only there.
     """
     client = courier.store.client
     run = client.get_run(run_id)

@@ -1,4 +1,4 @@
-"""Runs as a table: what is in MLflow, read back."""
+"""Runs read from MLflow, as a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from cnnlab.inquiry.record.seal import SEAL, is_sealed_right
 from cnnlab.inquiry.record.store import Store, answering, find_experiment
 from cnnlab.inquiry.task import task
 
-RUN_KINDS = ("run", "trial")  # whose params are those of a `Config`
+RUN_KINDS = ("run", "trial")  # the kinds whose params are those of a `Config`
 COLUMNS = ["run_id", "name", "kind", "status", "owner", "reused_from", "prediction", "started"]
 COLUMNS += ["deleted", "measured", "seal", "sealed_right", "config", "identity"]
 
@@ -25,16 +25,16 @@ COLUMNS += ["deleted", "measured", "seal", "sealed_right", "config", "identity"]
 def load_runs(
     store: Store, experiment: str | None = None, deleted: bool = False, kind: str | None = "run"
 ) -> pd.DataFrame:
-    """Return the runs of an experiment (of all, without a name) that this lab made, one row each, oldest first.
+    """Return this lab's runs in an experiment (default: in all), one per row, oldest first.
 
-    With `deleted`, those are among them that were deleted in the MLflow UI. `kind` is what they are: a run of a study,
-    a "trial" of a search, or both (None). Runs whose params this version of the lab can't read are left out, and a
-    warning says how many they are.
+    With `deleted`, runs that were deleted in the MLflow UI are included. `kind` selects runs of studies ("run"), trials
+    of a search ("trial"), or both (None). Runs whose params this version of the lab can't read are left out, and a
+    warning gives their number.
 
-    Columns: `run_id, name, kind, status, owner, reused_from`; `prediction`, the seals of the predictions that it names;
+    Columns: `run_id, name, kind, status, owner, reused_from`; `prediction`, the seals of the run's predictions;
     `started`, in ms since 1970; `deleted`, in the MLflow UI; `measured`, whether any metric was logged; `seal` and
-    `sealed_right`, see `cnnlab.inquiry.record.seal`; `config` (a `Config`) and `identity`; the final metrics by their
-    names (`accuracy/valid`, a fraction; `loss/valid`, nats), and the facts as `fact.<name>`.
+    `sealed_right`, see `cnnlab.inquiry.record.seal`; `config` (a `Config`) and `identity`; the final metrics by name
+    (`accuracy/valid`, a fraction; `loss/valid`, nats); and the facts as `fact.<name>`.
 
     Raises:
         LabError: the store doesn't answer.
@@ -58,11 +58,11 @@ def load_runs(
 def warn_unread(what: str, reasons: tuple[str, ...]) -> None:
     """Warn of records that this version of the lab can't read."""
     left_out = f"{what.capitalize()} that this version of the lab can't read are left out: {len(reasons)}"
-    log.warning(printable(f"{left_out}, such as {reasons[0]}"))  # names of runs may be anybody's
+    log.warning(printable(f"{left_out}, such as {reasons[0]}"))  # anybody can choose the names of runs
 
 
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:
-    """Return the runs of an experiment (of all, without a name) that pass MLflow's filter `rule`, oldest first."""
+    """Return the runs of an experiment (default: of all) that pass MLflow's filter `rule`, oldest first."""
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     client = store.client
     found = [find_experiment(client, experiment)] if experiment else client.search_experiments(view)
@@ -84,7 +84,7 @@ def run_link(run: Run) -> str:
 
 @dataclass(frozen=True)
 class RawRun:
-    """A run in MLflow, made by anybody; times in ms since 1970."""
+    """Any run in MLflow, also one not made by this lab; times in ms since 1970."""
 
     run_id: str
     name: str
@@ -101,27 +101,27 @@ class RawRun:
 
     @property
     def kind(self) -> str:
-        """What this lab says it is: run, prediction, trial, ...; "" for a run of somebody else."""
+        """The kind that this lab recorded: run, prediction, trial, ...; "" for a run not made by it."""
         return self.tags.get("kind", "")
 
     @property
     def owner(self) -> str:
-        """Who made it."""
+        """The owner on record."""
         return self.tags.get("owner") or self.tags.get("mlflow.user", "")
 
     @property
     def seal(self) -> str:
-        """Its seal, "" where it has none."""
+        """Its seal; "" if it has none."""
         return self.tags.get(SEAL, "")
 
     @property
     def label(self) -> str:
-        """How a sentence calls it."""
+        """Its name in a sentence."""
         return f"run {self.name} of {self.experiment} ({self.run_id[:8]})"
 
 
 def load_raw(store: Store) -> list[RawRun]:
-    """Return everything in a store, oldest first, deleted runs too.
+    """Return everything in a store, oldest first, including deleted runs.
 
     Raises:
         LabError: the store doesn't answer.
@@ -150,7 +150,7 @@ def _raw(run: Run, experiment: str) -> RawRun:
 
 
 def load_curves(store: Store, runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    """Return metrics of `runs` after every epoch, one row each: `arm, seed, metric, epoch, value`."""
+    """Return metrics of `runs` after every epoch, one value per row: `arm, seed, metric, epoch, value`."""
     rows = [
         {"arm": arm, "seed": seed, "metric": metric, "epoch": point.step, "value": point.value}
         for arm, seed, run_id in zip(runs["arm"], runs["seed"], trained(runs), strict=True)
@@ -164,23 +164,23 @@ def find_run(runs: pd.DataFrame, run_id: str) -> pd.Series:
     """Return the row of a finished run.
 
     Raises:
-        LabError: there is none of this id.
+        LabError: there is none with this id.
     """
     found = runs[(runs["run_id"] == run_id) & (runs["status"] == "FINISHED")]
     if found.empty:
-        raise LabError(f"the store has no finished run {run_id!r} of this lab: the MLflow UI shows its id.")
+        raise LabError(f"the store has no finished run {run_id!r} of this lab: the MLflow UI shows the ids of runs.")
     return found.iloc[0]
 
 
 def same_arm(runs: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
-    """Return the finished runs of a run's owner that differ from it in their seed alone, itself among them."""
+    """Return the finished runs of a run's owner that differ from it only in their seed, including the run itself."""
     alike = pd.Series([identity.arm == run["identity"].arm for identity in runs["identity"]], index=runs.index)
     theirs: pd.DataFrame = runs[alike & (runs["owner"] == run["owner"]) & (runs["status"] == "FINISHED")]
     return theirs.drop_duplicates("identity")
 
 
 def trained(runs: pd.DataFrame) -> "pd.Series[str]":
-    """Return the id under which each run was trained: its own, or that of the run that was taken over."""
+    """Return the id under which each run was trained: its own, or that of the run it was taken over from."""
     return runs["run_id"].where(runs["reused_from"] == "", runs["reused_from"])
 
 
@@ -188,7 +188,7 @@ def _row(run: Run) -> dict[str, Any]:
     """Return the row of a run.
 
     Raises:
-        ConfigError: its params are none of this version of the lab.
+        ConfigError: this version of the lab can't read its params.
     """
     config = from_params(task().config_type, run.data.params)
     tags = run.data.tags
@@ -214,10 +214,10 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def images_of(tags: Mapping[str, str]) -> str:
-    """Return the fingerprint of a run's data; "" where it isn't known."""
+    """Return the fingerprint of a run's data; "" if it isn't known."""
     return task().fingerprint(facts_of(tags))
 
 
 def facts_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the facts among the tags of a run, by their names."""
+    """Return the facts among the tags of a run, by name."""
     return {name.removeprefix("fact."): value for name, value in tags.items() if name.startswith("fact.")}

@@ -1,6 +1,6 @@
-"""The file of a store: whether it can be opened, and which MLflow its tables are of.
+"""The file of a store: whether it can be opened, and which version of MLflow made its tables.
 
-MLflow itself upgrades the tables of an older version without saying so, after which that version can't open them.
+MLflow silently upgrades the tables of an older version, which then can't open them any more.
 """
 
 import importlib.metadata
@@ -19,10 +19,10 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import known_revisions, upgrade_tables
 
-BUSY_S = 60.0  # seconds that another program may hold a store
+BUSY_S = 60.0  # seconds to wait for a program that locks the store
 MLFLOW = f"MLflow {importlib.metadata.version('mlflow')}"
 
-INDEXES = {  # a third of a file, and made again in a second: the file that ships with the lab has none of them
+INDEXES = {  # a third of the file's size, recreated within a second: so the file that ships with the lab has none
     "index_metrics_run_uuid": "metrics (run_uuid)",
     "index_metrics_run_uuid_key_step": 'metrics (run_uuid, "key", step)',
     "index_latest_metrics_run_uuid": "latest_metrics (run_uuid)",
@@ -35,13 +35,13 @@ Age = Literal["new", "current", "older"]
 
 @contextmanager
 def opened(file: Path, mode: Literal["ro", "rw"] = "ro", patience: float | None = None) -> Iterator[sqlite3.Connection]:
-    """Open an SQLite file, and wait up to `patience` (default: `BUSY_S`) seconds for another program that holds it.
+    """Open an SQLite file; wait up to `patience` (default: `BUSY_S`) seconds if another program has locked it.
 
     Raises:
-        LabError: it can't be opened or read, or is held for longer.
+        LabError: it can't be opened or read, or stays locked for longer.
     """
     if file.with_name(f"{file.name}-journal").exists() and os.access(file, os.W_OK):
-        mode = "rw"  # a program was killed while it wrote: SQLite undoes that before anybody can read
+        mode = "rw"  # a program was killed while writing: SQLite must undo that before anybody can read
     uri, timeout = f"{file.resolve().as_uri()}?mode={mode}", BUSY_S if patience is None else patience
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=timeout)) as database:
@@ -51,39 +51,39 @@ def opened(file: Path, mode: Literal["ro", "rw"] = "ro", patience: float | None 
 
 
 def in_plain_words(error: Exception, file: Path) -> str:
-    """Return what an error of SQLite, or of a library above it, says of a file, with how to fix it."""
+    """Explain an error of SQLite, or of a library that uses it, about a file, and how to fix it."""
     if "database is locked" in str(error):
         return (
-            f"another program is writing to {file} and doesn't end: close it (a database browser, a copy or a "
-            "synchronisation under way, another MLflow), then do this again."
+            f"another program is writing to {file} and keeps it locked: close it (a database browser, a copy or a "
+            "synchronization in progress, another MLflow), then try again."
         )
     reason = str(error).splitlines()[0]
     if "readonly database" in reason or "disk is full" in reason:
         return f"{file} can't be written to ({reason}): fix that, or set CNNLAB_HOME to a folder of your own."
-    fix = "it is damaged, or something else. Take it from version control or a backup, or move it away"
+    fix = "it is damaged or not a store. Restore it from version control or a backup, or move it away"
     return f"{file} can't be read as an MLflow store ({reason}): {fix}."
 
 
 def wait_until_free(file: Path) -> None:
-    """Wait until no other program holds an SQLite file, so that the next write won't fail because of it.
+    """Wait until no other program locks an SQLite file, so that the next write won't fail for this reason.
 
     Raises:
-        LabError: one holds it for longer than `BUSY_S`.
+        LabError: it stays locked for longer than `BUSY_S`.
     """
     with opened(file, "rw") as database:
         try:
             database.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "readonly" not in str(error):  # such a store can be looked at
+            if "readonly" not in str(error):  # a read-only store can still be read
                 raise
         database.rollback()
 
 
 def add_indexes(file: Path) -> None:
-    """Make the indexes of MLflow's large tables again where a store came without them; one that is read-only stays so.
+    """Create the indexes of MLflow's large tables if a store lacks them; a read-only store is left unchanged.
 
     Raises:
-        LabError: another program holds the store.
+        LabError: another program locks the store.
     """
     with opened(file, "rw") as database:
         try:
@@ -95,12 +95,12 @@ def add_indexes(file: Path) -> None:
 
 
 def age(file: Path, patience: float | None = None) -> Age:
-    """Return how MLflow's tables in an SQLite file compare with those of the MLflow that is installed.
+    """Return how MLflow's tables in an SQLite file compare with those of the installed MLflow.
 
     "new" means that it has none; for `patience` see `opened`.
 
     Raises:
-        LabError: they are of a newer MLflow, or the file can't be read.
+        LabError: a newer MLflow made them, or the file can't be read.
     """
     revision = _revision(file, patience)
     if not revision:
@@ -109,16 +109,16 @@ def age(file: Path, patience: float | None = None) -> Age:
     if revision not in known:
         raise LabError(
             f"{file} was written by a newer MLflow: its tables (revision {revision}) are unknown to {MLFLOW}. "
-            "Take it from version control or a backup of before, or work with that newer MLflow."
+            "Restore it from version control or an older backup, or use that newer MLflow."
         )
     return "current" if revision == known[0] else "older"
 
 
 def keep_up_to_date(file: Path) -> None:
-    """Upgrade the tables of a store that an older MLflow wrote; a copy of the old file stays beside it.
+    """Upgrade the tables of a store that an older MLflow wrote; a copy of the old file is kept beside it.
 
     Raises:
-        LabError: they are of a newer MLflow, or can't be upgraded; the file then stays as it was.
+        LabError: a newer MLflow made them, or they can't be upgraded; the file is then left unchanged.
     """
     if not file.exists() or age(file) != "older":
         return
@@ -136,7 +136,7 @@ def keep_up_to_date(file: Path) -> None:
 
 
 def copy_database(file: Path, copy: Path) -> None:
-    """Copy an SQLite file; SQLite does it, so that the copy is whole even while a server writes.
+    """Copy an SQLite file with SQLite itself, so that the copy is consistent even while a server writes.
 
     Raises:
         LabError: the file can't be read.
@@ -146,7 +146,7 @@ def copy_database(file: Path, copy: Path) -> None:
 
 
 def upgrade(file: Path, name: Path) -> None:
-    """Give an SQLite file the tables of the MLflow that is installed; an error calls it `name`.
+    """Upgrade an SQLite file to the tables of the installed MLflow; `name` is its name in an error.
 
     Raises:
         LabError: its tables aren't MLflow's.
@@ -165,7 +165,7 @@ def upgrade(file: Path, name: Path) -> None:
 
 
 def _revision(file: Path, patience: float | None = None) -> str:
-    """Return the revision of MLflow's tables, "" where there are none."""
+    """Return the revision of MLflow's tables; "" if there are none."""
     with opened(file, patience=patience) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
             return ""

@@ -1,4 +1,4 @@
-"""Looking at a store without touching it: at a copy of its database, even of one that an older MLflow made."""
+"""Reads a store without changing it: from a copy of its database, even if an older MLflow wrote it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from cnnlab.inquiry.record.store import Store, is_address
 
 @contextmanager
 def snapshot(where: str) -> Iterator[Store]:
-    """Give a store that may be read: the server at an address, or a copy of an SQLite file.
+    """Yield a store for reading: the server at an address, or a copy of an SQLite file.
 
-    `where` is an address (http://...), a file, or a folder with an `mlflow.db` in it. The copy is made by SQLite
-    itself, so that it is whole even while a server writes.
+    `where` is an address (http://...), a file, or a folder with an `mlflow.db` in it. SQLite itself makes the copy,
+    so that it is consistent even while a server writes.
 
     Raises:
-        LabError: there is no such file, or it isn't a database of MLflow, or one of a newer MLflow.
+        LabError: there is no such file, it isn't a database of MLflow, or a newer MLflow wrote it.
     """
     if is_address(where):
         yield Store(where)
@@ -30,7 +30,7 @@ def snapshot(where: str) -> Iterator[Store]:
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
         with opened(file) as database:
             if not database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'runs'").fetchone():
-                raise LabError(f"{file} is no MLflow store: it has no table of runs.")
+                raise LabError(f"{file} is not an MLflow store: it has no table of runs.")
         copy = Path(folder) / "mlflow.db"
         copy_database(file, copy)
         if age(file) != "current":

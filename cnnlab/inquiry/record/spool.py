@@ -1,11 +1,11 @@
-"""The spool of one run: what was measured, written to the local disk before anything else happens to it.
+"""The spool of one run: its measurements are written to the local disk before anything else.
 
 .cnnlab/spool/<id>/
     journal.jsonl   one entry per line, in the order of events
     delivered.json  how many entries are in MLflow, and the id of the run there
-    files/          artifacts on their way: figures, weights
-    model/          the model in MLflow's format, where an earlier version of the lab left one
-    lock            held by the process that writes; free as soon as that process is gone
+    files/          artifacts to be transferred: figures, weights
+    model/          the model in MLflow's format, if an earlier version of the lab left one
+    lock            held by the process that writes; free as soon as that process has ended
 """
 
 import json
@@ -22,7 +22,7 @@ from cnnlab.inquiry import paths
 
 
 class Spool:
-    """An append-only record of one run, with the files that belong to it."""
+    """An append-only record of one run, with its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Spool:
 
     @classmethod
     def new(cls) -> Self:
-        """Begin a spool and hold it: no other process delivers it while this one lives."""
+        """Create a spool and lock it: no other process delivers it while this one lives."""
         folder = spool_folder() / uuid.uuid4().hex
         folder.mkdir(parents=True)
         spool = cls(folder)
@@ -43,24 +43,24 @@ class Spool:
         return spool
 
     def claim(self) -> bool:
-        """Take hold of the spool; False if the process that writes it is alive."""
+        """Lock the spool; return False if the process that writes it is still alive."""
         with suppress(Timeout):
             self._lock.acquire(blocking=False)
         return self._lock.is_locked
 
     def release(self) -> None:
-        """Let go of the spool: another process may deliver what is left."""
+        """Unlock the spool: another process may then deliver the rest."""
         self._lock.release()
 
     def append(self, event: str, **content: Any) -> None:
-        """Write one entry; it is on the disk when this returns."""
+        """Write one entry; it is on disk when this returns."""
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **content}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return all entries that were written whole; a crash may have cut the last one short."""
+        """Return all complete entries; a crash may have truncated the last one."""
         if not self._file.exists():
             return []
         lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
@@ -68,14 +68,14 @@ class Spool:
 
     @property
     def delivered(self) -> tuple[int, str]:
-        """How many entries are in MLflow, and the run's id there ("" before it has one)."""
+        """The number of entries in MLflow, and the run's id there ("" before it has one)."""
         if not self._delivered.exists():
             return 0, ""
         state = json.loads(self._delivered.read_text(encoding="utf-8"))
         return state["entries"], state["run_id"]
 
     def mark_delivered(self, entries: int, run_id: str) -> None:
-        """Remember how many entries are in MLflow."""
+        """Save the number of entries in MLflow."""
         part = self._delivered.with_suffix(".part")
         part.write_text(json.dumps({"entries": entries, "run_id": run_id}), encoding="utf-8")
         part.replace(self._delivered)
@@ -87,16 +87,16 @@ class Spool:
 
 
 def spool_folder() -> Path:
-    """The folder of all spools on this machine."""
+    """Return the folder of all spools on this machine."""
     return paths.state_folder() / "spool"
 
 
 def leftovers() -> list[Spool]:
-    """Return the spools that a process left behind, oldest first, now held by this process."""
+    """Lock and return the spools that other processes left behind, oldest first."""
     journals = sorted(spool_folder().glob("*/journal.jsonl"), key=lambda journal: journal.stat().st_ctime)
     return [spool for journal in journals if (spool := Spool(journal.parent)).claim()]
 
 
 def is_waiting() -> bool:
-    """Return whether something waits for its delivery."""
+    """Return whether any spool is waiting for delivery."""
     return any(spool_folder().glob("*/journal.jsonl"))

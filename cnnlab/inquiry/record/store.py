@@ -1,4 +1,4 @@
-"""Where the runs are: the MLflow store, and the ways to it."""
+"""The MLflow store of the runs, and the ways to access it."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from cnnlab.inquiry import paths, server
 from cnnlab.inquiry.errors import LabError
 
-# MLflow would wait four minutes for a server that is gone; the spool keeps the points, so seconds will do.
+# MLflow would wait four minutes for a dead server; the spool keeps the measurements, so seconds are enough.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -26,7 +26,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 for chatty in ("alembic", "mlflow", "urllib3.connectionpool"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
-# What they would log of an error of the database is in the error too.
+# What they would log about a database error is also in the error itself.
 for chatty in ("mlflow.store.db.utils", "sqlalchemy.pool"):
     logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
@@ -35,15 +35,15 @@ for chatty in ("mlflow.store.db.utils", "sqlalchemy.pool"):
 class Store:
     """One MLflow store: the one the user chose, or else this project's own.
 
-    The project's own is the file `mlflow.db`, and there are two ways to it, which hold the same runs: its server,
-    if that answers, or the file itself. Each use takes the way that is open at that moment.
+    The project's own store is the file `mlflow.db`. There are two ways to access it, which give the same runs: through
+    its server, if that answers, or directly. Each access uses the way that is available at that moment.
     """
 
     chosen: str | None = None  # the address of MLFLOW_TRACKING_URI; None: the project's own
 
     @property
     def uri(self) -> str:
-        """The address at this moment.
+        """The current address.
 
         Raises:
             LabError: the project's server holds an `mlflow.db` that was deleted or replaced.
@@ -55,25 +55,25 @@ class Store:
 
     @property
     def kind(self) -> Literal["environment", "server", "embedded"]:
-        """Which way leads to the store at this moment."""
+        """The way in which the store can currently be accessed."""
         if self.chosen:
             return "environment"
         return "embedded" if is_sqlite(self.uri) else "server"
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file of the store, None where it is a server elsewhere; the project's has one on either way."""
+        """The SQLite file of the store; None for a server elsewhere. The project's store always has one."""
         if not self.chosen:
             return paths.database()
         return Path(make_url(self.uri).database or "") if is_sqlite(self.uri) else None
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client for the address of this moment."""
+        """MLflow's client for the current address."""
         return _client(self.uri)
 
     def describe(self) -> str:
-        """Return one sentence that says where the runs go."""
+        """Return a sentence that says where the runs go."""
         home = paths.project_root().name
         return {
             "environment": f"MLflow: {self.uri} (from MLFLOW_TRACKING_URI)",
@@ -82,39 +82,38 @@ class Store:
         }[self.kind]
 
     def experiment_id(self, name: str) -> str:
-        """Return the id of the experiment of this name; it is made where it doesn't exist yet."""
+        """Return the id of the experiment of this name; create it if it doesn't exist yet."""
         return experiment_id(self.client, name)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment of this name; it is made where it doesn't exist yet.
-
+    """Return the id of the experiment of this name; create it if it doesn't exist yet.
     Raises:
         LabError: it was deleted or renamed in the MLflow UI.
     """
     found = find_experiment(client, name)
     if found is None:
-        # A server gives its experiments an address without a folder of this machine in it; a file does not.
+        # A server gives its experiments an address without a folder of this machine; a file does not.
         location = f"mlflow-artifacts:/{name}" if is_sqlite(client.tracking_uri) else None
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException:
-            found = find_experiment(client, name)  # somebody else made it just now
+            found = find_experiment(client, name)  # somebody else created it just now
             if found is None:
                 raise
     return str(found.experiment_id)
 
 
 def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
-    """Return the experiment of this name, None where there never was one.
+    """Return the experiment of this name; None if there never was one.
 
     Raises:
-        LabError: it was deleted or renamed in the MLflow UI; the sentence says how to bring it back.
+        LabError: it was deleted or renamed in the MLflow UI; the message says how to restore it.
     """
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == "deleted":
         raise LabError(
-            f"the experiment {name} was deleted in the MLflow UI. To bring it back with all of its runs, call "
+            f"the experiment {name} was deleted in the MLflow UI. To restore it with all of its runs, call "
             f"cnnlab.connect().client.restore_experiment({found.experiment_id!r}) in Python; else give the study "
             "another name."
         )
@@ -127,7 +126,7 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
 
 
 def _find_by_records(client: MlflowClient, study: str) -> Experiment | None:
-    """Return the experiment that holds runs or predictions of a study, whatever it is called now."""
+    """Return the experiment that contains runs or predictions of a study, under any name."""
     ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
     for rule in (f'tags.study = "{study}"', f'params.study = "{study}"'):
         for run in client.search_runs(ids, rule, ViewType.ALL, max_results=1):
@@ -137,10 +136,10 @@ def _find_by_records(client: MlflowClient, study: str) -> Experiment | None:
 
 @contextmanager
 def answering(store: Store, what: str) -> Iterator[None]:
-    """Say in one sentence what can't be done where a store doesn't answer: MLflow raises whatever lies below it raises.
+    """Replace an error of MLflow, or of a library that it uses, by one sentence: what failed, where, why, and the fix.
 
     Raises:
-        LabError: `what`, with the address and the reason.
+        LabError: the store doesn't answer: `what`, with the address and the reason.
     """
     try:
         yield
@@ -154,10 +153,10 @@ def answering(store: Store, what: str) -> Iterator[None]:
 
 
 def find_store() -> Store:
-    """Return the store that runs go to: that of `MLFLOW_TRACKING_URI` if it is set, else the project's own.
+    """Return the store for runs: that of `MLFLOW_TRACKING_URI` if it is set, else the project's own.
 
     Raises:
-        LabError: `MLFLOW_TRACKING_URI` is something that can't be a store of this lab, such as a folder.
+        LabError: `MLFLOW_TRACKING_URI` isn't the address of a possible store, but for example a folder.
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if chosen and not re.match(r"https?://[^/]|sqlite:///[^?]", chosen):
@@ -176,7 +175,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def first_line(error: Exception) -> str:
-    """Return the beginning of an error's text, for a sentence about it."""
+    """Return the beginning of an error's text, for use in a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -1,4 +1,4 @@
-"""Reading the test set, on the record, and the results."""
+"""Reads the test set, and records each reading and its results."""
 
 import tempfile
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ DESCRIPTION = (
     'A run named "test set read" records who opened it and why, before any test image was read; '
     'a run named "test vault" holds the result.'
 )
-EARLIER = {"optimism": "valid - test"}  # what columns were called
+EARLIER = {"optimism": "valid - test"}  # former names of columns
 TEST_IMAGES = "test_sha256"  # the tag with the fingerprint of the test images of other data
 
 
 def read_test_set(store: Store, reason: str, own: Any = None) -> Any:
-    """Return the test images, after a run of kind "test-reading" has recorded who reads them and why.
+    """Return the test images, after recording in a run of kind "test-reading" who reads them and why.
 
-    This is the one door to those of the task. The reason is a param of that run. `own` are the test images of other
-    data, which then are what is read.
+    This is the only way to read those of the task. The reason is a param of that run. `own` are the test images of
+    other data; if given, these are returned.
 
     Raises:
-        LabError: no reason was given, or the record can't be written: the test set then stays closed.
+        LabError: no reason was given, or the record isn't writable; the test set then stays closed.
     """
     if not isinstance(reason, str) or not reason.strip():
         raise LabError("the test set is locked: say why you open it, such as reason='the final claim'.")
@@ -47,14 +47,14 @@ def read_test_set(store: Store, reason: str, own: Any = None) -> Any:
 
 
 def num_readings(store: Store, own: Any = None) -> int:
-    """Return how often this owner has read a test set, deleted records included."""
+    """Return how often this owner has read a test set, including deleted records."""
     runs = search_runs(store, "tags.kind = 'test-reading'", EXPERIMENT, deleted=True)
     wanted = {"owner": owner(), TEST_IMAGES: None} | _which(own)
     return sum(all(run.data.tags.get(name) == value for name, value in wanted.items()) for run in runs)
 
 
 def _which(own: Any) -> dict[str, str]:
-    """Return the tag that says which test images were read; the task's own have none."""
+    """Return the tag that identifies the test images that were read; there is none for the task's own."""
     return {TEST_IMAGES: own.sha256()} if own is not None else {}
 
 
@@ -67,10 +67,10 @@ def record_test_result(
     correct: Mapping[str, np.ndarray],
     runs: Mapping[str, list[str]],
 ) -> str:
-    """Record what a reading gave, as a run of kind "vault"; return its id.
+    """Record the results of a reading, as a run of kind "vault"; return its id.
 
-    `arms` has one row for each arm; its columns become metrics. `correct`: for each arm, whether each image was
-    classified correctly, bool (seeds, images), kept as a file. `runs`: the ids of the runs of each arm, in that order.
+    `arms` has one row per arm; its columns become metrics. `correct`: for each arm, whether each image was classified
+    correctly, bool (seeds, images), stored as a file. `runs`: the ids of the runs of each arm, in the same order.
     """
     stamp = {"stamp": "post-hoc" if opening > 1 else "first opening"}
     run_id = _create(store, "vault", f"test vault, opening {opening}", stamp)
@@ -93,33 +93,33 @@ def record_test_result(
 
 @dataclass(frozen=True, repr=False)
 class Recorded(Shown):
-    """What a reading of the test set gave, as it was recorded: see `record_test_result`."""
+    """The recorded results of a reading of the test set: see `record_test_result`."""
 
     reason: str
     said: str
     arms: pd.DataFrame
-    runs: dict[str, list[str]]  # the ids of each arm's runs; older records don't say, and have none
+    runs: dict[str, list[str]]  # the ids of each arm's runs; empty in older records
 
     def is_about(self, reason: str, runs: Mapping[str, list[str]]) -> bool:
-        """Return whether it was made for this reason, with these runs."""
+        """Return whether the reading had this reason and these runs."""
         named = {_plain(arm): ids for arm, ids in runs.items()}
         unknown: dict[str, list[str]] = {arm: [] for arm in named}
         return self.reason == reason and list(self.runs) == list(named) and self.runs in (named, unknown)
 
     def parts(self) -> list[Part]:
-        """Return what there is to show."""
-        again = "This is on record already: the vault stayed shut."
+        """Return the parts to show."""
+        again = "This is already on record: the vault stayed closed."
         return [accuracies(self.arms), *self.said.splitlines(), again]
 
 
 def accuracies(arms: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of a reading as one reads it: columns with their units, two decimals."""
+    """Return the table of a reading for display: columns with units, and two decimals."""
     names = {"test": "test (%)", "test_sd": "SD (pp)", "valid": "validation (%)", "valid - test": "difference (pp)"}
     return arms.map("{:.2f}".format).assign(n=arms["n"].map("{:.0f}".format)).rename(columns=names)
 
 
 def load_vault(store: Store, owner: str) -> list[Recorded]:
-    """Return what the readings of the test set by an owner gave, oldest first."""
+    """Return the results of an owner's readings of the test set, oldest first."""
     found = []
     for run in search_runs(store, "tags.kind = 'vault'", EXPERIMENT):
         if run.data.tags.get("owner") == owner:
@@ -144,5 +144,5 @@ def _create(store: Store, kind: str, name: str, tags: Mapping[str, str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name without the characters that MLflow doesn't take in a metric's name."""
+    """Return a name without the characters that MLflow doesn't allow in a metric's name."""
     return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)

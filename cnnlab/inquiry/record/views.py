@@ -1,7 +1,7 @@
 """Shared views of an experiment in the MLflow UI: a sorted table with the right columns, and mean curves.
 
-MLflow keeps such a view in a tag of the experiment, and opens it by a link.
-The format is not documented; a test opens both views in a real browser.
+MLflow stores such a view in a tag of the experiment, and a link opens it.
+The format is undocumented; a test opens both views in a real browser.
 """
 
 import json
@@ -27,10 +27,10 @@ VIEWS = {
 
 
 def publish_views(store: Store, experiment: str, question: str, varied: Iterable[str]) -> None:
-    """Write the question above an experiment's table, and its views into its tags.
+    """Write the question above an experiment's table, and the views to its tags.
 
-    `varied` are the fields that differ between the arms; they become columns. There is a curve for each arm and, where
-    the experiment has runs of several owners, for each arm of each owner.
+    `varied` are the fields that differ between the arms; they become columns. There is one curve per arm or, if the
+    experiment has runs of several owners, one per arm and owner.
     """
     experiment_id = store.experiment_id(experiment)
     columns = ["tags.`arm`", *(f"params.`{name}`" for name in varied), "params.`seed`"]
@@ -52,7 +52,7 @@ def publish_views(store: Store, experiment: str, question: str, varied: Iterable
     groups = [{"mode": "tag", "groupByData": key} for key in keys]
     curves = table | {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}} | _charts(runs)
     tags = store.client.get_experiment(experiment_id).tags
-    if question not in tags.get(NOTE, ""):  # else it may hold verdicts as well
+    if question not in tags.get(NOTE, ""):  # otherwise it may already contain verdicts
         store.client.set_experiment_tag(experiment_id, NOTE, question)
     for key, view in {"table": table, "curves": curves, "predictions": _predictions(table)}.items():
         store.client.set_experiment_tag(experiment_id, f"{SHARED_VIEW}{key}", json.dumps(view))
@@ -65,7 +65,7 @@ def _predictions(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _range(runs: Iterable[Run], metric: str) -> dict[str, float | None]:
-    """Return the part of the vertical axis in which the runs end, with room for how they got there."""
+    """Return the range of the vertical axis in which the runs end, with some room for the curves before."""
     ends = [value for run in runs if isfinite(value := run.data.metrics.get(metric, nan))]
     room = max(ends, default=0) - min(ends, default=0)
     if not room:
@@ -85,7 +85,7 @@ def _charts(runs: Sequence[Run]) -> dict[str, Any]:
             "metricSectionId": title,
             "metricKey": metric,
             "selectedMetricKeys": [metric],
-            "runsCountToCompare": 100,  # else the UI draws the first 10 runs only
+            "runsCountToCompare": 100,  # otherwise the UI draws only the first 10 runs
             "xAxisKey": "step",
             "xAxisScaleType": "linear",
             "scaleType": "linear",
@@ -103,13 +103,13 @@ def _charts(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def view_link(address: str, experiment_id: str, key: str) -> str:
-    """Return the link that opens a view; `address` is that of the server, such as http://127.0.0.1:5001."""
+    """Return the link to a view; `address` is that of the server, such as http://127.0.0.1:5001."""
     query = {"viewStateShareKey": key} | ({"compareRunsMode": "CHART"} if key == "curves" else {})
     return f"{address}/#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
 def view_links(store: Store, address: str) -> dict[str, dict[str, str]]:
-    """Return the links of every experiment that has views, by the experiment's name and the view's key."""
+    """Return the links to all views, by the experiment's name and the view's key."""
     experiments = sorted(store.client.search_experiments(), key=lambda experiment: experiment.name)
     return {
         e.name: {key: view_link(address, e.experiment_id, key) for key in VIEWS}

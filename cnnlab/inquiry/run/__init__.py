@@ -1,1 +1,1 @@
-"""Running a study: what is missing is trained, here, in worker processes or on a cluster."""
+"""Running a study: its missing runs are trained here, in worker processes or on a cluster."""

@@ -1,4 +1,4 @@
-"""Which engine trains the runs of a study, and how many workers there are."""
+"""Chooses the engine that trains the runs of a study, and the number of workers."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -12,9 +12,9 @@ from cnnlab.inquiry.run.engines import Engine, Here, Workers
 from cnnlab.inquiry.task import Data, task
 
 ENGINES = ("auto", "here", "workers", "ray")
-WORKER_BYTES = 1_000_000_000  # of memory, with torch, MLflow, the data and one network
-WORKERS_PER_CORE = 4  # more than one train no faster; four still have the files and the memory that they need
-SMALL = 30_000  # images to train in all: fewer are done sooner in this process than workers have started
+WORKER_BYTES = 1_000_000_000  # of memory for torch, MLflow, the data and one network
+WORKERS_PER_CORE = 4  # more than one is no faster; four still get enough memory and open files
+SMALL = 30_000  # images to train in total: this process trains fewer before workers would have started
 
 
 def choose_engine(
@@ -27,23 +27,21 @@ def choose_engine(
     gpus_per_run: float | None = None,
     data: Data | None = None,
 ) -> Engine:
-    """Return the engine of this name; for "auto" worker processes where they are faster, else this process.
+    """Return the engine of this name; "auto" chooses worker processes if they are faster, else this process.
 
-    Workers are faster on a CPU with several cores (benchmarks/ has the numbers), unless there is so little to train,
-    the `amount` over all runs, that this is done before the workers have started. `workers` is their number; `address`
+    Workers are faster on a CPU with several cores (benchmarks/ has the numbers), unless the `amount` to train over all
+    runs is so small that this process finishes before the workers have started. `workers` is their number; `address`
     and `gpus_per_run` are for "ray". Without `data` the workers load the task's own.
 
     Raises:
-        LabError: there is no such engine, or an option that it doesn't have, or too many workers.
+        LabError: there is no such engine, it doesn't have one of the options, or there are too many workers.
     """
     if name not in ENGINES:
         raise LabError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}.")
     if workers and name not in ("auto", "workers"):
         raise LabError(f"workers={workers} is for the engine workers, not for {name}: leave one of the two out.")
     if workers and workers > (most := WORKERS_PER_CORE * (os.cpu_count() or 1)):
-        raise LabError(
-            f"workers={workers} is more than this machine can take: at most {most}, 4 for each of its cores."
-        )
+        raise LabError(f"workers={workers} is more than this machine can run: at most {most}, 4 per core.")
     if (address or gpus_per_run is not None) and name != "ray":
         raise LabError(f"an address and GPUs per run are for the engine ray, not for {name}: add --engine ray.")
     if name == "ray":
@@ -60,7 +58,7 @@ def choose_engine(
 def engine_context(
     engine: str | Engine, store: Store, amount: int, device: str = "auto", data: Data | None = None
 ) -> AbstractContextManager[Engine]:
-    """Return an engine as a context: that of `choose_engine` for a name; one that is given stays open after it.
+    """Return an engine as a context: a name gives that of `choose_engine`; a given engine stays open afterwards.
 
     Raises:
         LabError: see `choose_engine`.
@@ -69,6 +67,6 @@ def engine_context(
 
 
 def num_workers() -> int:
-    """Return how many workers this machine takes: one for each physical core, as far as memory goes."""
+    """Return the number of workers for this machine: one per physical core, if the memory is sufficient."""
     fitting = int(psutil.virtual_memory().available // WORKER_BYTES)
     return max(1, min(int(joblib.cpu_count(only_physical_cores=True)), fitting))

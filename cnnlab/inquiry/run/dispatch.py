@@ -1,4 +1,4 @@
-"""Giving jobs to an engine: all of them get trained, whatever happens to one."""
+"""Gives jobs to an engine, and trains all of them even if some fail."""
 
 import uuid
 from collections import deque
@@ -19,9 +19,9 @@ LOOK_EVERY_S = 0.3
 
 
 class Dispatcher:
-    """Keeps an engine busy until every job has ended, and shows one progress bar over all of them.
+    """Keeps an engine busy until every job has ended, and shows one progress bar for all of them.
 
-    A job whose process is gone, or that found no memory, is tried once more.
+    A job is tried once more if its process died or it ran out of memory.
     """
 
     def __init__(self, engine: Engine, store: Store, bar: tqdm) -> None:
@@ -33,7 +33,7 @@ class Dispatcher:
         self._shown = engine.trained()
 
     def train(self, jobs: list[Job]) -> list[str]:
-        """Train all jobs; return what failed, in words."""
+        """Train all jobs; return a description of each failure."""
         self._engine.on_progress = self._show_progress
         waiting, running = deque(jobs), dict[Future[Trained], Job]()
         while waiting or running:
@@ -67,13 +67,13 @@ class Dispatcher:
             log.warning(note)
 
     def _may_try_again(self, job: Job, error: BaseException) -> bool:
-        """Record what happened to a job that did not come to its end; return whether to try it once more."""
+        """Record why a job did not finish; return whether to try it once more."""
         died = isinstance(error, self._engine.deaths)
         reason = "its process died (killed, or out of memory)" if died else in_words(error)
         if died:
             self._record_death(job, reason)
         if "attempt" not in job.tags and (died or _is_out_of_memory(error)):
-            log.warning(f"{job.title}: {reason}. That is in the record; the run is tried once more.")
+            log.warning(f"{job.title}: {reason}. This is on record; the run is tried once more.")
             self._expect(job.amount)
             return True
         log.warning(f"{job.title} failed: {reason}.")
@@ -81,14 +81,14 @@ class Dispatcher:
         return False
 
     def _record_death(self, job: Job, reason: str) -> None:
-        """Close the run of a process that is gone."""
-        deliver_leftovers()  # all that it measured, if it was on this machine
+        """Close the run of a process that died."""
+        deliver_leftovers()  # everything that it measured, if it was on this machine
         try:
             close_job(self._store, job.experiment, job.tags["lab.job"], f"interrupted: {reason}")
-        except Exception as error:  # the store can't be reached now; the next command looks for dead runs again
+        except Exception as error:  # the store can't be reached now; the next command will look for dead runs again
             log.warning(f"The end of {job.title} could not be recorded now ({in_words(error)}).")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is Python's, or one of that name of a library."""
+    """Return whether an error is Python's MemoryError or a library's error for the same problem."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

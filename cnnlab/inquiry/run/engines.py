@@ -1,4 +1,4 @@
-"""Engines: where the runs of a study are trained. An engine is an `Executor` that takes jobs and gives `Trained`.
+"""Engines: where the runs of a study are trained. An engine is an `Executor` that takes jobs and returns `Trained`.
 
 here      in this process, one run after another
 workers   worker processes on this machine, each with its own thread
@@ -32,19 +32,19 @@ class Engine(Executor):
     """Trains jobs, `slots` of them at a time; use it as a context."""
 
     slots = 1
-    deaths: tuple[type[BaseException], ...] = ()  # errors that mean: the process that trained the job is gone
+    deaths: tuple[type[BaseException], ...] = ()  # errors which mean that the process that trained the job died
     on_progress: Callable[[], None] = staticmethod(lambda: None)  # called while `submit` doesn't return
 
     def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
-        """Begin to train a job; one of the `slots` has to be free."""
+        """Start training a job; one of the `slots` must be free."""
         raise NotImplementedError
 
     def trained(self) -> int:
-        """Return how much was trained so far, over all jobs."""
+        """Return the amount trained so far, over all jobs."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """Return in words where the runs are trained."""
+        """Return a description of where the runs are trained."""
         raise NotImplementedError
 
 
@@ -65,15 +65,15 @@ class Here(Engine):
         return future
 
     def trained(self) -> int:
-        """Return how much was trained so far."""
+        """Return the amount trained so far."""
         return self._trained
 
     def describe(self) -> str:
-        """Return in words where the runs are trained."""
+        """Return a description of where the runs are trained."""
         return "in this process"
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Deliver what is left."""
+        """Deliver what has not been delivered yet."""
         self._worker.close()
 
     def _count(self, amount: int) -> None:
@@ -82,11 +82,11 @@ class Here(Engine):
 
 
 class Workers(Engine):
-    """Trains jobs in processes of their own on this machine.
+    """Trains jobs in separate processes on this machine.
 
-    Every worker is an executor of one process, so that a process that dies costs its own job alone. It counts what it
-    trained in memory that it shares with this process, and looks there whether it should stop. The data are in a file:
-    a worker that dies while it starts would leave this process writing them to nobody for ever.
+    Every worker is an executor with a single process, so a process that dies costs only its own job. The memory that it
+    shares with this process contains the amount trained and whether to stop. The data are passed in a file: if a worker
+    died while starting, this process would wait forever to send them.
     """
 
     deaths = (BrokenProcessPool,)
@@ -98,12 +98,12 @@ class Workers(Engine):
         self._file = Path(self._folder.name) / "data.pickle" if data else None
         if self._file:
             self._file.write_bytes(pickle.dumps(data))
-        self._shared = [multiprocessing.RawArray("Q", 2) for _ in range(workers)]  # [how much is done, should stop]
+        self._shared = [multiprocessing.RawArray("Q", 2) for _ in range(workers)]  # [amount trained, should stop]
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._futures: list[Future[Trained] | None] = [None] * workers
 
     def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
-        """Give a job to a worker that is free; one that died is replaced."""
+        """Give a job to a free worker; a worker that died is replaced."""
         slot = next(i for i, future in enumerate(self._futures) if future is None or future.done())
         try:
             future = self._submit_to(slot, job)
@@ -114,21 +114,21 @@ class Workers(Engine):
         return future
 
     def trained(self) -> int:
-        """Return how much was trained so far, over all workers."""
+        """Return the amount trained so far, over all workers."""
         return sum(done for done, _ in self._shared)
 
     def describe(self) -> str:
-        """Return in words where the runs are trained."""
+        """Return a description of where the runs are trained."""
         return f"in {self.slots} worker process{'es' if self.slots > 1 else ''}"
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers."""
+        """Stop the workers."""
         for pool in self._pools.values():
             pool.shutdown(wait, cancel_futures=True)
         self._folder.cleanup()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:  # nobody waits for what is being trained
+        if error is not None:  # nobody waits for the jobs in progress
             for shared in self._shared:
                 shared[1] = 1
         self.shutdown()
@@ -143,9 +143,9 @@ class Workers(Engine):
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Start processes that don't import the program that is running.
+    """Start processes that don't import the main program.
 
-    A worker needs nothing of it, and a script without `if __name__ == "__main__"` would run again in each of them.
+    A worker doesn't need it, and a script without `if __name__ == "__main__"` would run again in each process.
     """
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -162,12 +162,12 @@ _said: Collector
 
 
 def _start_worker(environment: dict[str, str], science: Task, store: Store, file: Path | None, shared: Any) -> None:
-    """Make this process a worker that lives no longer than the one that started it."""
+    """Make this process a worker that ends when its parent process ends."""
     global _worker, _said
     _said = only_collect()
-    os.environ.clear()  # it may have been forked from a process that started before something was set
+    os.environ.clear()  # it may have been forked from a process that started before a variable was set
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
     threading.Thread(target=_end_with_parent, name="cnnlab-parent", daemon=True).start()
 
     def count(amount: int) -> None:

@@ -1,4 +1,4 @@
-"""What running a study would do, and about how long it takes on this machine."""
+"""The plan of a study: what a run of it would train, and roughly how long this takes on this machine."""
 
 import heapq
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 
 LOGGING_S = 1.0  # figures and delivery of one run
-START_S = 6.0  # of worker processes: their imports
-MODELS_S = 4.0  # at the end, of the best run of each arm
+START_S = 6.0  # for the imports of the worker processes
+MODELS_S = 4.0  # for the models of the best run of each arm, at the end
 
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """What `study.run()` would do. Printed or shown in a notebook it is a table with a sentence.
+    """What `study.run()` would do. It is shown as a table and a sentence.
 
-    arms: one row each, with what differs from the control, the parameters of the network, the number of runs,
-        how many of them are finished, taken over from other studies, or still to be trained, and minutes for one.
-    seconds: about how long the training takes, from a short timing on this machine.
+    arms: one row per arm: its difference from the control, the parameters of the network, the number of runs,
+        how many are finished, taken over from other studies, or still to be trained, and the minutes per run.
+    seconds: the approximate training time, from a short timing on this machine.
     """
 
     study: Design
@@ -37,7 +37,7 @@ class Plan(Shown):
     where: str
 
     def parts(self) -> list[Part]:
-        """Return what there is to show."""
+        """Return the parts to show."""
         says_nothing = {
             "parameters": self.arms["parameters"].nunique() == 1,
             "taken over": not self.arms["taken over"].any(),
@@ -48,7 +48,7 @@ class Plan(Shown):
 
     @property
     def sentence(self) -> str:
-        """How many runs are missing and about how long they take."""
+        """Say how many runs are missing and roughly how long they take."""
         missing = int(self.arms["to train"].sum())
         if not missing:
             return "Nothing is left to train."
@@ -58,7 +58,7 @@ class Plan(Shown):
 @checked
 @stopping()
 def make_plan(study: Design, store: Store | None = None, engine: str | Engine = "auto") -> Plan:
-    """Return the plan of a study. The first time on a machine, a short training is timed."""
+    """Return the plan of a study. On first use on a machine, a short training is timed."""
     store = store or default_store()
     done = set(results(study, store)["identity"])
     elsewhere = set(trained_elsewhere(store)) - done
@@ -77,7 +77,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
     with engine_context(engine, store, sum(map(task().amount, missing))) as chosen:
         slots, where = min(chosen.slots, len(missing)), chosen.describe()
     waiting = {arm: study.arms[arm] for arm in arms.index[arms["to train"] > 0]}
-    here = min(slots, num_workers())  # a cluster does more at the same time than this machine
+    here = min(slots, num_workers())  # a cluster may run more jobs at a time than this machine
     seconds = task().seconds(waiting.values(), study.data, here) if waiting else {}
     times = {arm: LOGGING_S + seconds[config] for arm, config in waiting.items()}
     arms["one run"] = [duration(times[arm]) if arm in times else "" for arm in arms.index]
@@ -90,7 +90,7 @@ def make_plan(study: Design, store: Store | None = None, engine: str | Engine = 
 
 
 def duration(seconds: float) -> str:
-    """Return a time the way one would say it."""
+    """Return a time in everyday words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

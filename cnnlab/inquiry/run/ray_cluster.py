@@ -1,6 +1,6 @@
-"""The engine "ray": the runs of a study on a Ray cluster, or on a Ray of this machine alone.
+"""The engine "ray": it trains the runs of a study on a Ray cluster, or with Ray on this machine alone.
 
-A worker logs straight to the MLflow server, which all nodes have to reach. GPUs are shared by fraction.
+A worker logs directly to the MLflow server, which all nodes must be able to reach. A GPU can be shared by several runs.
 """
 
 import logging
@@ -25,8 +25,8 @@ from cnnlab.inquiry.run.engines import Engine
 from cnnlab.inquiry.run.worker import Job, Trained, Worker
 from cnnlab.inquiry.task import Data, Task, install, task
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray looks up a host on the internet
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray looks up a host on the internet
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise Ray warns of a future change
 
 try:
     with warnings.catch_warnings():
@@ -37,8 +37,8 @@ try:
 except ImportError:
     raise LabError("the engine ray needs Ray, which is an extra: install it with `uv sync --extra ray`.") from None
 
-# Else, under `uv run`, every worker would get a new environment, without the extras. There is a variable for it too
-# (RAY_ENABLE_UV_RUN_RUNTIME_ENV), but Ray reads that when it is imported, which may have been before this.
+# Otherwise, under `uv run`, every worker would get a new environment without the extras. The environment variable
+# RAY_ENABLE_UV_RUN_RUNTIME_ENV does the same, but only before Ray is imported, which may already have happened.
 ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
 GPUS_PER_RUN = 0.25
@@ -47,11 +47,11 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class RayCluster(Engine):
-    """Trains jobs on Ray, one CPU each, and as many at a time as the cluster has room for.
+    """Trains jobs on Ray with one CPU each, as many at a time as fit on the cluster.
 
     `address` is that of a running cluster ("10.0.0.5:6379", or "auto" for the one on this machine); without it,
-    Ray is started on this machine. `gpus_per_run` is the share of a GPU that a run gets (default: a quarter,
-    where the cluster has GPUs).
+    Ray is started on this machine. `gpus_per_run` is the share of a GPU that each run gets (default: a quarter
+    if the cluster has GPUs).
 
     Raises:
         LabError: the cluster can't be reached, or its nodes can't reach the MLflow store.
@@ -77,13 +77,13 @@ class RayCluster(Engine):
             self.slots = min(self.slots, int(resources.get("GPU", 0) / gpus_per_run))
         if self.slots < 1:
             raise LabError(
-                f"the Ray cluster has no room for a run ({_room(resources)}): give it more, or a run fewer GPUs."
+                f"the Ray cluster has no room for a run ({_room(resources)}): add resources, or use fewer GPUs per run."
             )
         self._spares_gpus = bool(resources.get("GPU")) and not gpus_per_run
         self._store = store
         self._data = ray.put(data)
         self._counts = _start_counts()
-        # max_calls: a process that has used a GPU goes on too, instead of importing everything again for the next run
+        # max_calls=0: a process that used a GPU is kept too, so it needn't import everything again for the next run
         self._train = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0, max_calls=0)(_train)
 
     def submit(self, job: Job) -> Future[Trained]:  # type: ignore[override]
@@ -96,17 +96,17 @@ class RayCluster(Engine):
         return future
 
     def trained(self) -> int:
-        """Return how much was trained so far, on all nodes."""
+        """Return the amount trained so far, on all nodes."""
         amount: int = ray.get(self._counts.total.remote())
         return amount
 
     def describe(self) -> str:
-        """Return in words where the runs are trained."""
+        """Return a description of where the runs are trained."""
         nodes = sum(node["Alive"] for node in ray.nodes())
         return f"on Ray ({nodes} node{'s' if nodes > 1 else ''}, {_room(ray.cluster_resources())})"
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End what this program still trains there; a cluster that was there before stays."""
+        """Stop the remaining jobs of this program; a cluster that ran before keeps running."""
         ray.shutdown()
 
 
@@ -119,9 +119,9 @@ def start_ray(address: str | None = None) -> None:
     if ray.is_initialized():
         ray.shutdown()
     environment: dict[str, Any] = {}
-    if address:  # on other machines this code comes along; what it needs has to be installed there
+    if address:  # this code is sent to the other machines; its requirements must be installed there
         environment["py_modules"] = [str(Path(__file__).parents[2])]
-    if " " in sys.executable:  # Ray writes the path into a shell command
+    if " " in sys.executable:  # Ray uses the path in a shell command
         environment["py_executable"] = shlex.quote(sys.executable)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,14 +144,14 @@ def start_ray(address: str | None = None) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Raise at once where nobody listens at an address; Ray would try for minutes."""
+    """Raise at once if nothing listens at an address; Ray would keep trying for minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and "/" not in host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _check_reachable(store: Store) -> None:
-    """Refuse a store that other machines of the cluster can't reach."""
+    """Raise a LabError if other machines of the cluster can't reach the store."""
     uri = store.uri
     hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(hosts) > 1 and (is_sqlite(uri) or urlparse(uri).hostname in LOCAL_HOSTS):
@@ -167,9 +167,9 @@ def _room(resources: dict[str, float]) -> str:
 
 
 def _start_counts() -> Any:
-    """Start an actor on this node that adds up what the workers have trained."""
+    """Start an actor on this node that adds up the amounts that the workers have trained."""
 
-    class Counts:  # in a function, so that Ray sends its code, and the actor needn't import all of the lab
+    class Counts:  # in a function, so that Ray sends its code and the actor needn't import the whole lab
         def __init__(self) -> None:
             self._total = 0
 
@@ -191,7 +191,7 @@ _said: Collector
 
 
 class _Tally:
-    """Counts what is trained, and tells the actor about once a second."""
+    """Counts what is trained, and reports to the actor about once per second."""
 
     def __init__(self, counts: Any) -> None:
         self._counts = counts
@@ -213,7 +213,7 @@ def _train(science: Task, job: Job, store: Store, data: Data | None, counts: Any
     if _worker is None:
         _said = only_collect()
         install(science)
-        # Spools are kept in the project's folder where this machine has it, else in one of their own.
+        # Spools are kept in the project's folder if this machine has it, else in a separate one.
         folder = Path(home) if Path(home).exists() else Path.home() / ".cnnlab-ray"
         os.environ["CNNLAB_HOME"] = str(folder)
         deliver_leftovers()  # of a worker that died on this node

@@ -1,4 +1,4 @@
-"""What came out of a study, read back from MLflow."""
+"""The results of a study, read from MLflow."""
 
 import pandas as pd
 
@@ -14,10 +14,10 @@ from cnnlab.inquiry.record.store import Store
 
 @checked
 def results(study: Design, store: Store | None = None, of: str = "") -> pd.DataFrame:
-    """Return the finished runs of a study, one row each: `arm, seed`, then the columns of `cnnlab.load_runs`.
+    """Return the finished runs of a study, one per row: `arm, seed`, then the columns of `cnnlab.load_runs`.
 
-    Only runs of one owner count (`of`; without it, of this one), on the images of the study, and each run once, the
-    first that finished. The rows are in the order of `study.runs()`.
+    Only the runs of one owner (`of`; default: this one) on the images of the study count. If a run was repeated, the
+    first that finished counts. The rows are in the order of `study.runs()`.
     """
     store = store or default_store()
     runs = load_runs(store, study.name)
@@ -29,9 +29,9 @@ def results(study: Design, store: Store | None = None, of: str = "") -> pd.DataF
 
 
 def trained_elsewhere(store: Store) -> dict[Identity, str]:
-    """Return the id of the first finished run of every identity that this owner has trained, in any study.
+    """Return the id of the first finished run of each identity that this owner has trained, in any study.
 
-    Runs that were changed since, or that the code would make something else of now, don't count.
+    A run doesn't count if it was changed later, or if its params now mean something else in the code.
     """
     runs = load_runs(store)
     runs = runs[(runs["status"] == "FINISHED") & (runs["owner"] == owner()) & (runs["reused_from"] == "")]

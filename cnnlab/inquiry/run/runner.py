@@ -1,4 +1,4 @@
-"""Running a study: what is missing is trained, what is there is reused, and the results come from MLflow."""
+"""Running a study: missing runs are trained, finished ones are reused, and the results come from MLflow."""
 
 import hashlib
 import uuid
@@ -48,24 +48,24 @@ def run_study(
 ) -> pd.DataFrame:
     """Train every run of `study` that isn't finished yet, log it to `store`, and return the results.
 
-    Nothing is trained before something was predicted: at least one prediction of this owner has to be about these
-    arms and images. Every run carries the seals of the predictions that it belongs to. `explore` is for a search that
-    claims nothing: its runs belong to no prediction, and one that is made later knows their results.
+    Training requires a prediction: at least one prediction of this owner must be about these arms and images. Every
+    run is tagged with the seals of its predictions. `explore` is for a search that makes no claim: its runs belong to
+    no prediction, and a prediction made later counts as made with knowledge of their results.
 
-    A run is identified by its config (with the seed), its images and its owner: calling this twice trains nothing
-    twice, what another study has trained is taken over, and after an interruption it trains the missing runs.
-    `engine` says where the runs are trained (see `cnnlab.inquiry.run.engines`): its name, or an engine, which is left
-    open then.
+    A run is identified by its config (with the seed), its images and its owner. So calling this again trains only the
+    missing runs, also after an interruption, and runs that another study has trained are taken over. `engine` says
+    where the runs are trained (see `cnnlab.inquiry.run.engines`): the name of an engine, or an engine, which then
+    stays open.
 
-    A run whose process dies or finds no memory is tried once more; a run that fails costs the others nothing.
+    A run whose process dies or runs out of memory is tried once more; a failed run does not affect the others.
 
     Raises:
         LabError: nothing was predicted; another command is running this study; it has runs on other images, or of
-            another network than the code builds now; or some runs failed (all others are finished by then).
-        Stopped: it was interrupted; what was measured is kept.
+            a network that the code no longer builds; or some runs failed (all others are finished by then).
+        Stopped: it was interrupted; everything measured so far is kept.
     """
     store = store or connect()
-    with _alone(study), stopping("Stopped. What was measured is kept; study.run() goes on from here."):
+    with _alone(study), stopping("Stopped. What was measured is kept; study.run() continues from here."):
         deliver_leftovers()
         finished = results(study, store)
         predictions = _check(study, finished, store, explore)
@@ -75,16 +75,16 @@ def run_study(
         failures = _train_all(study, jobs, store, engine, device, progress) if jobs else []
         table = results(study, store)
         _export_best(table, store)
-        _publish(study, store)  # once more: by now it is known between which values the curves end
+        _publish(study, store)  # once more: now the range of the final values is known
     _refuse_failures(study, failures)
     return table
 
 
 def _check(study: Design, finished: pd.DataFrame, store: Store, explore: bool) -> dict[str, Contrast]:
-    """Return what this owner has predicted, by the seals; nothing where it explores.
+    """Return this owner's predictions by their seals; none for an exploration.
 
     Raises:
-        LabError: the study may not be run like this.
+        LabError: the study can't be run like this.
     """
     _refuse_other_images(study, store)
     predictions = {} if explore else _predictions(study, store)
@@ -93,7 +93,7 @@ def _check(study: Design, finished: pd.DataFrame, store: Store, explore: bool) -
 
 
 def _announce(study: Design, finished: pd.DataFrame, store: Store) -> None:
-    """Say what will be run, here and in the MLflow UI."""
+    """Announce what will be run, here and in the MLflow UI."""
     log.info(study.describe())
     if len(finished):
         log.info(f"{len(finished)} of its runs are finished already and are not trained again.")
@@ -101,17 +101,17 @@ def _announce(study: Design, finished: pd.DataFrame, store: Store) -> None:
 
 
 def _refuse_failures(study: Design, failures: list[str]) -> None:
-    """Raise a LabError where runs failed, after all others are finished."""
+    """Raise a LabError if runs failed, after all others have finished."""
     if failures:
         raise LabError(
             f"{len(failures)} of {len(study.runs())} runs of {study.name} failed ({failures[0]}); the others are "
-            "finished and kept. Running the study again tries these once more."
+            "finished and kept. Run the study again to retry the failed ones."
         )
 
 
 @contextmanager
 def _alone(study: Design) -> Iterator[None]:
-    """Hold the study: two commands that run it at the same time would train its runs twice."""
+    """Lock the study: two commands that run it at the same time would train its runs twice."""
     folder = paths.state_folder() / "studies"
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(f'{study.name}/{owner()}'.encode()).hexdigest()[:16]}.lock")
@@ -124,7 +124,7 @@ def _alone(study: Design) -> Iterator[None]:
 
 
 def _refuse_other_images(study: Design, store: Store) -> None:
-    """Keep runs on different images in different experiments, where nobody takes their means together.
+    """Keep runs on different images in different experiments, so that nobody averages over both.
 
     Raises:
         LabError: this owner has runs of the study on other images.
@@ -132,16 +132,14 @@ def _refuse_other_images(study: Design, store: Store) -> None:
     runs = load_runs(store, study.name)
     theirs = runs[runs["owner"] == owner()]
     if any(run["measured"] and run["identity"].images != study.images for _, run in theirs.iterrows()):
-        raise LabError(
-            f"{study.name} has runs on other images than these: give the study on these images a name of its own."
-        )
+        raise LabError(f"{study.name} already has runs on other images: give the study on these images another name.")
 
 
 def _predictions(study: Design, store: Store) -> dict[str, Contrast]:
-    """Return what this owner has predicted, by the seals of the predictions.
+    """Return this owner's predictions by their seals.
 
     Raises:
-        LabError: none is about these arms and images; the sentence says how to make one, or what has changed.
+        LabError: none is about these arms and images; the message says how to make one, or what has changed.
     """
     made = load_predictions(store, owner=owner())
     reasons = [one.contrast.unlike(study.arms, study.images) for one in made if one.study == study.name]
@@ -165,13 +163,13 @@ def _refuse_another_network(study: Design, finished: pd.DataFrame) -> None:
     if broken:
         said = "; ".join(f"{arm} ({what})" for arm, what in broken.items())
         raise LabError(
-            f"finished runs of {study.name} aren't what the code makes of their params now: {said}. New runs beside "
-            "them would be something else: undo the change, or give the study another name."
+            f"finished runs of {study.name} aren't what the code makes of their params now: {said}. New runs would "
+            "not be comparable with them: undo the change, or give the study another name."
         )
 
 
 def _jobs(study: Design, finished: pd.DataFrame, predictions: dict[str, Contrast], device: str) -> list[Job]:
-    """Return what is to be trained; every run names the predictions of this owner that it belongs to."""
+    """Return the jobs to train; each lists the predictions of this owner to which its run belongs."""
     images, done = study.images, set(finished["identity"])
     of_study = [seal for seal, contrast in predictions.items() if not contrast.unlike(study.arms, images)]
     runs = {seal: contrast.runs(contrast.arms) for seal, contrast in predictions.items()}
@@ -188,7 +186,7 @@ def _jobs(study: Design, finished: pd.DataFrame, predictions: dict[str, Contrast
 
 
 def _take_over(jobs: list[Job], store: Store) -> list[Job]:
-    """Take over what this owner has trained in another study on the same images, and return the jobs that are left."""
+    """Take over runs that this owner has trained in another study on the same images; return the remaining jobs."""
     elsewhere = trained_elsewhere(store) if jobs else {}
     known = [job for job in jobs if job.identity in elsewhere]
     if known:
@@ -202,29 +200,29 @@ def _take_over(jobs: list[Job], store: Store) -> list[Job]:
 def _publish(study: Design, store: Store) -> None:
     try:
         publish_views(store, study.name, study.question, study.role("scientific"))
-    except Exception as error:  # a view less is no reason not to train
+    except Exception as error:  # a missing view is no reason not to train
         log.warning(
             f"The shared views of {study.name} could not be written ({first_line(error)}); the runs are not affected."
         )
 
 
 def _export_best(table: pd.DataFrame, store: Store) -> None:
-    """Put a model beside the best run of each arm; that of any other run is made when it is asked for."""
+    """Export the model of the best run of each arm; those of other runs are exported on request."""
     metric = task().metrics[0]
     best = table.sort_values(metric.name, ascending=metric.better == "lower", kind="stable") if len(table) else table
     for _, run in best.drop_duplicates("arm").iterrows():
         try:
             export_model(store, run["reused_from"] or run["run_id"])
-        except Exception as error:  # a model less is no reason to stop: it can be made later
+        except Exception as error:  # a missing model is no reason to stop: it can be exported later
             log.warning(
-                f"The model of the run {run['name']} could not be kept now ({in_words(error)}); its weights are."
+                f"The model of the run {run['name']} could not be exported ({in_words(error)}); its weights are kept."
             )
 
 
 def _train_all(
     study: Design, jobs: list[Job], store: Store, engine: str | Engine, device: str, progress: bool
 ) -> list[str]:
-    """Train all jobs; return what failed, in words."""
+    """Train all jobs; return a description of each failure."""
     amount = sum(job.amount for job in jobs)
     context = engine_context(engine, store, amount, device, study.data)
     try:
@@ -232,4 +230,4 @@ def _train_all(
             log.info(f"Training {len(jobs)} run{'s' if len(jobs) > 1 else ''} {chosen.describe()}.")
             return Dispatcher(chosen, store, bar).train(jobs)
     finally:
-        deliver_leftovers()  # of workers that were stopped, or could not reach the store
+        deliver_leftovers()  # from workers that were stopped or could not reach the store

@@ -1,4 +1,4 @@
-"""What a worker does, wherever it is: train one run and log it."""
+"""What a worker does on any engine: train one run and log it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from cnnlab.inquiry.record.run_logger import RunLogger
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.task import Data, task
 
-THREADS = 1  # of a run on a CPU: the last bits of a result depend on it, so it is the same everywhere
+THREADS = 1  # per run on a CPU: the last bits of a result depend on it, so it is the same everywhere
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be trained: all that a worker needs to know, wherever it is.
+    """One run to train: everything that a worker on any machine needs to know.
 
     images: the fingerprint of the data to train and validate on.
     """
@@ -30,18 +30,18 @@ class Job:
 
     @property
     def identity(self) -> Identity:
-        """What the run is, beside its owner."""
+        """What identifies the run, together with its owner."""
         return Identity.of(self.config, self.images)
 
     @property
     def amount(self) -> int:
-        """How much it trains."""
+        """How much the run trains, in the task's unit."""
         return task().amount(self.config)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that came to its end: its final metrics, and how much was trained."""
+    """A finished run: its final metrics, and how much was trained."""
 
     final: dict[str, float]
     amount: int
@@ -51,7 +51,7 @@ class Trained:
 class Worker:
     """Trains jobs one after another, with the same data and the same courier.
 
-    `count` is told how much was trained. Without `data` the task's own are loaded.
+    `count` is called with each amount trained. Without `data` the task's own are loaded.
     """
 
     def __init__(self, store: Store, data: Data | None, count: Callable[[int], None]) -> None:
@@ -62,12 +62,12 @@ class Worker:
         self._courier = Courier(store)
 
     def train(self, job: Job) -> Trained:
-        """Train and log one run; whatever happens, the run has an end in the record."""
+        """Train and log one run; its end is recorded even if it fails."""
         if self._data is None:
             self._data = task().load()
         self._fingerprint = self._fingerprint or self._data.sha256()
         if self._fingerprint != job.images:
-            raise LabError("the engine was given other images than the study")
+            raise LabError("the engine has other images than the study")
         self._trained = 0
         with RunLogger(self._courier, job.experiment, job.config, job.title, job.tags, count=self._progress) as logger:
             result = task().train(job.config, self._data, logger, job.device, THREADS)
@@ -75,7 +75,7 @@ class Worker:
         return Trained(result.final, self._trained)
 
     def close(self) -> None:
-        """Deliver what is left."""
+        """Deliver what has not been delivered yet."""
         self._courier.close()
 
     def _progress(self, amount: int) -> None:

@@ -1,1 +1,1 @@
-"""What a reader sees: verdicts with figures, the logbook, the report, text for a terminal."""
+"""What a reader sees: verdicts with figures, the logbook, the report, and text for a terminal."""

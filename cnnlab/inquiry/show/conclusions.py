@@ -1,4 +1,4 @@
-"""What the studies of an owner add up to, in one table: a row per study, from what is on record."""
+"""The conclusions of an owner's studies in one table with a row per study, from the records."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ COLUMNS = ["Question", "Expected", "Found", "Why (your words)", "What it does no
 
 @dataclass(frozen=True, repr=False)
 class Conclusions(Shown):
-    """A table with a row per study that has verdicts: question, expected, found, why, and what it does not show."""
+    """A table with a row per study that has verdicts: its question, the expected and found effects, why, and limits."""
 
     table: pd.DataFrame
 
     def parts(self) -> list[Part]:
-        """Return what there is to show."""
+        """Return the parts to show."""
         return ["There are no verdicts yet." if self.table.empty else self.table]
 
 
 def conclusions(studies: Iterable[Design], store: Store | None = None) -> Conclusions:
-    """Return what this owner asked, expected and found in some studies, by the last verdict on each prediction.
+    """Return what this owner asked, expected and found in studies, from the last verdict on each prediction.
 
     Raises:
         LabError: the store doesn't answer.
@@ -55,7 +55,7 @@ def conclusions(studies: Iterable[Design], store: Store | None = None) -> Conclu
 
 
 def _listed(lines: list[str]) -> str:
-    """Return several lines numbered, and a single one unchanged."""
+    """Number the lines if there are several; return a single one unchanged."""
     return "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)) if len(lines) > 1 else "".join(lines)
 
 
@@ -64,7 +64,7 @@ def _last_entry(record: Record) -> str:
 
 
 def _limits(study: Design, judged: list[Record]) -> str:
-    """Return what the verdicts on a study leave open, in words."""
+    """Return sentences about what the verdicts on a study leave open."""
     sizes = " or ".join(dict.fromkeys(task().size(config) for config in study.arms.values()))
     seeds = count(int(judged[-1].verdicts[-1].content.get("n", len(study.seeds))), "seed")
     said = [f"Anything beyond {sizes}, {seeds} and these validation images."]

@@ -1,4 +1,4 @@
-"""`confront(study)`: the verdicts on what was predicted, with figures, in MLflow, in the logbook and on the screen."""
+"""`confront(study)`: the verdicts on predictions, with figures, in MLflow, in the logbook and on the screen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from cnnlab.inquiry.shown import Part, Shown
 
 @dataclass(frozen=True, repr=False)
 class Confrontation(Shown):
-    """The verdicts of a study with their figures by name, and the logbook that holds them."""
+    """The verdicts of a study with their figures by name, and the logbook that contains them."""
 
     verdicts: tuple[Verdict, ...]
-    references: tuple[Reference | None, ...]  # what the reference runs say to the same, one for each verdict
+    references: tuple[Reference | None, ...]  # the answers of the reference runs, one per verdict
     figures: dict[str, Figure]
     logbook: Path | None
 
@@ -36,12 +36,12 @@ class Confrontation(Shown):
         return iter(self.verdicts)
 
     def parts(self) -> list[Part]:
-        """Return what there is to show, beside the figures."""
+        """Return the parts to show, besides the figures."""
         shown: list[Part] = []
         for one, reference in zip(self.verdicts, self.references, strict=True):
             shown += ["", one, *([reference.sentence(one.prediction)] if reference else []), given_back(one)]
         if missing := self._missing():
-            shown += ["", "Runs that are missing (study.run() or `cnnlab run` trains them):", missing]
+            shown += ["", "Missing runs (study.run() or `cnnlab run` trains them):", missing]
         if self.logbook:
             shown += [
                 "",
@@ -50,7 +50,7 @@ class Confrontation(Shown):
         return shown[1:]
 
     def _missing(self) -> list[str]:
-        """Return a line for each arm with runs that verdicts wait for, such as "  dropout=0.5: 3 runs"."""
+        """Return a line for each arm with missing runs, such as "  dropout=0.5: 3 runs"."""
         seeds: dict[str, set[int]] = {}
         for one in self.verdicts:
             for arm, some in one.missing.items():
@@ -64,7 +64,7 @@ class Confrontation(Shown):
 
 
 def given_back(one: Verdict) -> list[str]:
-    """Return the predictor's own words where it came out otherwise, and what to ask of them."""
+    """Return the predictor's own words and a question about them, if the outcome was different."""
     p = one.prediction
     if one.outcome in DECIDED and one.outcome != "supported":
         return [
@@ -80,12 +80,12 @@ def given_back(one: Verdict) -> list[str]:
 
 
 @checked
-@stopping("Stopped. Verdicts that were recorded by then are kept; confront(study) does the rest.")
+@stopping("Stopped. The verdicts recorded so far are kept; confront(study) does the rest.")
 def confront(study: Design, store: Store | None = None, number: str = "") -> Confrontation:
-    """Confront the predictions about a study with its runs; record in MLflow and logbook what isn't waiting.
+    """Confront the predictions about a study with its runs; record each verdict that isn't waiting for runs.
 
-    Beside a verdict stands what the reference runs say to the same question, where they do. `number` is that of the
-    figure, such as "8"; the plots of interactions are "8b", "8c", ...
+    MLflow and the logbook get the verdicts. Each is shown with the answer of the reference runs to the same question,
+    if they have one. `number` is that of the figure, such as "8"; the plots of interactions are "8b", "8c", ...
 
     Raises:
         LabError: nothing was predicted, or the store doesn't answer.
@@ -105,7 +105,7 @@ def confront(study: Design, store: Store | None = None, number: str = "") -> Con
 
 
 def _keep(study: Design, one: Verdict, reference: Reference | None, store: Store) -> None:
-    """Keep the figures of a verdict at the prediction in MLflow, and write it into the logbook."""
+    """Store the figures of a verdict with the prediction in MLflow, and write the verdict to the logbook."""
     figures = {"effect": plot_effects([one], references=[reference])}
     if one.effect and one.prediction.contrast.kind == "interaction":
         figures["interaction"] = plot_interaction(one)

@@ -1,4 +1,4 @@
-"""Figures of verdicts: an effect beside what was predicted, an interaction, and how good predictions were."""
+"""Figures of verdicts: effects beside their predictions, an interaction, and the calibration of predictions."""
 
 import textwrap
 from collections import Counter
@@ -34,7 +34,7 @@ EFFECT = Line2D([], [], color="black", marker="D", ms=5, label="mean effect with
 
 
 def say_outcomes(outcomes: Iterable[str]) -> str:
-    """Return how many predictions came out how, such as "2 of 3 predictions supported, 1 inconclusive"."""
+    """Return the number of predictions with each outcome, such as "2 of 3 predictions supported, 1 inconclusive"."""
     counts = Counter(outcomes)
     total, supported = counts.total(), counts.pop("supported", 0)
     if not total:
@@ -48,10 +48,10 @@ def say_outcomes(outcomes: Iterable[str]) -> str:
 def plot_effects(
     verdicts: Sequence[Verdict], number: str = "", references: Sequence[Reference | None] | None = None
 ) -> Figure:
-    """Return each effect with its 95 % interval, the predicted range as a bar, and what is too small to matter in grey.
+    """Plot each effect with its 95 % interval, the predicted range as a bar, and the negligible range in grey.
 
-    Every prediction has an axis of its own, in its metric's unit. A thin whisker is the interval over seeds and images,
-    where it is known. `references`, one for each verdict, are the effects in the reference runs, drawn hollow below.
+    Every prediction has its own axis, in its metric's unit. A thin whisker is the interval over seeds and images, if
+    it is known. `references`, one per verdict, are the effects in the reference runs, drawn as hollow marks below.
     """
     pairs = zip(verdicts, references or [None] * len(verdicts), strict=True)
     shown = [(one, reference) for one, reference in pairs if one.effect]
@@ -98,7 +98,7 @@ def _draw_effect(axes: Axes, one: Verdict, reference: Effect | None) -> None:
 
 
 def _predicted_range(one: Verdict) -> tuple[float, float] | None:
-    """Return the predicted range of an effect, as it lies on the axis; for "no difference" what is too small."""
+    """Return the predicted range of an effect on the axis; for "no difference" the negligible range."""
     p = one.prediction
     if not p.sign:
         return -p.sesoi, p.sesoi
@@ -109,7 +109,7 @@ def _predicted_range(one: Verdict) -> tuple[float, float] | None:
 
 
 def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[Any]:
-    """Return the entries of the legend for what these effects have."""
+    """Return the legend entries for the marks that these effects have."""
     seed = Line2D([], [], color=GREY, marker="|", ls="", ms=7, label="effect of one seed")
     hollow = Line2D([], [], color="black", marker="D", mfc="white", ms=4, lw=1, label="reference runs")
     entries: list[Any] = [RANGE] if any(_predicted_range(one) for one, _ in shown) else []
@@ -119,9 +119,9 @@ def _effect_legend(shown: Sequence[tuple[Verdict, Reference | None]]) -> list[An
 
 
 def plot_interaction(one: Verdict, number: str = "") -> Figure:
-    """Return the four arms of an interaction on both scales, with the line on which two effects would just add up.
+    """Plot the four arms of an interaction on both scales, with a line for the case that two effects just add up.
 
-    A mean is over the runs that didn't fail; a panel says how many did, and the title that the effect includes them.
+    A mean is over the runs that didn't fail. A panel gives the number that did, and the title that the effect includes.
     """
     p, contrast, runs = one.prediction, one.prediction.contrast, one.runs
     failed = failed_runs(runs)
@@ -157,14 +157,14 @@ def plot_interaction(one: Verdict, number: str = "") -> Figure:
 
 
 def _levels(contrast: Contrast, arm: str) -> tuple[str, str]:
-    """Return what an arm changes, without and with the change, such as ("norm=none", "norm=batch")."""
+    """Return the setting that an arm changes, before and after the change, such as ("norm=none", "norm=batch")."""
     pairs = differences(contrast.arms[contrast.control], contrast.arms[arm]).items()
     before = ", ".join(f"{name}={old}" for name, (old, _) in pairs)
     return before, ", ".join(f"{name}={new}" for name, (_, new) in pairs)
 
 
 def plot_calibration(found: Calibration, number: str = "") -> Figure:
-    """Return how many predictions came true for each confidence, and what was said beside what came out.
+    """Plot how many predictions came true for each confidence, and the stated confidence beside the result.
 
     The intervals of shares are those of Wilson 1927.
     """
@@ -187,13 +187,13 @@ def plot_calibration(found: Calibration, number: str = "") -> Figure:
 
 
 def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> None:
-    """Draw how many predictions of each ten percent of confidence came true, and how many did not."""
+    """Draw the numbers of predictions that came true and that didn't, for each ten percent of confidence."""
     edges = np.arange(50, 101, 10)
     yes, no = (np.histogram(confidence[which], edges)[0] for which in (supported, ~supported))
     true: dict[str, Any] = {"color": BLUE, "label": "came true"}
     untrue: dict[str, Any] = {"color": "white", "edgecolor": ORANGE, "hatch": "///", "label": "did not come true"}
     for counts, below, options in ((yes, 0 * yes, true), (no, yes, untrue)):
-        if len(places := np.flatnonzero(counts)):  # a bar of no height would still have an edge
+        if len(places := np.flatnonzero(counts)):  # a bar without height would still have an edge
             axes.bar(places, counts[places], bottom=below[places], **options)
     axes.set_axisbelow(True)
     axes.set_xticks(range(5), [f"{low}-{low + 9}" for low in edges[:-1]], fontsize=8)
@@ -203,7 +203,7 @@ def _draw_counts(axes: Axes, confidence: np.ndarray, supported: np.ndarray) -> N
 
 
 def _draw_share(axes: Axes, y: float, count: int, n: int, expected: float, text: str) -> None:
-    """Draw the share of n that came true, with its interval, and beside it what was said."""
+    """Draw the share of n that came true, with its interval, and the stated confidence beside it."""
     axes.text(0, y + 0.42, text if n else f"{text.partition(':')[0]}: nothing to count yet", fontsize=8)
     if not n:
         return

@@ -1,7 +1,7 @@
-"""Figures of a study: every run as a dot with the mean of its arm, curves, dose and response, isolation plots.
+"""Figures of a study: runs as dots with the means of arms, curves, dose and response, isolation plots.
 
-Every figure can have a number, tells n, says in its title what was found, and fits the width of an A4 page. Arms have
-Okabe & Ito's colours, which colour-blind readers tell apart, and a line style each, which also reads in grey.
+Every figure shows n, states the finding in its title, can have a number, and fits the width of an A4 page. Arms have
+Okabe & Ito's colors, which color-blind readers can distinguish, and different line styles, which also work in gray.
 """
 
 import textwrap
@@ -40,7 +40,7 @@ BAR = Line2D([], [], color=GREY, marker=".", ls="-", label="bar: lowest to highe
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float, float]:
-    """Return mean and the ends of its 95 % t-interval (Student 1908); the ends of a single value are nan."""
+    """Return the mean and the ends of its 95 % t-interval (Student 1908); the ends for a single value are nan."""
     if len(values) < 2:
         return float(values.mean()), float("nan"), float("nan")
     effect = t_interval(values.to_numpy())
@@ -48,16 +48,16 @@ def mean_interval(values: pd.Series) -> tuple[float, float, float]:
 
 
 def titled(figure: Figure, title: str, number: str = "") -> Figure:
-    """Give a figure its title, with its number where it has one, on lines that fit its width."""
+    """Give a figure its title, with its number if it has one, in lines that fit its width."""
     letters = int(13 * figure.get_figwidth())
     figure.suptitle(textwrap.fill(f"Figure {number}. {title}" if number else title, letters), fontsize=10)
     return figure
 
 
 def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
-    """Give a figure one legend, below its axes: of all that has a label in any of them, each once, and of `more`.
+    """Give a figure one legend below its axes, with each label in any of them once, and with `more`.
 
-    Arms come first, then what is alike for all of them.
+    The arms come first, then the entries that all arms have in common.
     """
     drawn = [one for axes in figure.axes for one in zip(*axes.get_legend_handles_labels(), strict=True)]
     entries = dict[str, Any]()
@@ -75,13 +75,13 @@ def legend_below(figure: Figure, more: Iterable[Any] = ()) -> None:
 
 
 def panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return a figure as wide as a page, `height` in inches, with this number of panels side by side."""
+    """Return a figure of page width and of `height` inches, with this number of panels side by side."""
     figure = LabFigure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.08))
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
 def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Series]:
-    """Return a metric for each arm that has runs, in the metric's unit; nan where a run has none, or failed."""
+    """Return a metric for each arm that has runs, in the metric's unit; nan for a run that failed or lacks it."""
     if metric.name not in runs:
         return {}
     known = metric.scale * runs[metric.name].astype(float).mask(failed_runs(runs))
@@ -90,14 +90,14 @@ def by_arm(study: Design, runs: pd.DataFrame, metric: Metric) -> dict[str, pd.Se
 
 
 def say_n(values: pd.Series) -> str:
-    """Return how many of the values are there, such as "n = 5" or "n = 2 of 5"."""
+    """Return how many of the values exist, such as "n = 5" or "n = 2 of 5"."""
     return f"n = {values.count()}" + (f" of {len(values)}" if values.count() < len(values) else "")
 
 
 def say_lacking(values: Mapping[str, pd.Series], failed: Iterable[str]) -> str:
-    """Return which arms have fewer values than others, such as "lr=0.3: n = 2 of 5, 3 failed"; "" where none has.
+    """Return which arms have fewer values than others, such as "lr=0.3: n = 2 of 5, 3 failed"; "" if none has.
 
-    `failed` has the arm of every run that failed.
+    `failed` contains the arm of every failed run.
     """
     n, failures = max(map(len, values.values()), default=0), Counter(failed)
     return "; ".join(
@@ -108,7 +108,7 @@ def say_lacking(values: Mapping[str, pd.Series], failed: Iterable[str]) -> str:
 
 
 def say_means(metric: Metric, values: Mapping[str, pd.Series]) -> str:
-    """Return from where to where the means of the arms are, in words."""
+    """Return the range of the means of the arms, in words."""
     means = {arm: some.mean() for arm, some in values.items() if some.count()}
     if not means:
         return f"no run has a {short_label(metric)}"
@@ -120,9 +120,9 @@ def say_means(metric: Metric, values: Mapping[str, pd.Series]) -> str:
 
 
 def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), number: str = "") -> Figure:
-    """Return every run as a dot and, beside it, the mean of its arm with its 95 % t-interval; one panel per metric.
+    """Plot every run as a dot and, beside it, the mean of its arm with its 95 % t-interval; one panel per metric.
 
-    Without `metrics` they are the first two of the task.
+    The default `metrics` are the first two of the task.
     """
     shown = [find_metric(name) for name in metrics] or list(task().metrics[:2])
     figure, all_axes = panels(len(shown), 4.2)
@@ -140,7 +140,7 @@ def plot_arms(study: Design, runs: pd.DataFrame, metrics: tuple[str, ...] = (), 
 
 
 def name_arms(axes: Axes, values: Mapping[str, pd.Series], width: float) -> None:
-    """Write below the axis which arms they are, with their n; slanted where there is no room in `width` inches."""
+    """Write the names of the arms with their n below the axis; slant them if `width` inches are not enough."""
     letters = int(85 * width / (8 * max(len(values), 1)))  # below a tick, of 8 points
     labels = [f"{wrapped(arm, letters)}\n{say_n(some)}" for arm, some in values.items()]
     slanted: dict[str, Any] = {"fontsize": 8}
@@ -157,7 +157,7 @@ def name_arms(axes: Axes, values: Mapping[str, pd.Series], width: float) -> None
 def dots_and_mean(
     axes: Axes, x: float, values: pd.Series, colour: str = BLUE, width: float = 0.12, label: str = MEAN
 ) -> None:
-    """Draw the values at a place as dots and, beside them, their mean with its interval; one value has no mean."""
+    """Draw the values at x as dots and, beside them, their mean with its interval; a single value has no mean."""
     values = values.dropna()
     mean, low, high = mean_interval(values)
     spread = np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(len(values))
@@ -169,7 +169,7 @@ def dots_and_mean(
 
 
 def wrapped(name: str, letters: int = 11) -> str:
-    """Return the name of an arm on several lines of at most this many letters, if it can be."""
+    """Break the name of an arm into lines of at most this many letters, if possible."""
     lines = name.replace(", ", ",\n").replace(" in the ", "\nin the\n").split("\n")
     return "\n".join(line.replace("=", "=\n") if len(line) > letters else line for line in lines)
 
@@ -177,10 +177,10 @@ def wrapped(name: str, letters: int = 11) -> str:
 def plot_curves(
     study: Design, runs: pd.DataFrame, store: Store, metrics: tuple[str, ...] = (), number: str = ""
 ) -> Figure:
-    """Return metrics after each epoch: the mean of every arm, with a band from its lowest to its highest seed.
+    """Plot metrics after each epoch: the mean of every arm, with a band from its lowest to its highest seed.
 
-    Without `metrics` they are the second and the third of the task. A loss that falls far in the first quarter of the
-    epochs has a scale that fits the rest.
+    The default `metrics` are the second and third of the task. If a loss falls steeply in the first quarter of the
+    epochs, its scale fits the rest.
     """
     shown = [find_metric(name) for name in metrics] or list(task().metrics[1:3])
     curves = load_curves(store, runs, [metric.name for metric in shown])
@@ -214,9 +214,9 @@ def draw_curves(axes: Axes, study: Design, curves: pd.DataFrame, scale: float = 
 
 
 def curves_by_arm(study: Design, curves: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str, str], np.ndarray, Any]]:
-    """Yield each arm that has values, with its style, where its epochs are, and its values grouped by epoch.
+    """Yield each arm that has values, with its style, the positions of its epochs, and its values grouped by epoch.
 
-    With one epoch only, the arms are side by side.
+    If there is only one epoch, the arms are side by side.
     """
     apart = 0.8 / len(study.arms) if curves["epoch"].nunique() == 1 else 0.0
     for i, (arm, style) in enumerate(zip(study.arms, cycle(ARM_STYLES), strict=False)):
@@ -227,12 +227,12 @@ def curves_by_arm(study: Design, curves: pd.DataFrame) -> Iterator[tuple[str, tu
 
 
 def spread_of(curves: pd.DataFrame) -> Any:
-    """Return the entry of the legend for how `draw_curves` shows the seeds."""
+    """Return the legend entry for the spread over seeds in `draw_curves`."""
     return BAR if curves["epoch"].nunique() == 1 else BAND
 
 
 def _fit_curves(axes: Axes, metric: Metric, curves: pd.DataFrame) -> None:
-    """Choose a scale on which the arms can be told apart where they end."""
+    """Choose a scale on which the ends of the curves can be distinguished."""
     values = curves["value"].astype(float)
     if metric.better == "lower" and not is_gap(metric) and values.max() > WIDE * values.min() > 0:
         values = curves.loc[curves["epoch"] > curves["epoch"].max() / 4, "value"]
@@ -249,11 +249,11 @@ def _fit_curves(axes: Axes, metric: Metric, curves: pd.DataFrame) -> None:
 def plot_levels(
     studies: Mapping[str, tuple[Design, pd.DataFrame]], field: str, metric: str = "", number: str = "", lines: str = ""
 ) -> Figure:
-    """Return dose and response: a metric over the levels of a field, one panel for each study by its title.
+    """Plot dose and response: a metric over the levels of a field, with one panel per study under its title.
 
     A dot is a run, a diamond the mean of an arm with its 95 % t-interval, and a ring the best mean of a line. `lines`
-    names a second field, such as "norm": each of its values has a line. A run that failed is a cross, at the edge where
-    it has no value. A study without runs has no panel.
+    names a second field, such as "norm": each of its values has a line. A failed run is a cross, at the edge if it has
+    no value. A study without runs has no panel.
     """
     measured = find_metric(metric or task().metrics[1].name)
     studies = {title: (study, runs) for title, (study, runs) in studies.items() if len(runs)}
@@ -304,7 +304,7 @@ def _draw_line(
 
 
 def _draw_failed(axes: Axes, level: float, values: pd.Series, metric: Metric, colour: str) -> None:
-    """Draw runs that failed as crosses: at their value, or at the edge on the bad side where they have none."""
+    """Draw failed runs as crosses: at their value or, if they have none, at the edge on the bad side."""
     options: dict[str, Any] = {"color": colour, "ms": 8, "mew": 2, "label": FAILED}
     if values.count():
         axes.plot([level] * values.count(), values.dropna(), "x", **options)
@@ -327,7 +327,7 @@ def _name_panel(axes: Axes, title: str, study: Design, runs: pd.DataFrame, metri
 
 
 def _place_levels(axes: Axes, field: str, levels: set[float]) -> None:
-    """Show the levels on the horizontal axis, which is logarithmic where they span more than a factor of ten."""
+    """Show the levels on the horizontal axis, which is logarithmic if they span more than a factor of ten."""
     if 0 < 10 * min(levels) < max(levels):
         axes.set_xscale("log")
     axes.set_xticks(sorted(levels), [f"{level:g}" for level in sorted(levels)], fontsize=8)
@@ -337,12 +337,12 @@ def _place_levels(axes: Axes, field: str, levels: set[float]) -> None:
 
 
 def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "", number: str = "") -> Figure:
-    """Return, for each field of a search, the score of its trials over the field's values, the best of each in front.
+    """Plot the scores of a search's trials over the values of each field, with the best of each value in front.
 
-    `trials` has one row per trial: the fields and the score. The line of the best is what a field is worth when all
-    others may be chosen for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation plots); a field in which
-    every trial has a value of its own has no such line. A trial so bad that the others could not be told apart, or
-    without a score, is a triangle at the edge. The best of all has a ring.
+    `trials` has one row per trial: the fields and the score. The line through the best trials shows the effect of a
+    field if all others are chosen optimally for it (Godbole et al. 2023, Deep Learning Tuning Playbook, isolation
+    plots). A field with a different value in every trial has no such line. A trial without a score, or with one so bad
+    that it would hide the differences among the others, is a triangle at the edge. The best of all has a ring.
     """
     names, metric = list(fields), find_metric(score or task().metrics[1].name)
     scores, is_off = _without_far_off(metric.scale * trials[metric.name], metric.better)
@@ -374,7 +374,7 @@ def plot_isolation(trials: pd.DataFrame, fields: Iterable[str], score: str = "",
 
 
 def _place_trials(axes: Axes, values: pd.Series) -> pd.Series:
-    """Return where the values of a field are on the horizontal axis."""
+    """Return the positions of a field's values on the horizontal axis."""
     if pd.api.types.is_numeric_dtype(values) and values.is_unique and values.min() > 0:  # drawn from a range
         _logarithmic(axes)
         return values
@@ -384,11 +384,11 @@ def _place_trials(axes: Axes, values: pd.Series) -> pd.Series:
 
 
 def _without_far_off(scores: pd.Series, better: str) -> tuple[pd.Series, pd.Series]:
-    """Return scores of which those beyond the outer fence (Tukey 1977) are moved to the edge, and which these are."""
+    """Move scores beyond the outer fence (Tukey 1977) to the edge; return all scores, and which ones were moved."""
     sign = 1 if better == "lower" else -1
     badness = sign * scores
     low, high = badness.quantile([0.25, 0.75])
-    is_off = ~(badness <= high + 3 * (high - low))  # nan as well
+    is_off = ~(badness <= high + 3 * (high - low))  # including nan
     near = badness[~is_off]
     edge = near.max() + 0.2 * (near.max() - near.min())
     return sign * badness.where(~is_off, edge), is_off
@@ -411,7 +411,7 @@ def _name_levels(axes: Axes, levels: list[Any]) -> None:
 
 
 def log_figures(store: Store, run_id: str, figures: Mapping[str, Figure]) -> None:
-    """Keep figures of a run or a prediction among its artifacts, by their names; a figure of that name is replaced."""
+    """Store figures as artifacts of a run or prediction, by name; existing figures of these names are replaced."""
     with TemporaryDirectory(prefix="cnnlab-") as folder:
         for name, figure in figures.items():
             figure.savefig(Path(folder) / f"{name}.png", dpi=110)

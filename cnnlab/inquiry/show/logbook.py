@@ -1,8 +1,8 @@
-"""The logbook of a study: `experiment_log/<study>.md`, to which the tool only ever adds, and where a student reflects.
+"""The logbook of a study: `experiment_log/<study>.md`, which only grows, and in which a student reflects.
 
-An entry is written when a verdict is: the prediction word for word, the plan, the runs, the figure, the verdict, and
-two fields for the student alone, why it came out so and what to do next. `reflect` fills them; what a student wrote
-stays.
+Every verdict gets an entry: the prediction word for word, the plan, the runs, the figure, the verdict, and two fields
+for the student alone: why it came out this way, and what to do next. `reflect` fills these fields; a student's text is
+never removed.
 """
 
 import re
@@ -34,13 +34,13 @@ def logbook_file(study: str) -> Path:
 
 @checked
 def reflect(study: Design, *, why: str, next: str = "", store: Store | None = None) -> None:
-    """Write into the logbook why a study came out as it did, and what to do next, in your own words.
+    """Write in the logbook, in your own words, why a study came out the way it did, and what to do next.
 
-    They go to the entry of your last verdict about the study, and stand for the verdicts before it too. Words that one
-    of its entries has already change nothing; others are added to the old ones.
+    The texts go to the entry of your last verdict on the study, and also count for the earlier ones. A text that one
+    of its entries already contains changes nothing; any other is added to the existing texts.
 
     Raises:
-        LabError: a blank (`...`), too few words, or there is no verdict yet.
+        LabError: there is a blank (`...`), a text is too short, or there is no verdict yet.
     """
     for name, text in {"why": why, "next": next}.items():
         if len(text.split()) < FEWEST_WORDS and (text or name == "why"):
@@ -56,12 +56,12 @@ def reflect(study: Design, *, why: str, next: str = "", store: Store | None = No
 
 
 def entry_id(sha256: str, number: int) -> str:
-    """Return by what a logbook knows a verdict: the seal of its prediction, and its number."""
+    """Return the id of a verdict in a logbook: from the seal of its prediction and its number."""
     return f"{sha256[:12]}-{number}"
 
 
 def add_entry(study: Design, one: Verdict, figure: Figure, store: Store, reference: Reference | None) -> None:
-    """Add a verdict that is on record to the logbook of its study, unless it is there already."""
+    """Add a recorded verdict to the logbook of its study, unless it is already there."""
     assert one.recorded is not None
     entry = entry_id(one.prediction.record.sha256, one.recorded.number)
     file = logbook_file(study.name)
@@ -98,7 +98,7 @@ def _entry(
 
 
 def _runs(one: Verdict, arm: str, store: Store) -> str:
-    """Return links to the runs of an arm, by their seeds."""
+    """Return links to the runs of an arm, labeled with their seeds."""
     address = server.address() if store.kind == "embedded" else store.uri
     experiment = store.experiment_id(one.prediction.study)
     runs = one.runs[one.runs["arm"] == arm].sort_values("seed")
@@ -110,10 +110,10 @@ def _runs(one: Verdict, arm: str, store: Store) -> str:
 
 
 def _picture(study: Design, entry: str) -> str:
-    """Return the file name of the figure of an entry."""
+    """Return the file name of an entry's figure."""
     return f"{_plain(study.name)}-{entry}.png"
 
 
 def _plain(name: str) -> str:
-    """Return a name as that of a file, which a link in Markdown can hold as well."""
+    """Return a name in a form that works as a file name and in a Markdown link."""
     return re.sub(r"[^\w.-]+", "-", name)

@@ -1,4 +1,4 @@
-"""A page on A4: Markdown to one HTML file that needs nothing else, and from there to PDF."""
+"""A page for A4: converts Markdown to a self-contained HTML file, and this to PDF."""
 
 import base64
 import html
@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from cnnlab.inquiry.errors import LabError
 
-PDF_TIMEOUT_S = 120  # a browser's first start on a slow disk
+PDF_TIMEOUT_S = 120  # for a browser's first start on a slow disk
 ON_PATH = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge")
 ON_MACOS = ("Google Chrome", "Chromium", "Microsoft Edge")
 ON_WINDOWS = (r"Google\Chrome\Application\chrome.exe", r"Microsoft\Edge\Application\msedge.exe")
@@ -50,19 +50,19 @@ a { color: inherit; }
 @media print { hr { margin: 0; border: 0; break-after: page; } }
 @media screen { body { max-width: 186mm; margin: 16mm auto; padding: 0 4mm; } }
 """
-# What a browser may load for the page: what is in it already.
+# A browser may load only what the page itself contains.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render_html(markdown_text: str, title: str, folder: Path) -> str:
-    """Return Markdown (CommonMark and tables) as one HTML file for A4, with its images inside.
+    """Convert Markdown (CommonMark and tables) to one HTML file for A4 that includes its images.
 
-    Images are named relative to `folder`. HTML in the text is shown as text. A rule (`---`) ends a printed page. A
-    paragraph right below the first-level heading is a line about the page: who, when. `title` names the browser's tab
-    and the PDF.
+    Image paths are relative to `folder`. HTML in the text is shown as text. A rule (`---`) ends a printed page. A
+    paragraph right below the first-level heading is a line about the page: who, when. `title` is the title of the
+    browser's tab and of the PDF.
 
     Raises:
-        LabError: an image that is missing, of no known kind, or on the network.
+        LabError: an image is missing, of an unknown type, or on the network.
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(markdown_text)
@@ -87,24 +87,24 @@ def _embedded(source: str, folder: Path) -> str:
         raise LabError(f"image {unquote(source)} is not in {folder}: save the figure there first, or correct its name.")
     kind, _ = mimetypes.guess_type(file.name)
     if not (kind or "").startswith("image/"):
-        raise LabError(f"image {unquote(source)} is of no known kind: use .png, .svg or .jpg.")
+        raise LabError(f"image {unquote(source)} is of an unknown type: use .png, .svg or .jpg.")
     return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def write_pdf(html_file: Path, pdf_file: Path) -> None:
-    """Print an HTML file to PDF, with a headless Chrome, Chromium or Edge on this machine.
+    """Print an HTML file to PDF with a headless Chrome, Chromium or Edge on this machine.
 
     Raises:
-        LabError: there is no such browser, or it printed nothing; the HTML can be printed from any other.
+        LabError: there is no such browser, or it printed nothing; any other browser can print the HTML.
     """
-    if not html_file.is_file():  # a browser would print its own words about that
-        raise LabError(f"no PDF: {html_file} is not there; write the page first.")
+    if not html_file.is_file():  # a browser would print its own error page
+        raise LabError(f"no PDF: {html_file} doesn't exist; write the page first.")
     way_out = f"Open {html_file} in any browser and print it from there (A4)."
     browser = find_browser()
     if browser is None:
         raise LabError(f"no PDF: neither Chrome, Chromium nor Edge was found (CNNLAB_BROWSER may name one). {way_out}")
     pdf_file.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the PDF: a browser in a sandbox of its own, as Ubuntu's, sees its user's files and not those in /tmp.
+    # Beside the PDF: a sandboxed browser, such as Ubuntu's, can read its user's files but not those in /tmp.
     with TemporaryDirectory(prefix="print-", dir=pdf_file.parent, ignore_cleanup_errors=True) as folder:
         printed = Path(folder).resolve() / "page.pdf"
         try:
@@ -112,7 +112,7 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
             done = subprocess.run(command, capture_output=True, timeout=PDF_TIMEOUT_S)
             if not printed.exists():
                 raise LabError(f"no PDF: {browser} ended with code {done.returncode} and printed nothing. {way_out}")
-            printed.replace(pdf_file)  # at once: a PDF is whole or isn't there
+            printed.replace(pdf_file)  # in one step: a PDF is complete or doesn't exist
         except subprocess.TimeoutExpired:
             raise LabError(f"no PDF: {browser} took more than {PDF_TIMEOUT_S} s. {way_out}") from None
         except OSError as error:  # not a program, or the PDF is open in a viewer that locks it
@@ -120,29 +120,29 @@ def write_pdf(html_file: Path, pdf_file: Path) -> None:
 
 
 def count_pages(pdf_file: Path) -> int:
-    """Return how many pages a PDF has that a browser printed: each page is an object in the file."""
+    """Return the number of pages of a PDF printed by a browser: each page is an object in the file."""
     return len(re.findall(rb"/Type\s*/Page\b", pdf_file.read_bytes()))
 
 
 def _options(printed: Path) -> list[str]:
-    # a profile of its own: else a browser that is open already would take the order, and print nothing
+    # a separate profile: otherwise a browser that is already open would receive the command, and print nothing
     options = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={printed.parent / 'profile'}"]
     if sys.platform == "linux" and os.geteuid() == 0:
-        options.append("--no-sandbox")  # Chromium refuses to start for root with it
+        options.append("--no-sandbox")  # with a sandbox, Chromium refuses to start for root
     return [*options, "--no-pdf-header-footer", f"--print-to-pdf={printed}"]
 
 
 def find_browser() -> str | None:
-    """Return a browser that can print: the one `CNNLAB_BROWSER` names, or one where they are usually installed.
+    """Return a browser that can print: that of `CNNLAB_BROWSER`, or one in a usual location.
 
     Raises:
-        LabError: what `CNNLAB_BROWSER` names isn't there.
+        LabError: the program in `CNNLAB_BROWSER` doesn't exist.
     """
     if named := os.environ.get("CNNLAB_BROWSER"):
         if found := shutil.which(named):
             return found
         raise LabError(
-            f"CNNLAB_BROWSER={named} is not there: name the program of Chrome, Chromium or Edge, or unset it."
+            f"CNNLAB_BROWSER={named} doesn't exist: name the program of Chrome, Chromium or Edge, or unset it."
         )
     on_macos = [f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ON_MACOS]
     roots = [os.environ.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")]

@@ -1,4 +1,4 @@
-"""Pictures that are in the store already: the figures of one run."""
+"""Pictures from the store: the figures of one run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ class Picture:
 def run_figure(store: Store, run_id: str, name: str) -> Picture:
     """Return a figure of a run: learning_curves, confusion_matrix or confident_mistakes.
 
-    The figures of a run that was taken over from another study are those of that one.
+    A run that was taken over from another study has the figures of the original run.
 
     Raises:
         LabError: there is no such figure in the store.

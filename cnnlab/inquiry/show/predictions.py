@@ -1,4 +1,4 @@
-"""One figure of all predictions of an owner, each beside what came out, from what was recorded."""
+"""One figure of all of an owner's predictions, each beside its outcome, from the records."""
 
 from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
@@ -23,14 +23,14 @@ from cnnlab.inquiry.task import find_metric
 NONE: Mapping[str, str] = MappingProxyType({})
 SIGNS = {"higher": 1, "lower": -1, "none": 1}
 TICKS = (1, 3, 10, 30, 100, 300)
-FEW = 8  # rows that have room for three lines each on a page
-FAR_TICKS = (1, 100, 10_000, 1_000_000)  # where effects are larger than that
+FEW = 8  # rows on a page that have room for three lines each
+FAR_TICKS = (1, 100, 10_000, 1_000_000)  # if there are effects larger than that
 
 
 def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
-    """Return every prediction of an owner that has a verdict, beside what came out; see `plot_records`.
+    """Plot every prediction of an owner that has a verdict, beside its outcome; see `plot_records`.
 
-    `of` is the owner; without it, this one.
+    `of` is the owner (default: this one).
 
     Raises:
         LabError: the store doesn't answer.
@@ -39,7 +39,7 @@ def plot_predictions(store: Store, number: str = "", of: str = "") -> Figure:
 
 
 def failed_ids(store: Store) -> frozenset[str]:
-    """Return the ids of all runs in a store that failed.
+    """Return the ids of all failed runs in a store.
 
     Raises:
         LabError: the store doesn't answer.
@@ -56,16 +56,16 @@ def plot_records(
     pending: Mapping[str, str] = NONE,
     links: Mapping[str, str] = NONE,
 ) -> Figure:
-    """Return one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
+    """Plot one row per prediction that has a verdict: its range as a bar, the effect with its 95 % interval, and the
     outcome in words.
 
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
-    1; the predicted direction is to the right. Nothing is computed again: it is the last verdict on record. A thin
-    whisker is the interval over seeds and images, where it was recorded. `on_paper` is for a page of A4 with a table of
-    the predictions, and a sentence that counts them: no letter is smaller than 8 points, rows have the numbers of the
-    table, and more than a few say no more than study, confidence and outcome. `failed` are the ids of runs that failed:
-    an effect that includes some says so. `pending` has words for predictions without a verdict, by their ids: those are
-    shown in grey. `links` are where the names of rows lead to in SVG, by the same ids.
+    1; the predicted direction is to the right. Nothing is recomputed: the figure shows the last verdict on record. A
+    thin whisker is the interval over seeds and images, if it was recorded. `on_paper` is for an A4 page with a table of
+    the predictions and a sentence that counts them: no letter is smaller than 8 points, rows have the numbers of the
+    table and, if there are many, only study, confidence and outcome. `failed` are the ids of failed runs: an effect
+    that includes some is marked. `pending` has texts for predictions without a verdict, by id; these are shown in gray.
+    `links` are the link targets of the names of rows in SVG, by the same ids.
     """
     shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
     is_short = on_paper and len(shown) > FEW
@@ -99,7 +99,7 @@ def plot_records(
 
 
 def _colour(record: Record) -> str:
-    """Return the colour of what came out; grey where nothing has yet."""
+    """Return the color of the outcome; gray if there is none yet."""
     return OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black") if record.verdicts else GREY
 
 
@@ -127,7 +127,7 @@ def _draw_row(axes: Axes, row: int, record: Record) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    """Make the horizontal axis logarithmic on both sides of the band from -1 to 1, which is always in view."""
+    """Make the horizontal axis logarithmic on both sides of the band from -1 to 1, which is always visible."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.use_sticky_edges = False
     low, high = min(axes.get_xlim()[0], -3), max(axes.get_xlim()[1], 3)
@@ -139,7 +139,7 @@ def _scale(axes: Axes) -> None:
 
 
 def _outcome(record: Record, failed: Container[str], is_short: bool) -> str:
-    """Return the outcome in few words, such as "supported, size missed, exploratory"; the shortest is without size."""
+    """Return the outcome in a few words, such as "supported, size missed, exploratory"; a short one omits the size."""
     said = outcome_of(record).removeprefix("direction ").replace(" (", ", ").rstrip(")").split(", ")
     last = record.verdicts[-1].content
     failures = _failures(last, failed) if "estimate" in last else 0
@@ -148,19 +148,19 @@ def _outcome(record: Record, failed: Container[str], is_short: bool) -> str:
 
 
 def _failures(verdict: dict[str, str], failed: Container[str]) -> int:
-    """Return how many of the runs that a verdict names failed."""
+    """Return how many of the runs in a verdict failed."""
     named = [one for name, some in verdict.items() if name.startswith("runs_") for one in some.split("; ")]
     return sum(one.partition(" ")[0] in failed for one in named)
 
 
 def _label(record: Record) -> str:
-    """Return on two lines which prediction a row is."""
+    """Return the label of a prediction's row, on two lines."""
     about = f"{record.experiment}: {record.content.get('contrast', '?')}"
     return f"{shortened(about, 70)}\n{_claim(record)}"
 
 
 def _numbered(number: int, record: Record, is_short: bool) -> str:
-    """Return which prediction a row is, with its number: on one short line, or on three."""
+    """Return the numbered label of a prediction's row, on one short line or on three lines."""
     if is_short:
         return f"{number}  {record.experiment} ({record.content.get('confidence', '?')} %)"
     return f"{number}  {record.experiment}\n{shortened(record.content.get('contrast', '?'), 44)}\n{_claim(record)}"

@@ -1,4 +1,4 @@
-"""The report: one A4 page for each student from the records, and an annex with the student's own words."""
+"""The report: one A4 page per student from the records, and an annex with the student's own words."""
 
 import re
 import textwrap
@@ -28,27 +28,27 @@ from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import PAPER
 
 COUNTED = (*DECIDED, "inconclusive")
-LINE = 80  # letters, of a terminal
+LINE = 80  # letters in a line of a terminal
 SPACE = "\N{NO-BREAK SPACE}"
 
 
 def report(store: Store | None = None) -> Path:
-    """Write the report of this owner as Markdown and HTML, and as PDF where a browser can print it; return the HTML.
+    """Write the report of this owner as Markdown and HTML, and as PDF if a browser can print it; return the HTML.
 
-    Page one has three sentences, all predictions beside what came out, and the calibration. The annex has the table of
-    the predictions and the reflections. Every verdict needs a "why", unless it was withheld; one, below the last
-    verdict of a study, is enough for the study.
+    Page one has three sentences, all predictions beside their outcomes, and the calibration. The annex has the table of
+    the predictions and the reflections. Every verdict needs a "why", unless it was withheld; one below the last
+    verdict of a study is enough for the whole study.
 
     Raises:
-        LabError: there are no verdicts yet, or a field "why" in a logbook is empty: its file and line are named.
+        LabError: there are no verdicts yet, or a field "why" in a logbook is empty; the message gives file and line.
     """
     store = store or connect()
     records = [record for record in load_records(store, owner=owner()) if record.verdicts]
     judged = [record for record in records if not record.deleted]
     if deleted := sorted({record.experiment for record in records if record.deleted}):
-        log.info(f"Left out, because it was deleted in the MLflow UI: what was predicted about {', '.join(deleted)}.")
+        log.info(f"Left out, because they were deleted in the MLflow UI: predictions about {', '.join(deleted)}.")
     if not judged:
-        raise LabError("there is nothing to report yet: predict, run a study, and confront it.")
+        raise LabError("there is nothing to report yet: make a prediction, run the study, and confront it.")
     words = _words(judged)
     folder = paths.experiment_log()
     name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
@@ -63,13 +63,13 @@ def report(store: Store | None = None) -> Path:
         write_pdf(page, page.with_suffix(".pdf"))
         annex = count(count_pages(page.with_suffix(".pdf")) - 1, "page")
         log.info(f"Report: {folder.name}/{name}.pdf, 1 page and an annex of {annex}")
-    except LabError as error:  # the page can be printed from any browser
+    except LabError as error:  # any browser can print the page
         log.warning(error)
     return page
 
 
 def _draw(judged: list[Record], store: Store, folder: Path, name: str) -> None:
-    """Draw the figures of page one, as wide as it is between its margins."""
+    """Draw the figures of page one, as wide as its text."""
     folder.mkdir(parents=True, exist_ok=True)
     calibration = plot_calibration(calibrate_records(judged))
     calibration.set_size_inches(PAPER, 2.2)
@@ -79,10 +79,10 @@ def _draw(judged: list[Record], store: Store, folder: Path, name: str) -> None:
 
 
 def _words(judged: list[Record]) -> dict[Entry, list[int]]:
-    """Return the reflections in the logbooks, each with the numbers of the predictions that it is about.
+    """Return the reflections in the logbooks, each with the numbers of its predictions.
 
     Raises:
-        LabError: a verdict has none.
+        LabError: a verdict has no reflection.
     """
     ids = {entry_id(record.sha256, record.verdicts[-1].number): record for record in judged}
     known = {name: entry for name, entry in entries().items() if name in ids}
@@ -106,7 +106,7 @@ def _words(judged: list[Record]) -> dict[Entry, list[int]]:
 
 
 def _where(record: Record, entry: Entry | None) -> str:
-    """Return on one line where the "why" of a verdict is missing, as file:line, and what was predicted."""
+    """Return one line with the place of a missing "why", as file:line, and the prediction."""
     file = entry.file if entry else logbook_file(record.experiment)
     place = f"{file.parent.name}/{file.name}{f':{entry.line}' if entry else ' (confront it again)'}"
     claim = ": {metric} {direction}".format_map(record.content)
@@ -128,12 +128,12 @@ def _page_one(judged: list[Record], pictures: str) -> str:
 
 
 def summary(judged: list[Record]) -> list[str]:
-    """Return three sentences on predictions with verdicts: how they came out, the biggest surprise, the confidence."""
+    """Return three sentences on predictions with verdicts: their outcomes, the biggest surprise, the confidence."""
     return [_outcomes(judged), _surprise(judged), _worth(calibrate_records(judged))]
 
 
 def _outcomes(judged: list[Record]) -> str:
-    """Say how many predictions came out how, and how many verdicts are no test of one."""
+    """Return a sentence with the number of each outcome, and of verdicts that don't test a prediction."""
     last = [record.verdicts[-1].content for record in judged]
     said = say_outcomes(one["outcome"] for one in last)
     labels = Counter(one["label"] for one in last if one["label"] != "confirmatory")
@@ -142,7 +142,7 @@ def _outcomes(judged: list[Record]) -> str:
 
 
 def _surprise(judged: list[Record]) -> str:
-    """Name the wrong prediction of which its owner was most sure."""
+    """Return a sentence about the wrong prediction with the highest confidence."""
     wrong = [
         (float(record.content["confidence"]), -number, record)
         for number, record in enumerate(judged, start=1)
@@ -156,10 +156,10 @@ def _surprise(judged: list[Record]) -> str:
 
 
 def _worth(found: Calibration) -> str:
-    """Say what the confidence was worth: which share came true, and whether that fits what was said."""
+    """Return a sentence that compares the share of predictions that came true with the stated confidence."""
     said, true = found.decided["confidence"].mean(), found.decided["supported"]
     if true.empty:
-        return "What the confidence is worth is open: no confirmatory verdict has decided a prediction yet."
+        return "The confidence can't be judged yet: no confirmatory verdict has decided a prediction."
     low, high = (100 * end for end in proportion_interval(int(true.sum()), len(true)))
     fits = "more than expected" if said < low else "fewer than expected" if said > high else "as expected"
     return (

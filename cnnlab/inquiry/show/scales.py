@@ -1,4 +1,4 @@
-"""Axes of figures: what they are called, and on which scale the differences are visible."""
+"""Axes of figures: their labels, and scales on which the differences are visible."""
 
 import textwrap
 from typing import Any, Literal
@@ -10,8 +10,8 @@ from matplotlib.ticker import Locator, LogLocator, NullLocator
 
 from cnnlab.inquiry.metrics import Metric
 
-WIDE = 3  # a loss, or an error, of this many times the smallest would squeeze the others on a linear axis
-PERCENTS = (90, 99, 80, 95, 60, 20, 85, 92, 91, 93, 94, 97, 70, 40, 0, 10, 30, 50, 96, 98)  # the roundest first
+WIDE = 3  # if a loss or error is this many times the smallest, a linear axis would squeeze the others
+PERCENTS = (90, 99, 80, 95, 60, 20, 85, 92, 91, 93, 94, 97, 70, 40, 0, 10, 30, 50, 96, 98)  # roundest first
 EFFECT_LABELS = {
     "arm": "difference in {}",
     "trend": "change in {} from the first to the last level",
@@ -20,12 +20,12 @@ EFFECT_LABELS = {
 
 
 def is_gap(metric: Metric) -> bool:
-    """Return whether a metric is itself a difference."""
+    """Return whether a metric is a difference of two others."""
     return metric.name.startswith("gap")
 
 
 def unit_of(metric: Metric) -> str:
-    """Return the unit of a metric's values; differences of a share are in pp."""
+    """Return the unit of a metric's values: pp if the metric is a difference of shares."""
     return "%" if metric.unit == "pp" and not is_gap(metric) else metric.unit
 
 
@@ -35,18 +35,18 @@ def say_level(metric: Metric, value: float) -> str:
 
 
 def short_label(metric: Metric) -> str:
-    """Return a metric's label without its definition in brackets."""
+    """Return a metric's label without the definition in parentheses."""
     return metric.label.partition(" (")[0]
 
 
 def shortened(name: str, letters: int) -> str:
-    """Return a name with its middle left out, where it has more than this many letters."""
+    """Return a name, without its middle if it has more than this many letters."""
     half = (letters - 5) // 2
     return name if len(name) <= letters else f"{name[:half].rstrip()} ... {name[-half:].lstrip()}"
 
 
 def axis_label(metric: Metric) -> str:
-    """Return how a vertical axis names a metric: by its definition where the label has one, on short lines."""
+    """Return the label of a vertical axis: the metric's definition if its label has one, on short lines."""
     name, _, definition = metric.label.partition(" (")
     text = definition.rstrip(")") or name
     unit = f" ({unit_of(metric)})" if unit_of(metric) else ""
@@ -54,14 +54,14 @@ def axis_label(metric: Metric) -> str:
 
 
 def effect_label(metric: Metric, kind: str) -> str:
-    """Return how a horizontal axis names an effect on a metric; `kind` is that of the contrast."""
+    """Return the label of a horizontal axis for an effect on a metric; `kind` is that of the contrast."""
     label = EFFECT_LABELS[kind].format(metric.label.replace(" (", " = ").replace(")", ""))
     return f"{label} ({metric.unit})" if metric.unit else label
 
 
 def fit_scale(axes: Axes, metric: Metric, values: np.ndarray, which: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic in the loss, or in the error of a share, where the values spread too wide for a linear
-    one. A gap stays linear.
+    """Make an axis logarithmic, in the loss or in the error of a share, if the values are too far apart for a
+    linear one. A gap stays linear.
     """
     values = values[np.isfinite(values)]
     if is_gap(metric) or not len(values):
@@ -70,7 +70,7 @@ def fit_scale(axes: Axes, metric: Metric, values: np.ndarray, which: Literal["x"
         if 100 - values.min() > WIDE * (100 - values.max()):
             error_scale(axes, which)
             axes.autoscale_view()
-            low, high = getattr(axes, f"get_{which}lim")()  # an interval may reach beyond what a share can be
+            low, high = getattr(axes, f"get_{which}lim")()  # an interval may extend beyond the range of a share
             axes.set(**{f"{which}lim": (max(low, -5), min(high, 100 - (100 - values.max()) / WIDE))})
     elif metric.better == "lower" and 0 < WIDE * values.min() < values.max():
         axes.set(**{f"{which}scale": "log"})
@@ -83,7 +83,7 @@ def fit_scale(axes: Axes, metric: Metric, values: np.ndarray, which: Literal["x"
 def error_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     """Make an axis in percent logarithmic in the error: equal steps divide 100 % - value by the same factor.
 
-    One value far below leaves room for the differences among the others.
+    So the differences among high values stay visible even if one value is far below.
     """
     axis = getattr(axes, f"{which}axis")
     axes.set(**{f"{which}scale": FuncScale(axis, (_fewer_errors, lambda y: 100 - np.exp(-np.asarray(y))))})
@@ -96,7 +96,7 @@ def _fewer_errors(percent: Any) -> Any:
 
 
 class _Percents(Locator):
-    """Ticks at round percents, as many as have room."""
+    """Ticks at round percentages, as many as fit."""
 
     def __call__(self) -> list[float]:
         return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What came out of a prediction, in one plain sentence."""
+"""The outcome of a prediction, in one plain sentence."""
 
 from cnnlab.inquiry.contrast import Contrast
 from cnnlab.inquiry.judge.review import recorded_effect
@@ -8,7 +8,7 @@ from cnnlab.inquiry.record.ledger import Record
 
 def came_out(record: Record) -> str:
     """Return the effect of the last verdict, as in "With dropout 0.5, the validation loss is 0.033 nats higher than
-    with dropout 0.0."; an interval that contains 0 is given with both ends. "" where a verdict has no effect.
+    with dropout 0.0."; an interval that contains 0 is given with both ends. "" if the verdict has no effect.
 
     Raises:
         ConfigError: another version of the lab recorded the prediction.
@@ -41,7 +41,7 @@ def _compared(contrast: Contrast) -> tuple[str, str]:
 
 
 def _name(arm: str) -> str:
-    """Return an arm as a sentence has it: "dropout 0.5", "norm=batch", and a name in quotation marks."""
+    """Return an arm as it is written in a sentence: "dropout 0.5", "norm=batch", or a name in quotation marks."""
     field, equals, value = arm.partition("=")
     if not equals:
         return f'"{arm}"'

@@ -1,11 +1,11 @@
-"""Colours and sizes of figures, and how a notebook shows them."""
+"""Colors and sizes of figures, and how a notebook shows them."""
 
 import io
 from typing import Any
 
 from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which colour-blind readers tell apart (Okabe & Ito 2008, Color Universal Design).
+# Okabe & Ito's colors, which color-blind readers can distinguish (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PINK, YELLOW, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 LINES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"), (YELLOW, "-"), (SKY, "--")]
@@ -16,7 +16,7 @@ PAPER = 7.0  # inches between the margins of A4, where 8 points are 8 points
 
 
 class LabFigure(Figure):
-    """A figure that shows itself in a notebook, with its title as the text for those who can't see it."""
+    """A figure for notebooks, with its title as the alternative text for readers who can't see it."""
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
         file = io.BytesIO()

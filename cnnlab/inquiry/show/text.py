@@ -16,16 +16,16 @@ from cnnlab.inquiry.record.views import VIEWS, view_links
 
 
 class Line(NamedTuple):
-    """A line with its beginning, below which its continuation hangs."""
+    """A line with a prefix; if it is wrapped, its continuation lines are indented by the prefix's width."""
 
     begin: str
     text: str
 
 
 def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
-    """Return what a review found, for a terminal: whether it is intact, predictions, timeline, notes.
+    """Return the findings of a review for a terminal: whether the store is intact, predictions, timeline, notes.
 
-    `hide` is an owner whose predictions and runs are only counted.
+    `hide` is an owner whose predictions and runs are counted but not shown.
     """
     if found.is_intact:
         held = f"{count(len(found.predictions), 'prediction')} and {count(found.runs, 'run')}"
@@ -52,7 +52,7 @@ def review_text(found: Review, width: int = 80, hide: str | None = None) -> str:
 
 
 def _prediction_lines(found: Review, hide: str | None) -> list[Line]:
-    """Return the lines of all predictions, each when, who and where; the claim; the verdict."""
+    """Return the lines of all predictions: time, owner and study; the claim; the verdict."""
     lines: list[Line] = []
     for number, row in enumerate(found.predictions.to_dict("records"), start=1):
         if row["owner"] == hide:
@@ -72,7 +72,7 @@ def _prediction_lines(found: Review, hide: str | None) -> list[Line]:
 
 
 def _timeline_lines(timeline: pd.DataFrame) -> list[Line]:
-    """Return the events under their days, with the owners in a column of their own."""
+    """Return the events grouped by day, with the owners in a separate column."""
     lines, day = list[Line](), ""
     owners = [printable(owner)[:16] for owner in timeline["owner"]]
     widest = max(map(len, owners), default=0)
@@ -85,16 +85,16 @@ def _timeline_lines(timeline: pd.DataFrame) -> list[Line]:
 
 
 def _wrap(line: Line, width: int) -> str:
-    """Return a line as several that fit; what came from a store is written so that a terminal shows all of it."""
+    """Wrap a line to the width; characters from a store that a terminal could hide are written out."""
     margin = " " * len(line.begin)
     text = printable(line.text)
     return textwrap.fill(text, width, initial_indent=line.begin, subsequent_indent=margin, break_on_hyphens=False)
 
 
 def links(store: Store, experiments: Collection[str] = ()) -> str:
-    """Return the address of the page of the lab, or where a server has none, links to views of some experiments.
+    """Return the address of the page of the lab or, if a server has none, links to the views of experiments.
 
-    Without names these are all experiments.
+    Without names, these are all experiments.
     """
     if store.kind == "embedded":
         return f"Start the MLflow server with ./start_server.sh to see what came out: {server.address()}/lab"
