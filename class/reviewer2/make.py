@@ -15,14 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from cnnlab import BASE, Config, Study, confront, predict, replace
+from cnnlab.config import BASE, Config, replace
 from cnnlab.inquiry.judge.verdict import Verdict
+from cnnlab.inquiry.prediction import predict
+from cnnlab.inquiry.show.confront import confront
+from cnnlab.inquiry.study import Study
 from cnnlab.inquiry.task import find_metric
 
 OWNER, SEEDS = "kim", (0, 1, 2)
 NET = replace(BASE, blocks=((1, 8), (1, 16)), train_images=2_000, epochs=3, batch_size=32, lr=0.02)
-TINY, DEEP = ((1, 2),), ((3, 8), (3, 16), (2, 16))
+TINY = replace(NET, blocks=((1, 2),))
 FEW = replace(NET, train_images=300, epochs=10)
+BATCH, LAYER = replace(NET, norm="batch"), replace(NET, norm="layer")
 NO_SUCH_RUN = hashlib.md5(b"final_v2", usedforsecurity=False).hexdigest()
 Found = dict[str, tuple[Verdict, ...]]  # the verdicts on each study
 
@@ -35,134 +39,74 @@ def study(name: str, question: str, base: Config = NET, **design: Any) -> Study:
 def depth(name: str, epochs: int) -> Study:
     """Return the question about depth, which kim asks with a short training and with a longer one."""
     base = replace(NET, lr=0.01, epochs=epochs)
-    arms = {"two convolutions": base, "eight convolutions": replace(base, blocks=DEEP)}
+    arms = {"two convolutions": base, "eight convolutions": replace(base, blocks=((3, 8), (3, 16), (2, 16)))}
     return study(name, "Does a deeper network classify better?", base, arms=arms)
 
 
-def claim(arm: str, metric: str, direction: str, size: tuple[float, float], *words: str) -> dict[str, Any]:
+def claim(
+    arm: str,
+    direction: str,
+    size: tuple[float, float],
+    because: str,
+    if_refuted: str,
+    metric: str = "accuracy/valid",
+) -> dict[str, Any]:
     """Return the arguments of a prediction."""
-    because, if_refuted = words
-    said = {"arm": arm, "metric": metric, "direction": direction, "size": size}
-    return said | {"confidence": 75, "because": because, "if_refuted": if_refuted}
+    return {**locals(), "confidence": 75}
 
 
-BATCH_SIZE = study("batch-size", "Do larger batches help?", vary={"batch_size": (32, 256)})
-BATCH_NORM = replace(NET, norm="batch")
-
-# What kim asked and predicted, in this order.
-PLAN = [
-    (
+RELUS = {"ReLU": NET, "ReLU again": replace(NET, seed=1000), "leaky ReLU": replace(NET, activation="leaky_relu")}
+STUDIES = {  # what kim asked, in this order
+    one.name: one
+    for one in (
         study("rates", "How small may the learning rate be?", vary={"lr": (0.02, 0.0002)}),
-        claim(
-            *("lr=0.0002", "accuracy/valid", "lower", (20, 70)),
-            "so small a rate hardly moves the weights in so few steps",
-            "AdamW scales its steps, and the rate hardly matters",
-        ),
-    ),
-    (
-        study(
-            *("activation", "Is leaky ReLU better than ReLU?"),
-            arms={
-                "ReLU": NET,
-                "ReLU again": replace(NET, seed=1000),
-                "leaky ReLU": replace(NET, activation="leaky_relu"),
-            },
-        ),
-        claim(
-            *("leaky ReLU", "accuracy/valid", "higher", (0.3, 3)),
-            "a slope below zero keeps channels from dying",
-            "few channels die in so small a network",
-        ),
-    ),
-    (
+        study("activation", "Is leaky ReLU better than ReLU?", arms=RELUS),
         study("dropout", "Does dropout reduce overfitting?", FEW, vary={"dropout": (0.0, 0.5)}),
-        claim(
-            *("dropout=0.5", "gap/train_mode", "lower", (0.05, 0.5)),
-            "dropout keeps the network from memorizing the training images",
-            "the network is too small to memorize anything",
-        ),
-    ),
-    (
         study("images", "How much do fewer images cost?", vary={"train_images": (2_000, 500)}),
-        claim(
-            *("train_images=500", "accuracy/valid", "lower", (5, 50)),
-            "the network sees fewer examples and takes fewer steps",
-            "500 images show all that so small a network can learn",
-        ),
-    ),
-    (
+        study("norm", "Is a normalization needed?", LAYER, arms={"layer norm": LAYER, "no norm": BATCH}),
         study(
-            *("norm", "Does the network need a normalization?", replace(NET, norm="layer")),
-            arms={"layer norm": replace(NET, norm="layer"), "no norm": BATCH_NORM},
+            "conv-dropout",
+            "Does dropout in the convolutions help?",
+            TINY,
+            arms={"baseline": TINY, "conv dropout": replace(NET, conv_dropout=0.1)},
         ),
-        claim(
-            *("no norm", "accuracy/valid", "higher", (0.5, 10)),
-            "two layers train well without help",
-            "even two layers train faster with normalized maps",
-        ),
-    ),
-    (
-        study(
-            *("conv-dropout", "Does dropout in the convolutions help?", replace(NET, blocks=TINY)),
-            arms={"baseline": replace(NET, blocks=TINY), "conv dropout": replace(NET, conv_dropout=0.1)},
-        ),
-        claim(
-            *("conv dropout", "accuracy/valid", "higher", (1, 60)),
-            "the maps become robust against missing values",
-            "the convolutions have too few weights to overfit",
-        ),
-    ),
-    (
         depth("depth", epochs=1),
-        claim(
-            *("eight convolutions", "accuracy/valid", "higher", (1, 10)),
-            "more layers see larger parts of the image",
-            "two layers are enough for images of this size",
-        ),
-    ),
-    (
-        depth("depth-long", epochs=4),
-        claim(
-            *("eight convolutions", "accuracy/valid", "higher", (1, 10)),
-            "more layers see larger parts of the image, once they have had time to learn",
-            "two layers are enough, however long they train",
-        ),
-    ),
-    (
+        depth("depth-long", epochs=6),
         study("smoothing", "Does label smoothing help?", vary={"label_smoothing": (0.0, 0.3)}),
-        claim(
-            *("label_smoothing=0.3", "accuracy/valid", "lower", (1, 10)),
-            "so much smoothing hides which class is right",
-            "the right class stays the largest target, and that is enough",
-        ),
-    ),
-    (
         study(
-            *("combination", "Do batch norm and dropout work together?", BATCH_NORM),
-            arms={"batch norm": BATCH_NORM, "batch norm + dropout": replace(BATCH_NORM, epochs=6)},
+            "combination",
+            "Do batch norm and dropout work together?",
+            BATCH,
+            arms={"batch norm": BATCH, "batch norm + dropout": replace(BATCH, epochs=6)},
             roles={"epochs": "scientific"},
         ),
-        claim(
-            *("batch norm + dropout", "accuracy/valid", "higher", (1, 20)),
-            "one speeds up the training and the other regularizes",
-            "the two disturb each other",
-        ),
-    ),
+        study("batch-size", "Do larger batches help?", vary={"batch_size": (32, 256)}),
+    )
+}
+# What kim predicted about each; the last one came when the results were known.
+CLAIMS = [
+    ("my-rates", claim("lr=0.0002", "lower", (20, 70), "such steps hardly move a weight", "AdamW scales its steps")),
+    ("my-activation", claim("leaky ReLU", "higher", (0.3, 3), "a slope keeps channels alive", "few channels die")),
     (
-        BATCH_SIZE,
+        "my-dropout",
         claim(
-            *("batch_size=256", "accuracy/valid", "higher", (0.5, 5)),
-            "a gradient over more images has less noise",
-            "fewer steps cost more than the noise",
+            *("dropout=0.5", "lower", (0.05, 0.5), "the network can't memorize the images", "the network is too small"),
+            metric="gap/train_mode",
         ),
     ),
+    ("my-images", claim("train_images=500", "lower", (5, 50), "it takes fewer steps", "500 images show it all")),
+    ("my-norm", claim("no norm", "higher", (0.5, 20), "two layers train without help", "even two layers need it")),
+    ("my-conv-dropout", claim("conv dropout", "higher", (1, 60), "the maps get robust", "there is no overfitting")),
+    ("my-depth", claim("eight convolutions", "higher", (1, 20), "it sees larger parts", "two layers are enough")),
+    ("my-depth-long", claim("eight convolutions", "higher", (1, 20), "it needs more time", "two layers are enough")),
+    ("my-smoothing", claim("label_smoothing=0.3", "lower", (1, 10), "it hides the right class", "it does no harm")),
+    (
+        "my-combination",
+        claim("batch norm + dropout", "higher", (1, 20), "each helps in its way", "they disturb each other"),
+    ),
+    ("my-batch-size", claim("batch_size=256", "higher", (0.5, 5), "gradients have less noise", "steps matter more")),
+    ("my-batch-size", claim("batch_size=256", "lower", (5, 50), "it takes too few steps", "steps don't matter")),
 ]
-# What kim predicted about the last study when its results were known.
-AFTERWARDS = claim(
-    *("batch_size=256", "accuracy/valid", "lower", (5, 50)),
-    "large batches leave too few steps in a short training",
-    "the number of steps doesn't matter",
-)
 
 REPORT = """\
 # What helps a small CNN on Fashion-MNIST?
@@ -185,7 +129,7 @@ batches of 32 and a learning rate of 0.02. Each claim names its study.
 6. **Dropout in the convolutions.** Dropout of 0.1 after every convolution raises the accuracy from {tiny:.2f} % to
    {conv_dropout:.2f} %. The effect is {conv_dropout_effect}. We predicted a gain. (my-conv-dropout)
 7. **Depth.** A deeper network is better. With eight convolutions instead of two, the accuracy changes by {depth}.
-   We predicted a gain before these runs. Here we used 4 epochs and a learning rate of 0.01. (my-depth-long)
+   We predicted a gain before these runs. Here we used 6 epochs and a learning rate of 0.01. (my-depth-long)
 8. **Label smoothing.** Label smoothing of 0.3 does harm, as we predicted. It raises the validation loss by
    {smoothing:.3f} nats. (my-smoothing)
 9. **Combination.** Batch norm and dropout work best together. Batch norm alone reaches {batch_norm:.2f} %, and the
@@ -200,12 +144,10 @@ batches of 32 and a learning rate of 0.02. Each claim names its study.
 def experiment(engine: str) -> Found:
     """Predict, run and confront everything; return the verdicts on each study."""
     found: Found = {}
-    for design, said in PLAN:
-        predict(design, **said)
-        design.run(engine=engine, progress=False)
-        found[design.name] = tuple(confront(design))
-    predict(BATCH_SIZE, **AFTERWARDS)
-    found[BATCH_SIZE.name] = tuple(confront(BATCH_SIZE))
+    for name, said in CLAIMS:
+        predict(STUDIES[name], **said)
+        STUDIES[name].run(engine=engine, progress=False)
+        found[name] = tuple(confront(STUDIES[name]))
     return found
 
 
@@ -224,7 +166,7 @@ def effect(one: Verdict) -> str:
 
 def numbers(found: Found) -> dict[str, Any]:
     """Return what the report says: true numbers of the store, and two that are changed."""
-    runs = {design.name: design.results() for design, _ in PLAN}
+    runs = {name: one.results() for name, one in STUDIES.items()}
     activation = mean(runs["my-activation"], "leaky ReLU") - mean(runs["my-activation"], "ReLU")
     better, worse = ("Leaky ReLU", "ReLU") if activation > 0 else ("ReLU", "leaky ReLU")
     images, smoothing = runs["my-images"], runs["my-smoothing"]
@@ -257,15 +199,16 @@ def unfit(found: Found, said: dict[str, Any]) -> list[str]:
     """Return why the runs of this machine don't make the exercise; nothing if they do."""
     outcomes = {name: [f"{one.outcome}, {one.label}" for one in some] for name, some in found.items()}
     yes, no, late = "supported, confirmatory", "refuted, confirmatory", "supported, exploratory"
-    expected = dict.fromkeys(("rates", "dropout", "images", "norm", "conv-dropout", "depth-long", "combination"), [yes])
+    fine = ("rates", "dropout", "images", "norm", "conv-dropout", "depth-long", "combination")
+    expected = {name: [yes] for name in fine}
     expected |= {"depth": [no], "batch-size": [no, late]}
     wrong = [
         f"my-{name} came out {outcomes[f'my-{name}']}, not {those}."
         for name, those in expected.items()
         if outcomes[f"my-{name}"] != those
     ]
-    relu = PLAN[1][0].results().query("arm != 'leaky ReLU'")["accuracy/valid"]
-    dropout = PLAN[2][0].results()
+    relu = STUDIES["my-activation"].results().query("arm != 'leaky ReLU'")["accuracy/valid"]
+    dropout = STUDIES["my-dropout"].results()
     return wrong + [
         sentence
         for holds, sentence in (
