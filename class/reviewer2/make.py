@@ -119,7 +119,8 @@ batches of 32 and a learning rate of 0.02. Each claim names its study.
    (my-activation)
 2. **Overfitting.** With dropout 0.5, the network doesn't overfit any more. Its validation loss is {gap:.3f} nats lower
    than its training loss, so it does even better on new images than on its training images. We predicted that dropout
-   lowers this gap. The effect is {gap_effect}. Here we used 300 images and 10 epochs. (my-dropout)
+   lowers this gap. The effect is
+   {gap_effect}. Here we used 300 images and 10 epochs. (my-dropout)
 3. **Number of images.** With 500 instead of 2,000 training images, the accuracy drops by {images:.2f} pp. We predicted
    a drop. (my-images)
 4. **Normalization.** A network this small doesn't need any. Without normalization (norm none, dropout 0, learning rate
@@ -128,14 +129,16 @@ batches of 32 and a learning rate of 0.02. Each claim names its study.
    changes the accuracy by {rates}. We predicted a drop. (my-rates)
 6. **Dropout in the convolutions.** Dropout of 0.1 after every convolution raises the accuracy from {tiny:.2f} % to
    {conv_dropout:.2f} %. The effect is {conv_dropout_effect}. We predicted a gain. (my-conv-dropout)
-7. **Depth.** A deeper network is better. With eight convolutions instead of two, the accuracy changes by {depth}.
-   We predicted a gain before these runs. Here we used 6 epochs and a learning rate of 0.01. (my-depth-long)
+7. **Depth.** A deeper network is better. With eight convolutions instead of two, the accuracy changes by
+   {depth}. We predicted a gain before these runs. Here we used
+   6 epochs and a learning rate of 0.01. (my-depth-long)
 8. **Label smoothing.** Label smoothing of 0.3 does harm, as we predicted. It raises the validation loss by
    {smoothing:.3f} nats. (my-smoothing)
 9. **Combination.** Batch norm and dropout work best together. Batch norm alone reaches {batch_norm:.2f} %, and the
    combination reaches {combination:.2f} %. We predicted a gain. (my-combination)
 10. **Batch size.** Our hypothesis was that large batches leave too few steps in a short training. The runs support it.
-    With batches of 256 instead of 32, the accuracy changes by {batch_size}. (my-batch-size)
+    With batches of 256 instead of 32, the accuracy changes by
+    {batch_size}. (my-batch-size)
 11. **Best network.** Our best run reaches {best:.2f} %. It is run `{no_such_run}`. Its learning curve
     is in `C:\\Users\\kim\\Desktop\\cnn\\final_v2\\curve.png`.
 """
