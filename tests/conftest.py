@@ -108,6 +108,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_cli.py",
         "test_tracking.py",
         "test_search.py",
+        "test_reviewer2.py",
+        "test_class.py",
     ]
     places = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: places.get(item.path.name, len(longest)))

@@ -208,7 +208,9 @@ def test_a_deleted_end_mark_costs_only_its_own_field(tmp_path: Path, story: Stor
 def test_the_experiments_note_has_question_and_verdicts_and_keeps_them(story: Story) -> None:
     assert story.note.startswith("1 of 4 predictions supported, 2 inconclusive, 1 withheld. " + STUDY.question)
     for one in story.first:
-        assert f"- {one.prediction.contrast.text}: {one.headline()}" in story.note
+        p = one.prediction
+        said = one.headline().replace(f", confirmatory: {p.metric.name}", ":") if one.effect else "withheld: "
+        assert f"- {p.contrast.text}, {p.metric.name}: {said}" in story.note
     assert story.note_after_rerun == story.note
 
 

@@ -26,13 +26,14 @@ def publish_outcomes(store: Store, experiment: str, question: str, owner: str) -
         store.client.set_tag(record.run_id, PREDICTED, f"{say_claim(content)}, {content['confidence']} % sure")
         store.client.set_tag(record.run_id, FOUND, _found(record, outcome))
     said = say_outcomes(outcomes)
-    lines = [f"- {record.content['contrast']}: {_found(record, outcome_of(record))}" for record in judged]
+    lines = [f"- {one.content['contrast']}, {one.content['metric']}: {_found(one, outcome_of(one))}" for one in judged]
     note = "\n".join([f"{said[:1].upper()}{said[1:]}. {question}", "", *lines])
     store.client.set_experiment_tag(store.experiment_id(experiment), NOTE, note)
 
 
 def _found(record: Record, outcome: str) -> str:
-    """Return the last verdict in one line: the outcome with its effect, or with the reasons why there is none."""
-    content = record.verdicts[-1].content
-    effect = effect_of(record)
-    return f"{labelled(outcome, record)}: {effect}" if effect else content.get("said", outcome)
+    """Return the last verdict in one line: the outcome with its effect, or with the first reason why there is none."""
+    if effect := effect_of(record):
+        return f"{labelled(outcome, record)}: {effect}"
+    first, _, _ = record.verdicts[-1].content.get("said", outcome).partition(". ")
+    return f"{first.rstrip('.')}."
