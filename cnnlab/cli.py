@@ -5,7 +5,6 @@ Every command loads what it needs when it runs, so that `cnnlab --help` answers 
 
 import errno
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -18,33 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnlab.cli_class import classroom
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.claim import Claim
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.printable import on_screen
+from cnnlab.terminal import InOrder, say
 
 if TYPE_CHECKING:
     from cnnlab.inquiry.record.store import Store
     from cnnlab.inquiry.study import Study
-
-
-COLOURS = {
-    "supported": "green",
-    "refuted": "red",
-    "practically equivalent": "blue",
-    "inconclusive": "yellow",
-    "withheld": "magenta",
-}
-# An outcome at the beginning of a line, or of a row of a table, or after an arrow.
-OUTCOME = re.compile(rf"(?m)^((?: *\d+ +| *=> )?)((?:direction )?({'|'.join(COLOURS)}))\b")
-
-
-class InOrder(click.Group):
-    """A group whose commands are listed in the order in which one works."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names as they were defined."""
-        return list(self.commands)
 
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -301,35 +282,6 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
         raise SystemExit(1)
 
 
-@cli.group("class", short_help="For instructors: the students of a class on one server.")
-def classroom() -> None:
-    """For instructors: the students of a class on one MLflow server."""
-
-
-@classroom.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a file per student here, instead of printing.")
-def roster(file: Path, address: str, out: Path | None) -> None:
-    """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
-
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are made up, and shown
-    once. Existing accounts stay unchanged, and nobody is removed.
-    """
-    from cnnlab.inquiry.record.roster import enroll, read_roster
-
-    for account in enroll(read_roster(file), address.rstrip("/")):
-        lines = account.environment(address.rstrip("/"))
-        if not account.password:
-            say(f"{account.name} has an account already; its password is unchanged.")
-        elif out:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")
-            say(f"{account.name}: {out / account.name}.env")
-        else:
-            say(f"{account.name}:\n{lines}")
-
-
 @cli.command(short_help="Show the reference results that ship with the lab.")
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
@@ -519,11 +471,7 @@ def ui(in_browser: bool) -> None:
         click.launch(page)
 
 
-def say(text: object, err: bool = False) -> None:
-    """Print a text, with nothing in it that could hide something on a terminal; there, outcomes have their colours."""
-    shown = on_screen(str(text), sys.stderr if err else sys.stdout)
-    coloured = OUTCOME.sub(lambda found: found[1] + click.style(found[2], fg=COLOURS[found[3]]), shown)
-    click.echo(coloured, err=err, color=False if "NO_COLOR" in os.environ else None)
+cli.add_command(classroom)
 
 
 def main() -> None:

@@ -83,6 +83,49 @@ class Review:
         return ""
 
 
+@dataclass(frozen=True)
+class Contents:
+    """All that a store holds, read once. table: those of the runs that this version of the lab can read."""
+
+    records: list[Record]
+    runs: list[RawRun]
+    table: pd.DataFrame
+
+    @classmethod
+    def read(cls, store: Store) -> "Contents":
+        """Read a store.
+
+        Raises:
+            LabError: the store doesn't answer.
+        """
+        return cls(load_records(store), load_raw(store), load_runs(store, deleted=True, kind=None))
+
+    def of(self, owner: str) -> "Contents":
+        """Return what belongs to one owner."""
+        records = [record for record in self.records if record.owner == owner]
+        ids = {record.run_id for record in records}
+        runs = [run for run in self.runs if run.owner == owner or run.run_id in ids]
+        return Contents(records, runs, self.table[self.table["owner"] == owner])
+
+    def check_folder(self, folder: Path) -> list[str]:
+        """Return which files and logbook entries of a project belong to no run or prediction in its store."""
+        problems, runs = [], {run.run_id for run in self.runs}
+        for artifacts in sorted((folder / "models").glob("*/*/artifacts")):
+            if artifacts.parent.name not in runs:
+                problems.append(
+                    f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run with these files isn't "
+                    "in the store: it was removed, or an older copy of the store was put back."
+                )
+        seals = {record.sha256[:12] for record in self.records}
+        for entry in entries(folder / "experiment_log").values():
+            if entry.id.split("-")[0] not in seals:
+                problems.append(
+                    f"experiment_log/{entry.file.name}: the prediction of the entry {entry.id} isn't in the store: it "
+                    "was removed, or an older copy of the store was put back."
+                )
+        return problems
+
+
 def review(store: Store, folder: Path | None = None, received: Received | None = None) -> Review:
     """Review a store, without changing it.
 
@@ -92,7 +135,16 @@ def review(store: Store, folder: Path | None = None, received: Received | None =
     Raises:
         LabError: the store doesn't answer.
     """
-    records, runs = load_records(store), load_raw(store)
+    contents = Contents.read(store)
+    found = review_contents(contents, store, folder, received or {})
+    if folder:
+        found.problems += contents.check_folder(folder)
+    return found
+
+
+def review_contents(contents: "Contents", store: Store, folder: Path | None, received: Received) -> Review:
+    """Review what was read from a store, or the part of it that is an owner's; see `review`."""
+    records, runs = contents.records, contents.runs
     own = [run for run in runs if run.kind == "run" or run.sealed_right is not None]
     by_id = {run.run_id: run for run in runs}
     found = Review(runs=len(own))
@@ -103,15 +155,12 @@ def review(store: Store, folder: Path | None = None, received: Received | None =
             found.heads[owner] = theirs
     for record in records:
         _check_verdicts(found, record, by_id)
-        _check_received(found, record, received or {})
+        _check_received(found, record, received)
     _check_runs(found, own, records)
     _check_what_they_left(found, own, store, folder)
-    if folder:
-        _check_folder(found, folder, {run.run_id for run in runs}, {record.sha256 for record in records})
-    table = load_runs(store, deleted=True, kind=None)
-    if unread := sum(run.kind in RUN_KINDS for run in runs) - len(table):
+    if unread := sum(run.kind in RUN_KINDS for run in runs) - len(contents.table):
         found.notes.append(f"Runs that this version of the lab can't read: {unread}.")
-    _note_what_was_tried(found, records, table)
+    _note_what_was_tried(found, records, contents.table)
     found.timeline = _timeline(records, runs)
     found.predictions = _predictions(records)
     found.foreign = describe_foreign([run for run in runs if run.kind not in KINDS and run not in own])
@@ -177,7 +226,7 @@ def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> N
             found.problems.append(f"{name}: it doesn't follow what was recorded before it.")
         previous = one.sha256
         metric = record.content.get("metric", "")
-        for run_id, seal, value in _runs_of(one.content):
+        for run_id, seal, value in runs_of(one.content):
             run = runs.get(run_id)
             if run is None:
                 found.problems.append(f"{name}: the run {run_id} that it rests on is gone.")
@@ -185,13 +234,14 @@ def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> N
                 found.problems.append(f"{name}: the run {run.name} ({run_id[:8]}) was changed after the verdict.")
 
 
-def _runs_of(content: dict[str, str]) -> Iterable[tuple[str, str, str]]:
-    for name, text in sorted(content.items()):
-        if name.startswith("runs_"):
-            for line in text.split("; "):
-                run_id, _, rest = line.partition(" ")
-                seal, _, value = rest.partition(" ")
-                yield run_id, seal, value
+def runs_of(content: dict[str, str]) -> Iterable[tuple[str, str, str]]:
+    """Yield id, seal and value of the runs that a verdict names, in the order of its record: by arm, then by seed."""
+    parts = {int(number): text for name, text in content.items() if (number := name.removeprefix("runs_")).isdecimal()}
+    for _, text in sorted(parts.items()):
+        for line in text.split("; "):
+            run_id, _, rest = line.partition(" ")
+            seal, _, value = rest.partition(" ")
+            yield run_id, seal, value
 
 
 def _number(value: float | None) -> str:
@@ -241,23 +291,6 @@ def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folde
 
 def _finals(run: RawRun) -> dict[str, str]:
     return {name: _number(value) for name, value in run.metrics.items() if name.startswith("final/")}
-
-
-def _check_folder(found: Review, folder: Path, runs: set[str], predictions: set[str]) -> None:
-    """Check that the files and logbook entries of a project belong to runs and predictions in its store."""
-    for artifacts in sorted((folder / "models").glob("*/*/artifacts")):
-        if artifacts.parent.name not in runs:
-            found.problems.append(
-                f"models/{artifacts.parent.parent.name}/{artifacts.parent.name}: the run with these files isn't "
-                "in the store: it was removed, or an older copy of the store was put back."
-            )
-    seals = {seal[:12] for seal in predictions}
-    for entry in entries(folder / "experiment_log").values():
-        if entry.id.split("-")[0] not in seals:
-            found.problems.append(
-                f"experiment_log/{entry.file.name}: the prediction of the entry {entry.id} isn't in the store: it was "
-                "removed, or an older copy of the store was put back."
-            )
 
 
 # What was tried before, or is missing

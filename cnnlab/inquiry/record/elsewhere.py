@@ -37,7 +37,7 @@ def look_at(uri: str) -> Elsewhere:
     Raises:
         LabError: it doesn't answer, refuses the name of its host, or doesn't know the user or the password.
     """
-    with no_workspace():
+    with in_workspace():
         version, date = _get(uri, "/version")
         if not re.fullmatch(r"\d+\.\d+.*", str(version)):
             raise LabError(f"{uri} isn't an MLflow server: check the address.")
@@ -60,14 +60,17 @@ def lab_address(uri: str) -> str:
 
 
 @contextmanager
-def no_workspace() -> Iterator[None]:
-    """Let MLflow speak to a server as a whole, not to one workspace of it."""
-    workspace = os.environ.pop(WORKSPACE, None)
+def in_workspace(name: str = "") -> Iterator[None]:
+    """Let MLflow speak to one workspace of a server, or without a name to the server as a whole."""
+    before = os.environ.pop(WORKSPACE, None)
+    if name:
+        os.environ[WORKSPACE] = name
     try:
         yield
     finally:
-        if workspace is not None:
-            os.environ[WORKSPACE] = workspace
+        os.environ.pop(WORKSPACE, None)
+        if before is not None:
+            os.environ[WORKSPACE] = before
 
 
 def check_workspace(uri: str, found: Elsewhere) -> None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.mlflow_private import accounts
-from cnnlab.inquiry.record.elsewhere import look_at, no_workspace
+from cnnlab.inquiry.record.elsewhere import in_workspace, look_at
 
 if TYPE_CHECKING:
     from mlflow.server.auth.client import AuthServiceClient
@@ -83,7 +83,7 @@ def enroll(names: list[str], server: str) -> Iterator[Account]:
         raise LabError(f"{server} has no workspaces: start it with --app-name basic-auth --enable-workspaces.")
     users = accounts(server)
     mlflow.set_tracking_uri(server)
-    with no_workspace():
+    with in_workspace():
         for name in names:
             if name not in found.workspaces:
                 mlflow.create_workspace(name, description=f"The predictions and runs of {name}")

@@ -3,16 +3,13 @@
 It only reads the store, and is made again whenever something changed.
 """
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import matplotlib as mpl
 from jinja2 import Environment
-from matplotlib.figure import Figure
 
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
@@ -23,7 +20,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import view_links
 from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.show.predictions import plot_records
-from cnnlab.inquiry.show.style import OUTCOME_COLOURS
+from cnnlab.inquiry.show.style import OUTCOME_COLOURS, svg
 
 TEMPLATE = Path(__file__).with_name("lab.html")
 RUNNING = "in progress"
@@ -65,7 +62,7 @@ def lab_page(store: Store, owner: str = "") -> str:
         asked=asked,
         owner=owner,
         rows=[_row(record, states, links[record.run_id], views, words) for record in own],
-        figure=_svg(plot_records(whole, pending=states, links=links)) if whole else "",
+        figure=svg(plot_records(whole, pending=states, links=links)) if whole else "",
         is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in records}),
         owners=_by_owner(records),
@@ -130,11 +127,3 @@ def _state(store: Store, record: Record) -> str:
         return "predicted, not run yet"
     running = f", {found['RUNNING']} {RUNNING}" if found["RUNNING"] else ""
     return f"{count(found['FINISHED'], 'run')} finished{running}, not judged yet"
-
-
-def _svg(figure: Figure) -> str:
-    """Return a figure as SVG, for a page."""
-    file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return "<svg" + file.getvalue().partition("<svg")[2]

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 # Okabe & Ito's colors, which color-blind readers can distinguish (Okabe & Ito 2008, Color Universal Design).
@@ -22,3 +23,11 @@ class LabFigure(Figure):
         file = io.BytesIO()
         self.savefig(file, format="png", bbox_inches="tight")
         return {"image/png": file.getvalue()}, {"image/png": {"alt": " ".join(self.get_suptitle().split())}}
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG, for a page."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return "<svg" + file.getvalue().partition("<svg")[2]

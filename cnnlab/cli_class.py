@@ -1,0 +1,92 @@
+"""The commands for instructors: a class, its server, and what it handed in."""
+
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from cnnlab.inquiry import paths
+from cnnlab.terminal import InOrder, say
+
+MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+
+
+class _Classroom(InOrder):
+    """A group whose commands may be left out: `cnnlab class FOLDER` is `cnnlab class table FOLDER`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["table", *args]
+        return super().parse_args(context, args)
+
+
+@click.group("class", cls=_Classroom, short_help="For instructors: what a class handed in, and its server.")
+def classroom() -> None:
+    """For instructors: look at a class, hand out the lab, and enroll students on a server.
+
+    `cnnlab class HAND-INS` is short for `cnnlab class table HAND-INS`.
+    """
+
+
+@classroom.command(short_help="Show what a class handed in, and what it found.")
+@click.argument("hand_ins")
+@click.option("--roster", "names", type=click.Path(path_type=Path), help="Names who handed in nothing as well.")
+@click.option("--deadline", type=click.DateTime(MOMENTS), help="Such as 2026-12-01T18:00; later records are late.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per student here.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with a figure per question here.")
+@click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
+def table(
+    hand_ins: str,
+    names: Path | None,
+    deadline: datetime | None,
+    table: Path | None,
+    page: Path | None,
+    database: str | None,
+) -> None:
+    """Show a line per student, pairs that copied, and for each question what the class predicted and found.
+
+    HAND-INS is a folder with the folders, zips or mlflow.db files of students, or the address of a server. On a server
+    with workspaces, be its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD). Everything is only read.
+    """
+    from cnnlab.inquiry.judge.classroom import look_at_class
+    from cnnlab.inquiry.record.hand_ins import find_hand_ins
+    from cnnlab.inquiry.record.received import load_received
+    from cnnlab.inquiry.record.roster import read_roster
+    from cnnlab.inquiry.record.snapshot import snapshot
+    from cnnlab.inquiry.show.classroom import ClassShown, to_csv
+
+    roster = read_roster(names) if names else []
+    received = load_received(database) if database else None
+    found = look_at_class(find_hand_ins(hand_ins), roster, deadline and deadline.astimezone(), received)
+    with snapshot(str(paths.database())) if paths.database().is_file() else nullcontext() as own:
+        shown = ClassShown(found, own)
+        say(shown)
+        if page:
+            page.write_text(shown.page(), encoding="utf-8", newline="\n")
+    if table:
+        table.write_text(to_csv(found), encoding="utf-8", newline="\n")
+
+
+@classroom.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a file per student here, instead of printing.")
+def roster(file: Path, address: str, out: Path | None) -> None:
+    """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
+
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are made up, and shown
+    once. Existing accounts stay unchanged, and nobody is removed.
+    """
+    from cnnlab.inquiry.record.roster import enroll, read_roster
+
+    for account in enroll(read_roster(file), address.rstrip("/")):
+        lines = account.environment(address.rstrip("/"))
+        if not account.password:
+            say(f"{account.name} has an account already; its password is unchanged.")
+        elif out:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")
+            say(f"{account.name}: {out / account.name}.env")
+        else:
+            say(f"{account.name}:\n{lines}")
