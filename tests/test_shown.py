@@ -9,10 +9,10 @@ import sys
 import pandas as pd
 import pytest
 
-from cnnlab.terminal import say
 from cnnlab.inquiry.log import Collector, log
 from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
+from cnnlab.terminal import say
 
 
 class Example(Shown):

@@ -193,6 +193,9 @@ def test_the_page_of_the_lab_shows_a_hundred_owners_within_the_window(
         expect(page.get_by_role("heading", name="Predictions of student-042")).to_be_visible()
         page.get_by_role("link", name="everybody").click()
         expect(page.get_by_role("heading", name="Everybody")).to_be_visible()
+        page.get_by_role("link", name="The class").click()
+        expect(page.get_by_text("100 students handed in")).to_be_visible()
+        expect(page.locator("tbody tr")).to_have_count(100)
     finally:
         server.stop()
 

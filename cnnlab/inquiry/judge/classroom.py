@@ -52,6 +52,11 @@ class Student:
     marks: dict[str, set[str]] = field(default_factory=dict)
 
     @property
+    def is_intact(self) -> bool:
+        """Whether all of its records are as they were sealed, and nothing contradicts them."""
+        return not (self.unreadable or self.problems)
+
+    @property
     def outcomes(self) -> Counter[str]:
         """How often each outcome came out, by the last verdicts; "not judged" is one of them."""
         return count_outcomes(self.records)
@@ -215,7 +220,7 @@ def _marks(student: Student, written: Mapping[str, Entry]) -> dict[str, set[str]
     words = [" ".join(text.split()).casefold() for entry in theirs for text in (entry.why, entry.next)]
     return {
         "run ids": set(student.runs),
-        "times of records": {one.content["time"] for one in student.records if "time" in one.content},
+        "record times": {one.content["time"] for one in student.records if "time" in one.content},
         "training times": {repr(time) for run in trained if (time := run.metrics.get("final/time/total_s"))},
         "seeds": {seed for run in trained if int(seed := run.params.get("seed", "0")) >= TYPED},
         "reflections": {text for text in words if len(text) >= SHORT},
@@ -257,7 +262,7 @@ def ask_together(students: Iterable[Student]) -> list[Question]:
 def _add_effect(question: Question, student: Student) -> None:
     """Add what a student found to a question, if it can be trusted and no run was known before."""
     one = question.predictions.get(student.name)
-    if one is None or student.problems or recorded_effect(one.record) is None:
+    if one is None or not student.is_intact or recorded_effect(one.record) is None:
         return
     if one.record.verdicts[-1].content.get("label") != "confirmatory":
         return

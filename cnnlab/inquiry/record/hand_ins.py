@@ -103,6 +103,8 @@ def _inner_path(file: Path, name: str) -> Path:
 
 def _database(folder: Path) -> Path:
     """Return the mlflow.db of a folder: that nearest to its top."""
+    if (file := folder / "mlflow.db").is_file():
+        return file
     found = sorted(folder.rglob("mlflow.db"), key=lambda file: len(file.parts))
     if not found:
         raise LabError("it has no mlflow.db: ask for the whole folder of the lab.")

@@ -23,10 +23,9 @@ from cnnlab.inquiry.shown import Head, Part, Shown
 
 TEMPLATE = Path(__file__).with_name("classroom.html")
 OUTCOMES = ["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "not judged"]
-SHORT = dict(zip(OUTCOMES, ["sup", "ref", "equ", "inc", "wit", "none"], strict=True))
 LEGEND = (
-    "sup: supported, ref: refuted, equ: practically equivalent, inc: inconclusive, wit: withheld, none: not judged; "
-    "conf: how many verdicts are confirmatory; empty: verdicts without a reflection; last record in UTC."
+    f"verdicts: {' / '.join(OUTCOMES[:-1])}; conf: how many of them are confirmatory; empty: verdicts without a "
+    "reflection; last: the last record, UTC; late: records after the deadline."
 )
 MOST_QUESTIONS = 20  # in the terminal
 DIRECTIONS = ("higher", "lower", "none")
@@ -75,7 +74,7 @@ class ClassShown(Shown):
 def summary(found: Classroom) -> str:
     """Return in a sentence who handed in, and whose records are intact."""
     there = [student for student in found.students if not student.unreadable]
-    intact = sum(not student.problems for student in there)
+    intact = sum(student.is_intact for student in there)
     said = f"{count(len(there), 'student')} handed in, and the records of {intact} are intact."
     unread = len(found.students) - len(there)
     said += f" {count(unread, 'hand-in')} can't be read." if unread else ""
@@ -84,20 +83,23 @@ def summary(found: Classroom) -> str:
 
 def student_table(students: list[Student]) -> pd.DataFrame:
     """Return a row per student, short enough for a terminal."""
-    return pd.DataFrame([_row(student) for student in students])
+    return pd.DataFrame([_row(student) for student in students]).fillna("")
 
 
-def _row(student: Student) -> dict[str, str]:
-    outcomes = student.outcomes
-    state = "unreadable" if student.unreadable else f"NO: {len(student.problems)}" if student.problems else "yes"
-    judged = sum(bool(one.verdicts) for one in student.records)
-    row = {"student": student.name, "intact": state, "pred": str(len(student.records))}
-    row |= {short: str(outcomes[outcome] or "") for outcome, short in SHORT.items()}
-    row["conf"] = f"{student.confirmatory}/{judged}" if judged else ""
-    row["empty"] = "?" if student.empty is None else str(student.empty or "")
-    row["last record"] = f"{student.head.time.astimezone(UTC):%m-%d %H:%M}" if student.head else ""
-    row["late"] = str(student.late or "")
-    return row
+def _row(student: Student) -> dict[str, object]:
+    """Return a row of the table; a hand-in that can't be read has little to say."""
+    row: dict[str, object] = {"student": student.name, "intact": "yes" if student.is_intact else "NO"}
+    if student.unreadable:
+        return row
+    time = f"{student.head.time.astimezone(UTC):%d %b %H:%M}" if student.head else ""
+    return row | {
+        "predictions": str(len(student.records)),
+        "verdicts": "/".join(str(student.outcomes[outcome]) for outcome in OUTCOMES[:-1]),
+        "conf": str(student.confirmatory),
+        "empty": "?" if student.empty is None else str(student.empty),
+        "last": time.replace(" ", "\N{NO-BREAK SPACE}"),
+        "late": str(student.late),
+    }
 
 
 def say_problems(students: list[Student]) -> list[str]:
@@ -114,7 +116,7 @@ def say_copies(found: Classroom) -> list[str]:
     """Return a line per pair of students, with what they share."""
     lines = []
     for pair in found.copies:
-        shared = ", ".join(f"{n} {kind}" for kind, n in pair.shared.items()) or "the owner"
+        shared = ", ".join(f"{kind} ({n})" for kind, n in pair.shared.items()) or "the owner"
         lines.append(f"  {' and '.join(pair.students)}: {shared}")
     return lines
 
@@ -136,7 +138,7 @@ def say_question(question: Question, reference: Reference | None) -> list[str]:
     by = "seeds" if len(question.machines) < 2 else "means of students, whose machines differ"
     said = (
         f"The class: {metric.say(effect.estimate)}, 95 % interval {metric.say_interval(effect.low, effect.high)}, "
-        f"n = {effect.n} {by} ({distinct} distinct of {every} seeds, {count(len(question.effects), 'student')})"
+        f"n = {effect.n} {by} ({distinct} distinct of {every}, {count(len(question.effects), 'student')})"
     )
     return [*lines, f"{said}.", *([reference.sentence(question.first)] if reference else [])]
 
@@ -187,7 +189,7 @@ def to_csv(found: Classroom) -> str:
 
 def _counts(student: Student) -> dict[str, object]:
     row: dict[str, object] = {"student": student.name, "hand_in": student.hand_in, "handed_in": "yes"}
-    row["intact"] = "no" if student.unreadable or student.problems else "yes"
+    row["intact"] = "yes" if student.is_intact else "no"
     row["problems"] = str(int(bool(student.unreadable)) + len(student.problems))
     row["predictions"] = str(len(student.records))
     row |= {outcome.replace(" ", "_"): str(student.outcomes[outcome]) for outcome in OUTCOMES}

@@ -48,13 +48,25 @@ def page(owner: str, changed: tuple[int, ...]) -> str:
     return lab_page(store, owner)
 
 
+@lru_cache(maxsize=1)
+def class_page(changed: tuple[int, ...]) -> str:
+    """Return the page of all owners as a class; see `page`."""
+    from cnnlab.inquiry.judge.classroom import look_at_class
+    from cnnlab.inquiry.record.hand_ins import HandIn
+    from cnnlab.inquiry.record.snapshot import snapshot
+    from cnnlab.inquiry.show.classroom import ClassShown
+
+    with snapshot(str(paths.database())) as store:
+        return ClassShown(look_at_class([HandIn("server", str(paths.project_root()))]), store).page()
+
+
 def lab(request: Request) -> HTMLResponse:
-    """Return the page of the lab about the owner that is asked for; it only reads."""
+    """Return the page of the lab about the owner that is asked for, or about all as a class; it only reads."""
     try:
         files = [paths.database(), *sorted(paths.experiment_log().glob("*.md"))]
-        return HTMLResponse(
-            page(request.query_params.get("owner", ""), tuple(file.stat().st_mtime_ns for file in files))
-        )
+        changed = tuple(file.stat().st_mtime_ns for file in files)
+        is_class = request.url.path.endswith("/class")
+        return HTMLResponse(class_page(changed) if is_class else page(request.query_params.get("owner", ""), changed))
     except (LabError, FileNotFoundError) as error:  # the store may have been moved away
         return HTMLResponse(f"<p>{escape(str(error))}</p>", status_code=503)
 
@@ -72,7 +84,7 @@ def mlflow_app() -> Any:
     except LabError as error:
         raise SystemExit(f"Error: {error}") from None
     app = importlib.import_module(SERVER_APP).app
-    app.router.routes[:0] = [Route("/", front_door), Route("/lab", lab)]
+    app.router.routes[:0] = [Route("/", front_door), Route("/lab", lab), Route("/lab/class", lab)]
     # The server answers before matplotlib is imported, which takes a second.
     Thread(target=importlib.import_module, args=["cnnlab.inquiry.show.lab_page"], daemon=True).start()
     gc.freeze()  # the collector skips what was imported: a page with many runs takes a tenth less time
