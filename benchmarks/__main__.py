@@ -20,6 +20,7 @@ MODULES = {
     "profile": "profiling",
     "probes": "probing",
     "estimators": "estimators",
+    "classroom": "classroom",
     "precision": "precision",
     "reproduction": "reproduction",
 }
@@ -41,8 +42,8 @@ ONLY_WHEN_NAMED = ("precision", "reproduction")  # an hour; several if the proce
 def main(names: tuple[str, ...], repeats: int | None, quick: bool, write: bool, home: Path | None) -> None:
     """Measure the lab against its peers; without a NAME, everything except precision and reproduction.
 
-    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators, precision and
-    reproduction.
+    The names are throughput, study, overhead, accuracy, startup, engines, profile, probes, estimators, classroom,
+    precision and reproduction.
     """
     options = Options(quick, repeats, home, say=lambda line: click.echo(line, err=True))
     failed = []
