@@ -76,13 +76,28 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
 
     (chosen,) = _studies((study,), profile, epochs, seeds)
     claim = {name: value for name, value in said.items() if value is not None}
+    size = {"profile": profile, "epochs": epochs, "seeds": seeds}
     if "interaction" in claim:
         claim["interaction"] = changes_from_text(claim["interaction"])
     store = connect()
-    if asked := _ask_what_is_missing(chosen, claim, store):
-        text = "\n".join(f"  {name}: {value}" for name, value in claim.items())
-        click.confirm(f"\n{text}\nRecord this? It can't be changed afterwards", default=True, abort=True)
+    try:
+        if asked := _ask_what_is_missing(chosen, claim, store):
+            text = "\n".join(f"  {name}: {value}" for name, value in claim.items())
+            click.confirm(f"\n{text}\nRecord this? It can't be changed afterwards", default=None, abort=True)
+    except click.Abort:
+        say(f"\nNothing was recorded. With your answers so far:\n{_as_command(study, claim | size)}", err=True)
+        raise SystemExit(130) from None
     say(f"{chr(10) * asked}{record(chosen, store=store, **claim)}")
+
+
+def _as_command(study: str, options: dict[str, Any]) -> str:
+    """Return the command with all answers that were given, so that nobody has to type them again."""
+    words = ["uv", "run", "cnnlab", "predict", study]
+    for name, value in options.items():
+        if value is not None:
+            many = [f"{field}={new}" for field, new in value.items()] if isinstance(value, dict) else value
+            words += [f"--{name.replace('_', '-')}", *map(str, many if isinstance(many, tuple | list) else [many])]
+    return _command_line(words)
 
 
 def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") -> bool:
@@ -101,7 +116,7 @@ def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") 
         if name == "metric":
             say(f"{power(study, claim['metric'], store)}\n")
         if name == "direction" and claim["direction"] not in ("none", "additive") and not claim.get("size"):
-            what_size = "size: the range that you are 80 % sure of, such as 1 3; empty: none"
+            what_size = "size: the range that you are 80 % sure of, such as 1 3 (press Enter for no range)"
             claim["size"] = _answer(study, claim, "size", what_size)
     return bool(missing)
 
@@ -132,7 +147,7 @@ def _answer(study: "Study", claim: dict[str, Any], name: str, question: str) -> 
             check_so_far(study, claim | {name: answer})
             return answer
         except LabError as error:
-            say(f"Not possible: {error}", err=True)
+            say(str(error), err=True)
 
 
 @cli.command(short_help="Train what is missing, show mean, SD, n and the verdicts.")
@@ -441,8 +456,12 @@ def by_hand() -> None:
     """Print the command that starts the server of this folder by hand, in any terminal."""
     from cnnlab.inquiry import server as mlflow_server
 
-    command = mlflow_server.command()
-    say(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
+    say(_command_line(mlflow_server.command()))
+
+
+def _command_line(words: list[str]) -> str:
+    """Return a command as this system's terminal takes it."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 @cli.command(short_help="Open the page of the lab in a browser.")
@@ -457,14 +476,16 @@ def ui(in_browser: bool) -> None:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow_server.start()
 
-    from cnnlab.inquiry.record.connection import connect
+    from cnnlab.inquiry.record.connection import ask
     from cnnlab.inquiry.record.elsewhere import lab_address
+    from cnnlab.inquiry.record.store import find_store
 
-    store = connect()
+    store = find_store()
     if store.file and store.chosen:
         raise LabError(
             f"MLFLOW_TRACKING_URI is the file {store.file}, which no server shows: name a server, or unset it."
         )
+    ask(store)
     page = lab_address(store.uri) or store.uri
     say(page)
     if in_browser:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from cnnlab.inquiry import server
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.spool import spool_folder
 from tests.helpers import Cnnlab, epochs_in, wait_for
 
@@ -94,12 +96,25 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
 
 
 def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\nsixty\n60\n\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\nsixty\n60\ny\n"))
     given = ("--metric", "loss/valid", "--direction", "higher")
     done = here("predict", "baseline", "--profile", "tiny", *given, "--because", "a b c", "--if-refuted", "d e f")
     assert done.returncode == 0, done.stderr
-    assert "Not possible: confidence is 'sixty', and should be a number, such as 70." in done.stderr
+    assert "confidence is 'sixty', and should be a number, such as 70." in done.stderr
     assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
+
+
+def test_answers_that_are_not_recorded_need_not_be_typed_again(
+    home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("baseline again\n60\nn\n"))
+    given = ("--profile", "tiny", "--metric", "loss/valid", "--direction", "higher", "--size", "0.1", "0.3")
+    done = here("predict", "baseline", *given, "--because", "a b c", "--if-refuted", "d e f")
+    assert done.returncode == 130 and load_records(connect()) == []
+    command = done.stderr.partition("Nothing was recorded. With your answers so far:\n")[2]
+    again = here(*shlex.split(command)[3:])
+    assert again.returncode == 0, again.stderr
+    assert "it is higher by 0.1 to 0.3 nats" in again.stdout
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")

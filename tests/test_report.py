@@ -101,7 +101,8 @@ def judged(outcome: str, confidence: int = 75, label: str = "confirmatory") -> R
 
 
 def test_the_sentences_hold_for_one_prediction_whatever_came_out() -> None:
-    refuted = "The biggest surprise is prediction 1, 75 % sure: {}: loss/valid higher by 0.03 to 0.15. It came out {}."
+    refuted = "The most confident wrong prediction is number 1, 75 % sure: {}: loss/valid higher by 0.03 to 0.15. "
+    refuted += "It came out {}."
     for outcome, second in (
         ("supported", "No prediction was refuted."),
         ("refuted", refuted.format("refuted at 75", "refuted")),
@@ -123,10 +124,9 @@ def test_the_biggest_surprise_is_the_surest_wrong_one_and_confidence_is_compared
     some = [judged("supported", 95), judged("refuted", 60), judged("refuted", 90), judged("refuted", 90)]
     first, surprise, worth = summary([*some, judged("withheld", 99), judged("inconclusive", 98)])
     assert first == "1 of 6 predictions supported, 3 refuted, 1 withheld, 1 inconclusive."
-    assert surprise.startswith("The biggest surprise is prediction 3, 90 % sure: refuted at 90")
+    assert surprise.startswith("The most confident wrong prediction is number 3, 90 % sure: refuted at 90")
     interval = "(95 % interval of the share: 5 to 70 %)"
-    assert (
-        worth == f"At a mean confidence of 84 %, 1 of 4 decided predictions came true: fewer than expected {interval}."
-    )
+    came_true = "predictions that a confirmatory verdict decided came true"
+    assert worth == f"At a mean confidence of 84 %, 1 of 4 {came_true}: fewer than expected {interval}."
     assert "came true: as expected (" in summary([judged("supported", 80)] * 5)[2]
-    assert "20 of 20 decided predictions came true: more than expected" in summary([judged("supported", 60)] * 20)[2]
+    assert f"20 of 20 {came_true}: more than expected" in summary([judged("supported", 60)] * 20)[2]

@@ -105,7 +105,7 @@ class Calibration(Shown):
                 f" With {count(left_out, 'inconclusive verdict')} counted as not supported, it is "
                 f"{self.brier_of_all:.2f} (n = {n + left_out})."
             )
-        return f"{said}{self._sizes()} Surprises: {len(self.surprises)}."
+        return f"{said}{self._sizes()} Wrong although 75 % sure or more: {len(self.surprises)}."
 
     def _sizes(self) -> str:
         inside, of = self.coverage

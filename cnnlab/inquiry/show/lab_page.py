@@ -14,12 +14,13 @@ from jinja2 import Environment
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
 from cnnlab.inquiry.record.entries import Entry, entries, reflected
+from cnnlab.inquiry.record.environment import SHIPPED
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import view_links
 from cnnlab.inquiry.show.logbook import entry_id
-from cnnlab.inquiry.show.predictions import plot_records
+from cnnlab.inquiry.show.predictions import failed_ids, plot_records
 from cnnlab.inquiry.show.style import OUTCOME_COLOURS, svg
 
 TEMPLATE = Path(__file__).with_name("lab.html")
@@ -51,21 +52,23 @@ def lab_page(store: Store, owner: str = "") -> str:
     records = [record for record in load_records(store, owner=asked or None) if not record.deleted]
     owner = asked or (records[-1].owner if records else "")
     own = [record for record in records if record.owner == owner]
+    students = [record for record in records if record.owner not in SHIPPED]  # their studies alone fit the window
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
     whole = [record for record in own if record.sha256]  # a record that was cut short has nothing to draw
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
     links = {one.run_id: f"/#/experiments/{ids.get(one.experiment, '')}/runs/{quote(one.run_id)}" for one in own}
     views = view_links(store, "")
-    words = reflected(entries().values())
+    written = entries()
+    covered = reflected(written.values())
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         asked=asked,
         owner=owner,
-        rows=[_row(record, states, links[record.run_id], views, words) for record in own],
-        figure=svg(plot_records(whole, pending=states, links=links)) if whole else "",
+        rows=[_row(one, states, links[one.run_id], views, _reflection(one, written, covered)) for one in own],
+        figure=svg(plot_records(whole, failed=failed_ids(store), pending=states, links=links)) if whole else "",
         is_running=any(RUNNING in state for state in states.values()),
-        studies=sorted({record.experiment for record in records}),
-        owners=_by_owner(records),
+        studies=sorted({record.experiment for record in students}),
+        owners=_by_owner(students),
         colours=OUTCOME_COLOURS,
     )
 
@@ -85,17 +88,17 @@ def _row(
     states: Mapping[str, str],
     link: str,
     views: Mapping[str, dict[str, str]],
-    words: Mapping[str, Entry],
+    reflection: str,
 ) -> Row:
     state = states.get(record.run_id, "")
     return Row(
         study=record.experiment,
         claim=claim_of(record),
         confidence=record.content.get("confidence", "?"),
-        outcome=state or labelled(outcome_of(record), record),
+        outcome=state or labelled(outcome_of(record).removeprefix("direction "), record),
         look="running" if RUNNING in state else _look(_outcome(record)),
         effect=effect_of(record),
-        reflection=_reflection(record, words),
+        reflection=reflection,
         link=link,
         views=views.get(record.experiment, {}),
     )
@@ -110,11 +113,12 @@ def _look(outcome: str) -> str:
     return outcome.replace(" ", "-") if outcome in OUTCOME_COLOURS else "pending"
 
 
-def _reflection(record: Record, words: Mapping[str, Entry]) -> str:
+def _reflection(record: Record, written: Mapping[str, Entry], covered: Mapping[str, Entry]) -> str:
     """Return whether the logbook of this folder has a reflection on the last verdict; "" without a verdict."""
     if not record.verdicts:
         return ""
-    return "written" if entry_id(record.sha256, record.verdicts[-1].number) in words else "not in this logbook"
+    name = entry_id(record.sha256, record.verdicts[-1].number)
+    return "written" if name in covered else "EMPTY" if name in written else "not in this logbook"
 
 
 def _state(store: Store, record: Record) -> str:

@@ -128,7 +128,7 @@ def _page_one(judged: list[Record], pictures: str) -> str:
 
 
 def summary(judged: list[Record]) -> list[str]:
-    """Return three sentences on predictions with verdicts: their outcomes, the biggest surprise, the confidence."""
+    """Return three sentences on predictions: their outcomes, the most confident wrong one, and the confidence."""
     return [_outcomes(judged), _surprise(judged), _worth(calibrate_records(judged))]
 
 
@@ -152,7 +152,7 @@ def _surprise(judged: list[Record]) -> str:
         return "No prediction was refuted."
     sure, number, record = max(wrong, key=lambda one: one[:2])
     claim, outcome = shortened(claim_of(record), 150), labelled(outcome_of(record), record)
-    return f"The biggest surprise is prediction {-number}, {sure:g} % sure: {claim}. It came out {outcome}."
+    return f"The most confident wrong prediction is number {-number}, {sure:g} % sure: {claim}. It came out {outcome}."
 
 
 def _worth(found: Calibration) -> str:
@@ -163,7 +163,8 @@ def _worth(found: Calibration) -> str:
     low, high = (100 * end for end in proportion_interval(int(true.sum()), len(true)))
     fits = "more than expected" if said < low else "fewer than expected" if said > high else "as expected"
     return (
-        f"At a mean confidence of {said:.0f} %, {true.sum()} of {count(len(true), 'decided prediction')} came true: "
+        f"At a mean confidence of {said:.0f} %, {true.sum()} of {count(len(true), 'prediction')} that a "
+        "confirmatory verdict decided came true: "
         f"{fits} (95 % interval of the share: {low:.0f} to {high:.0f} %)."
     )
 
