@@ -68,6 +68,19 @@ def table(
         table.write_text(to_csv(found), encoding="utf-8", newline="\n")
 
 
+@classroom.command(short_help="Write the lab for students, without the reference results.")
+@click.argument("file", type=click.Path(path_type=Path))
+def handout(file: Path) -> None:
+    """Write the lab without the reference results into FILE, a zip.
+
+    It has no runs, no logbooks, no finished notebook and no solutions; its store has the empty experiments of the
+    studies. The two commands of its README work as they do here.
+    """
+    from cnnlab.course.handout import hand_out
+
+    say(f"{file}: {hand_out(file)} files. Students unpack it, and follow its README.")
+
+
 @classroom.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")

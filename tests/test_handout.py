@@ -1,0 +1,80 @@
+"""What an instructor hands out: a lab that works, and in which nobody sees the answers first."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cnnlab.inquiry.record.ledger import load_records
+from cnnlab.inquiry.record.runs import load_raw
+from cnnlab.inquiry.record.snapshot import snapshot
+from tests.golden import PROJECT
+
+FIRST = ["run", "baseline", "--examples", "--profile", "tiny", "--epochs", "1", "--seeds", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked lab, in a folder with a space."""
+    folder = tmp_path_factory.mktemp("handed out")
+    environment = {name: value for name, value in os.environ.items() if name != "CNNLAB_HOME"}
+    command = [sys.executable, "-m", "cnnlab", "class", "handout", str(folder / "lab.zip")]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(folder / "lab.zip") as archive:
+        archive.extractall(folder / "my lab")
+    return folder / "my lab" / "cnn-lab"
+
+
+def test_it_has_no_answers(handed_out: Path) -> None:
+    with snapshot(str(handed_out)) as store:
+        assert load_raw(store) == [] and load_records(store) == []
+        names = {one.name for one in store.client.search_experiments()}
+    assert {"quick-01-baseline", "quick-02-dropout", "quick-04-combined"} <= names
+    assert [file.name for file in (handed_out / "experiment_log").iterdir()] == ["README.md"]
+    assert not [*handed_out.rglob("reference.ipynb"), *handed_out.rglob("reference.html")]
+    assert not list(handed_out.rglob("solution*"))
+
+
+def test_no_page_shows_results_or_links_to_what_isnt_there(handed_out: Path) -> None:
+    for page in (*handed_out.glob("*.md"), *handed_out.glob("docs/*.md"), handed_out / "04_experiments.ipynb"):
+        text = page.read_text(encoding="utf-8")
+        assert "95 % interval |" not in text, page.name
+        for target in re.findall(r"\]\(([^)#:\\]+)\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_its_scripts_can_be_started(handed_out: Path) -> None:
+    with zipfile.ZipFile(handed_out.parents[1] / "lab.zip") as archive:
+        modes = [archive.getinfo(f"cnn-lab/{name}").external_attr >> 16 for name in ("start_server.sh", "README.md")]
+    assert modes == [0o755, 0o644]
+
+
+def test_the_two_commands_of_its_readme_work(handed_out: Path, tmp_path: Path) -> None:
+    """The first one at its smallest size; of the second, all tests are found, and two files are run."""
+    lab = shutil.copytree(handed_out, tmp_path / "lab")
+    here = {name: value for name, value in os.environ.items() if not name.startswith(("CNNLAB_HOME", "MLFLOW"))}
+    environment = here | {"PYTHONPATH": str(lab), "CNNLAB_OWNER": "a student"}
+
+    def call(*arguments: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=lab, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = call("cnnlab", *FIRST)
+    assert "MLflow: lab/mlflow.db" in said and "95 % interval [" in said
+    call("pytest", "-q", "-n0", "-p", "no:cacheprovider", "--collect-only")
+    call("pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests/test_config.py", "tests/test_shown.py")
+
+
+def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "lab.zip").write_text("something")
+    command = [sys.executable, "-m", "cnnlab", "class", "handout", str(tmp_path / "lab.zip")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1 and "exists already" in done.stderr
