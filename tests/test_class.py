@@ -14,8 +14,10 @@ from mlflow.exceptions import MlflowException
 
 from cnnlab import doctor
 from cnnlab.inquiry.errors import LabError
+from cnnlab.inquiry.judge.classroom import look_at_class
 from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.hand_ins import find_hand_ins
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
 from cnnlab.inquiry.record.roster import Account, enroll, read_roster
@@ -25,14 +27,44 @@ from tests.class_server import PASSWORD, PROJECT, ClassServer, class_server
 NAMES = ["ada", "ben", "cleo", "dana"]
 # What each student does: predict, train, confront.
 DAY = """
-from cnnlab import BASE, confront, predict, replace
+from cnnlab import BASE, confront, my_seeds, predict, replace
 from tests.helpers import small_study
 small = replace(BASE, blocks=((1, 8), (1, 8)), train_images=320, epochs=2, batch_size=32, lr=0.01)
-study = small_study("tiny-class", "Does dropout help?", small, (0, 1), vary={"dropout": (0.0, 0.5)})
+study = small_study("tiny-class", "Does dropout help?", small, my_seeds(2), vary={"dropout": (0.0, 0.5)})
 predict(study, arm="dropout=0.5", metric="loss/valid", direction="higher", confidence=70,
         because="it takes features away", if_refuted="it takes nothing away")
 study.run(engine="here", progress=False)
 print(confront(study).verdicts[0].label)
+"""
+# A prediction by a client whose clock is ten days behind.
+DATED_BACK = """
+import datetime, time
+now = time.time
+time.time = lambda: now() - 10 * 86_400
+class Behind(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(time.time(), tz)
+from cnnlab.inquiry.record import ledger
+ledger.datetime = Behind
+""" + DAY.partition("study.run")[0]
+# The rest of the lab, on the real images.
+REST = """
+import sys
+from cnnlab import confront, connect, open_vault, reflect
+from cnnlab.cli import cli
+from cnnlab.course.profiles import find_profile
+from cnnlab.course.studies import lab_studies
+from cnnlab.inquiry.show.report import report
+from cnnlab.inquiry.show.text import links
+cli(["run", "baseline", "--profile", "tiny", "--epochs", "1", "--engine", "workers", "--workers", "2", "--quiet"],
+    standalone_mode=False)
+study = lab_studies(find_profile("tiny"))["tiny-01-baseline"]
+confront(study)
+reflect(study, why="two arms that differ only by chance")
+print(open_vault({arm: (study, arm) for arm in study.arms}, "to try it in a workspace"))
+print(report(connect()).name)
+print(links(connect()))
 """
 
 
@@ -63,17 +95,21 @@ def of(account: Account, server: ClassServer, home: Path) -> dict[str, str]:
     return os.environ | given | {"CNNLAB_HOME": str(home), "PYTHONPATH": str(PROJECT)}
 
 
+def call(account: Account, server: ClassServer, home: Path, *arguments: str) -> str:
+    """What Python prints that a student starts."""
+    done = subprocess.run(
+        [sys.executable, *arguments], env=of(account, server, home), capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def worked(server: ClassServer, students: dict[str, Account], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Four students at once predict, run and judge; what each of them was told at the end."""
 
     def day(account: Account) -> str:
-        home = tmp_path_factory.mktemp(account.name)
-        done = subprocess.run(
-            [sys.executable, "-c", DAY], env=of(account, server, home), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
+        return call(account, server, tmp_path_factory.mktemp(account.name), "-c", DAY).splitlines()[-1]
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(day, students.values()))
@@ -114,17 +150,46 @@ def test_nobody_reads_writes_or_deletes_what_is_anothers(
         list(enroll(["eve"], server.address))
 
 
-def test_a_record_that_is_dated_back_is_named(
-    server: ClassServer, students: dict[str, Account], worked: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_record_of_a_client_whose_clock_was_set_back_is_named(
+    server: ClassServer, students: dict[str, Account], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the server received at another time than a record says: here the record of the times is ten days later."""
-    log_in(monkeypatch, "admin", PASSWORD, workspace="cleo")
+    log_in(monkeypatch, "admin", PASSWORD)
+    (zoe,) = enroll(["zoe"], server.address)
+    call(zoe, server, tmp_path, "-c", DATED_BACK)
+    log_in(monkeypatch, "admin", PASSWORD, workspace="zoe")
     (record,) = load_records(Store(server.address))
-    received = load_received(server.database)
-    received[record.run_id, "run"] += 10 * 86_400_000
-    (problem,) = review(Store(server.address), received=received).problems
-    assert f"prediction {record.sha256[:12]} of cleo in tiny-class: it says " in problem
+    assert review(Store(server.address)).problems == []  # two clocks of the client agree
+    (problem,) = review(Store(server.address), received=load_received(server.database)).problems
+    assert f"prediction {record.sha256[:12]} of zoe in tiny-class: it says " in problem
     assert ", and the server received it " in problem
+
+
+def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
+    server: ClassServer, worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    hand_ins = [one for one in find_hand_ins(server.address) if one.name in NAMES]
+    found = look_at_class(hand_ins, roster=[*NAMES, "frank"], received=load_received(server.database))
+    assert [one.name for one in found.students] == NAMES and found.absent == ["frank"]
+    assert all(one.is_intact and one.records for one in found.students) and found.copies == []
+    (question,) = found.questions
+    assert question.effect and question.effect.n == 8 and question.seeds == (8, 8)
+
+
+def test_all_of_the_lab_works_in_a_workspace(
+    server: ClassServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    (yan,) = enroll(["yan"], server.address)
+    given = ["--arm", "baseline again", "--metric", "accuracy/valid", "--direction", "none", "--confidence", "60"]
+    given += ["--because", "only chance differs", "--if-refuted", "the seeds are not random"]
+    call(yan, server, tmp_path, "-m", "cnnlab", "predict", "baseline", "--profile", "tiny", "--epochs", "1", *given)
+    said = call(yan, server, tmp_path, "-c", REST)
+    assert "baseline again - baseline" in said and "report-yan" in said
+    assert f"{server.address}/#/experiments/" in said and "viewStateShareKey=table" in said
+    assert "Intact: 1 prediction" in call(yan, server, tmp_path, "-m", "cnnlab", "review")
+    search = [str(PROJECT / "03_mlflow.py"), "--profile", "tiny", "--max-evals", "2", "--epochs", "1"]
+    assert "2 trials" in call(yan, server, tmp_path, *search)
 
 
 def test_a_roster_again_changes_nothing(

@@ -39,13 +39,14 @@ A_DAY = {
 }
 ANSWERS = ["dropout=0.5", "loss/valid", "higher", "", "70", "it takes features away", "it takes nothing away", "y"]
 
+DATABASE = "postgresql://mlflow:the-one-of-above@127.0.0.1/mlflow"
 # CI itself, or the test that is named, executes what takes hours or needs a network.
 ELSEWHERE = {
     "pip install uv": ".ci/run: pip install --quiet uv",
     "pip install .": "test_surroundings.py: pip",
     "pip install mlflow==3.17.2": "test_surroundings.py: pip",
     "uv sync": ".ci/run: uv sync",
-    "uv sync --extra ray": ".ci/run: uv sync --quiet --compile-bytecode --extra ray",
+    "uv sync --extra ray": ".ci/run: uv sync --quiet --compile-bytecode --extra ray --extra class",
     "uv run pytest": ".ci/run: uv run pytest",
     "uv run pytest tests/test_data.py": ".ci/run: uv run pytest",
     "bash .ci/run": ".ci/run: set -euo pipefail",
@@ -60,7 +61,10 @@ ELSEWHERE = {
     "uv sync --extra class": "class_server.py: uv sync --extra class",
     "uv run cnnlab class roster roster.csv --server URL": "test_class.py: enroll",
     "uv run cnnlab class roster roster.csv --server $SERVER --out accounts": "test_class.py: enroll",
-    "uv run cnnlab review $SERVER --database postgresql:///mlflow": "test_class.py: load_received",
+    "uv run cnnlab class $SERVER --roster roster.csv --deadline 2026-12-01T18:00 \\": "test_class.py: look_at_class",
+    "uv run cnnlab class path/to/hand-ins": 'test_classroom.py: here("class", ',
+    "uv run cnnlab class handout lab.zip": 'test_handout.py: "handout"',
+    f"uv run cnnlab review $SERVER --database {DATABASE}": "test_class.py: load_received",
     "uv run mlflow server --app-name basic-auth --enable-workspaces --workers 1 \\": "class_server.py: basic-auth",
     "uvx pre-commit install": ".pre-commit-config.yaml: ruff",
     "uv run .ci/pin.py": "test_docs.py: .ci/pin.py",

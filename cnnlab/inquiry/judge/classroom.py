@@ -20,6 +20,7 @@ from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.entries import Entry, entries, reflected
 from cnnlab.inquiry.record.environment import SHIPPED
+from cnnlab.inquiry.record.files import in_folder
 from cnnlab.inquiry.record.hand_ins import HandIn
 from cnnlab.inquiry.record.heads import Head
 from cnnlab.inquiry.record.ledger import Record
@@ -36,8 +37,8 @@ class Student:
     """What one owner handed in.
 
     problems: why it isn't intact; unreadable: why nothing of it can be read. empty: verdicts without a reflection, None
-    where no logbook was handed in. late: how many records are from after the deadline. marks: what only copies share,
-    by kind.
+    where no logbook was handed in. has_files: whether the files of the runs were handed in too. late: how many records
+    are from after the deadline. marks: what only copies share, by kind.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Student:
     runs: dict[str, RawRun] = field(default_factory=dict)
     head: Head | None = None
     empty: int | None = None
+    has_files: bool = False
     late: int = 0
     marks: dict[str, set[str]] = field(default_factory=dict)
 
@@ -164,7 +166,8 @@ def look_at_class(
     """Read what a class handed in, and review each student by themselves.
 
     `roster` has the names of all students. `deadline`: later records are late. `received`: when the server's database
-    received records, where it keeps that. A hand-in that can't be read is a student with the reason.
+    received records, where it keeps that. A hand-in that can't be read is a student with the reason. The files of runs
+    are compared with their results where a whole folder was handed in.
     """
     students: list[Student] = []
     for hand_in in hand_ins:
@@ -187,8 +190,9 @@ def _students(hand_in: HandIn, deadline: datetime | None, received: Received) ->
             raise LabError("it has no predictions and no runs but those that ship with the lab.")
         for owner in sorted(owners):
             own = contents.of(owner)
-            found = review_contents(own, store, folder, received)
+            found = review_contents(own, store, in_folder(folder) if folder else None, received)
             student = Student(owner, hand_in.name, [*found.problems, *elsewhere])
+            student.has_files = folder is not None
             student.records = [one for one in own.records if one.sha256 and not one.deleted]
             student.runs = {run.run_id: run for run in own.runs}
             student.head = found.heads[owner][-1] if owner in found.heads else None

@@ -5,7 +5,8 @@ It only reads. It also works on stores that this lab did not make, and says what
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import nan
@@ -26,7 +27,7 @@ from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.prediction import Prediction, say_claim
 from cnnlab.inquiry.record.elsewhere import CLOCK_S
 from cnnlab.inquiry.record.entries import entries
-from cnnlab.inquiry.record.files import downloaded, in_folder
+from cnnlab.inquiry.record.files import Files, downloaded, in_folder
 from cnnlab.inquiry.record.heads import Head, heads
 from cnnlab.inquiry.record.ledger import START, VERDICT, Record, load_records
 from cnnlab.inquiry.record.received import Received
@@ -136,14 +137,25 @@ def review(store: Store, folder: Path | None = None, received: Received | None =
         LabError: the store doesn't answer.
     """
     contents = Contents.read(store)
-    found = review_contents(contents, store, folder, received or {})
+    with _files(store, folder) as files:
+        found = review_contents(contents, store, files, received or {})
     if folder:
         found.problems += contents.check_folder(folder)
     return found
 
 
-def review_contents(contents: "Contents", store: Store, folder: Path | None, received: Received) -> Review:
-    """Review what was read from a store, or the part of it that is an owner's; see `review`."""
+@contextmanager
+def _files(store: Store, folder: Path | None) -> Iterator[Files]:
+    """Yield a function that finds the files of runs in a project folder, or else downloads them."""
+    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
+        yield in_folder(folder) if folder else downloaded(store, Path(downloads))
+
+
+def review_contents(contents: Contents, store: Store, files: Files | None, received: Received) -> Review:
+    """Review what was read from a store, or the part of it that is an owner's; see `review`.
+
+    `files` finds the files of runs; without it, they aren't compared with the results.
+    """
     records, runs = contents.records, contents.runs
     own = [run for run in runs if run.kind == "run" or run.sealed_right is not None]
     by_id = {run.run_id: run for run in runs}
@@ -157,7 +169,7 @@ def review_contents(contents: "Contents", store: Store, folder: Path | None, rec
         _check_verdicts(found, record, by_id)
         _check_received(found, record, received)
     _check_runs(found, own, records)
-    _check_what_they_left(found, own, store, folder)
+    _check_what_they_left(found, own, store, files)
     if unread := sum(run.kind in RUN_KINDS for run in runs) - len(contents.table):
         found.notes.append(f"Runs that this version of the lab can't read: {unread}.")
     _note_what_was_tried(found, records, contents.table)
@@ -273,13 +285,13 @@ def _check_runs(found: Review, runs: list[RawRun], records: list[Record]) -> Non
         found.notes.append(f"Runs with changed code; what was changed isn't known (fact.git_commit): {changed_code}.")
 
 
-def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, folder: Path | None) -> None:
+def _check_what_they_left(found: Review, runs: list[RawRun], store: Store, files: Files | None) -> None:
     """Check that the files of finished runs agree with their results."""
     trained = [run for run in runs if run.status == "FINISHED" and "reused_from" not in run.tags]
-    with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as downloads:
-        files = in_folder(folder) if folder else downloaded(store, Path(downloads))
+    if files:
         wrong, found.unverified = check_evidence([run for run in trained if not run.deleted], store, files)
-    found.problems += [*wrong, *check_drawn(trained)]
+        found.problems += wrong
+    found.problems += check_drawn(trained)
     originals = {run.run_id: run for run in trained}
     for run in runs:
         origin = originals.get(run.tags.get("reused_from", ""))

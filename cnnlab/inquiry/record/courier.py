@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.mlflow_private import has_model, log_model
@@ -58,7 +59,11 @@ def _tags(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]
 
 def _data(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:
     data = Dataset(entry["name"], entry["digest"], source_type="code", source="{}")
-    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:  # another worker recorded the same data at the same moment
+        client.log_inputs(run_id, inputs)
 
 
 def _files(client: MlflowClient, spool: Spool, run_id: str, entry: dict[str, Any]) -> None:

@@ -78,6 +78,8 @@ def summary(found: Classroom) -> str:
     said = f"{count(len(there), 'student')} handed in, and the records of {intact} are intact."
     unread = len(found.students) - len(there)
     said += f" {count(unread, 'hand-in')} can't be read." if unread else ""
+    if alone := sum(not student.has_files for student in there):
+        said += f" The files of the runs of {alone} were not compared with the records: `cnnlab review` does that."
     return said + (f" Missing from the roster: {', '.join(found.absent)}." if found.absent else "")
 
 
