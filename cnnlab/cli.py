@@ -218,7 +218,7 @@ def run(
             Console().print(arms_table(f"{study.name}: validation, mean over the seeds", summary(study, runs)))
             say(f"\n{confront(study, store)}")
     say(f"\n{links(store, [study.name for study in chosen])}")
-    say(f"\nHead of all that {owner()} has on record, to note or to hand in: {my_head(store, owner())}")
+    say(f"\nHead of everything that {owner()} has on record (note it, or hand it in): {my_head(store, owner())}")
 
 
 @cli.command(short_help="Confront predictions with the runs.")

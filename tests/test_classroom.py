@@ -14,7 +14,7 @@ import pytest
 
 from cnnlab.config import BASE, replace
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.judge.classroom import Classroom, class_effect, look_at_class
+from cnnlab.inquiry.judge.classroom import Classroom, Student, class_effect, find_copies, look_at_class
 from cnnlab.inquiry.paths import database
 from cnnlab.inquiry.record import hand_ins
 from cnnlab.inquiry.record.connection import connect
@@ -129,6 +129,15 @@ def test_a_copied_folder_is_found_and_honest_students_are_not(found: Classroom) 
     assert pair.shared["run ids"] == 5  # a prediction and four runs
     assert pair.shared["training times"] == 4 and pair.shared["seeds"] == 2
     assert pair.shared["record times"] == 1 and pair.shared["reflections"] == 1
+
+
+def test_one_equal_record_time_is_chance_and_two_are_not() -> None:
+    """In a class of thirty at once, two students did predict in the same millisecond."""
+    ada, ben = (Student(name, name, marks={"run ids": {name}, "record times": {"10:00", name}}) for name in ("a", "b"))
+    assert find_copies([ada, ben]) == []
+    for one in (ada, ben):
+        one.marks["record times"].add("10:01")
+    assert [pair.shared for pair in find_copies([ada, ben])] == [{"record times": 2}]
 
 
 def test_the_same_owner_in_two_hand_ins_is_named(folder: Path, tmp_path: Path) -> None:

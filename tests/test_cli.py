@@ -87,7 +87,7 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     assert "`cnnlab run` trains them):\n  baseline: 2 runs\n  baseline again: 2 runs\n" in waiting
     done = here("run", "baseline", *size)
     assert done.returncode == 0
-    assert "Head of all that a student has on record, to note or to hand in: " in done.stdout
+    assert "Head of everything that a student has on record (note it, or hand it in): " in done.stdout
     assert "inconclusive, confirmatory: accuracy/valid" in here("verdict", *size).stdout
     reviewed = here("review")
     assert reviewed.returncode == 0

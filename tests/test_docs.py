@@ -22,7 +22,7 @@ A_DAY = {
     "doctor": "OK",
     "predict dropout": "by a student, sealed",
     "plan dropout": "To train: 8 runs",
-    "run dropout": "Head of all that a student has on record",
+    "run dropout": "Head of everything that a student has on record",
     "verdict": ", confirmatory: loss/valid",
     "report": "Report: ",
     "review": "Intact: ",
@@ -39,7 +39,6 @@ A_DAY = {
 }
 ANSWERS = ["dropout=0.5", "loss/valid", "higher", "", "70", "it takes features away", "it takes nothing away", "y"]
 
-DATABASE = "postgresql://mlflow:the-one-of-above@127.0.0.1/mlflow"
 # CI itself, or the test that is named, executes what takes hours or needs a network.
 ELSEWHERE = {
     "pip install uv": ".ci/run: pip install --quiet uv",
@@ -64,7 +63,7 @@ ELSEWHERE = {
     "uv run cnnlab class $SERVER --roster roster.csv --deadline 2026-12-01T18:00 \\": "test_class.py: look_at_class",
     "uv run cnnlab class path/to/hand-ins": 'test_classroom.py: here("class", ',
     "uv run cnnlab class handout lab.zip": 'test_handout.py: "handout"',
-    f"uv run cnnlab review $SERVER --database {DATABASE}": "test_class.py: load_received",
+    "uv run cnnlab review $SERVER \\": "test_class.py: load_received",
     "uv run mlflow server --app-name basic-auth --enable-workspaces --workers 1 \\": "class_server.py: basic-auth",
     "uvx pre-commit install": ".pre-commit-config.yaml: ruff",
     "uv run .ci/pin.py": "test_docs.py: .ci/pin.py",

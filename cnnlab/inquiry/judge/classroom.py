@@ -232,12 +232,15 @@ def _marks(student: Student, written: Mapping[str, Entry]) -> dict[str, set[str]
 
 
 def find_copies(students: Sequence[Student]) -> list[Copies]:
-    """Return the pairs of hand-ins that share what only copies share; the same owner twice is such a pair too."""
+    """Return the pairs of hand-ins that share what only copies share; the same owner twice is such a pair too.
+
+    One equal record time is no sign of a copy: in a class, two students may well predict in the same millisecond.
+    """
     found = []
     for a, b in combinations((student for student in students if student.marks), 2):
         shared = {kind: n for kind in a.marks if (n := len(a.marks[kind] & b.marks[kind]))}
         names = [one.name if a.name != b.name else f"{one.name} ({one.hand_in})" for one in (a, b)]
-        if a.name == b.name or shared:
+        if a.name == b.name or shared not in ({}, {"record times": 1}):
             found.append(Copies((names[0], names[1]), shared))
     return found
 

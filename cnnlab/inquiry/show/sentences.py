@@ -35,7 +35,7 @@ def _compared(contrast: Contrast) -> tuple[str, str]:
     if contrast.kind == "trend":
         (field,) = contrast.factors
         levels = sorted(getattr(config, field) for config in contrast.arms.values())
-        return f"On a straight line over {field}, at {levels[-1]:g}", f"at {levels[0]:g}"
+        return f"At {field} {levels[-1]:g}, on a straight line through all levels", f"at {levels[0]:g}"
     changes = contrast.text.removeprefix("interaction of ").split(" and ")
     return f"With {' and '.join(map(_name, changes))} together", "the two changes add up to"
 
