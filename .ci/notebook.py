@@ -148,7 +148,8 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
     """Return a notebook as HTML, each picture with its alternative text in place of nbconvert's."""
     page, _ = HTMLExporter().from_notebook_node(notebook)
     for picture in pictures(notebook):
-        page = page.replace(f'alt="{NO_TEXT}"', f'alt="{html.escape(picture.metadata["image/png"]["alt"])}"', 1)
+        text = picture.metadata.get("image/png", {}).get("alt", "A figure; its title is in the picture.")
+        page = page.replace(f'alt="{NO_TEXT}"', f'alt="{html.escape(text)}"', 1)
     return str(page)
 
 

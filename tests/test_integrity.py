@@ -353,9 +353,7 @@ def test_9_the_head_is_printed_where_it_may_be_handed_in(home: Path, study: Stud
     assert head in CliRunner().invoke(cli, ["review", str(home)]).output
 
 
-def test_10_a_clock_that_was_set_back_makes_no_prediction(
-    home: Path, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_10_a_clock_that_was_set_back_makes_no_prediction(home: Path, study: Study) -> None:
     run(study, explore=True)
 
     class Yesterday(datetime):
@@ -363,11 +361,9 @@ def test_10_a_clock_that_was_set_back_makes_no_prediction(
         def now(cls, tz: object = None) -> datetime:
             return datetime.now(UTC) - timedelta(days=1)
 
-    monkeypatch.setattr(cnnlab.inquiry.record.ledger, "datetime", Yesterday)
-    predicted(study)
-    monkeypatch.undo()
-    monkeypatch.setenv("CNNLAB_HOME", str(home))
-    monkeypatch.setenv("CNNLAB_OWNER", "a student")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cnnlab.inquiry.record.ledger, "datetime", Yesterday)
+        predicted(study)
     run(study)
     found = judged(study)
     assert found.label == "exploratory"

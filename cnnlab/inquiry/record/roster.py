@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import mlflow
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cnnlab.inquiry.errors import LabError
@@ -82,11 +82,11 @@ def enroll(names: list[str], server: str) -> Iterator[Account]:
     if found.workspaces is None:
         raise LabError(f"{server} has no workspaces: start it with --app-name basic-auth --enable-workspaces.")
     users = accounts(server)
-    mlflow.set_tracking_uri(server)
+    client = MlflowClient(server)
     with in_workspace():
         for name in names:
             if name not in found.workspaces:
-                mlflow.create_workspace(name, description=f"The predictions and runs of {name}")
+                client.create_workspace(name, description=f"The predictions and runs of {name}")
             yield Account(name, _user(users, name))
             _give_role(users, name)
 
