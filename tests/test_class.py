@@ -168,7 +168,8 @@ def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
     server: ClassServer, worked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_in(monkeypatch, "admin", PASSWORD)
-    hand_ins = [one for one in find_hand_ins(server.address) if one.name in NAMES]
+    list(enroll(["frank"], server.address))  # who hasn't begun
+    hand_ins = [one for one in find_hand_ins(server.address) if one.name in (*NAMES, "frank", "default")]
     found = look_at_class(hand_ins, roster=[*NAMES, "frank"], received=load_received(server.database))
     assert [one.name for one in found.students] == NAMES and found.absent == ["frank"]
     assert all(one.is_intact and one.records for one in found.students) and found.copies == []
