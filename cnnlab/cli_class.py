@@ -33,15 +33,15 @@ def classroom() -> None:
 @click.argument("hand_ins")
 @click.option("--roster", "names", type=click.Path(path_type=Path), help="Names who handed in nothing as well.")
 @click.option("--deadline", type=click.DateTime(MOMENTS), help="Such as 2026-12-01T18:00; later records are late.")
-@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per student here.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with a figure per question here.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per student here.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with figures here.")
 @click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
 def table(
     hand_ins: str,
     names: Path | None,
     deadline: datetime | None,
-    table: Path | None,
-    page: Path | None,
+    csv_file: Path | None,
+    html_file: Path | None,
     database: str | None,
 ) -> None:
     """Show a line per student, pairs that copied, and for each question what the class predicted and found.
@@ -62,10 +62,10 @@ def table(
     with snapshot(str(paths.database())) if paths.database().is_file() else nullcontext() as own:
         shown = ClassShown(found, own)
         say(shown)
-        if page:
-            page.write_text(shown.page(), encoding="utf-8", newline="\n")
-    if table:
-        table.write_text(to_csv(found), encoding="utf-8", newline="\n")
+        if html_file:
+            html_file.write_text(shown.page(), encoding="utf-8", newline="\n")
+    if csv_file:
+        csv_file.write_text(to_csv(found), encoding="utf-8", newline="\n")
 
 
 @classroom.command(short_help="Write the lab for students, without the reference results.")
@@ -81,7 +81,7 @@ def handout(file: Path) -> None:
     say(f"{file}: {hand_out(file)} files. Students unpack it, and follow its README.")
 
 
-@classroom.command()
+@classroom.command(short_help="Give each student of a roster a user and a workspace on a server.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a file per student here, instead of printing.")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +174,8 @@ def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
     found = look_at_class(hand_ins, roster=[*NAMES, "frank"], received=load_received(server.database))
     assert [one.name for one in found.students] == NAMES and found.absent == ["frank"]
     assert all(one.is_intact and one.records for one in found.students) and found.copies == []
+    late = look_at_class(hand_ins, deadline=datetime(2020, 1, 1, tzinfo=UTC), received=load_received(server.database))
+    assert [one.late for one in late.students] == 4 * [6]  # a prediction, four runs, a verdict
     (question,) = found.questions
     assert question.effect and question.effect.n == 8 and question.seeds == (8, 8)
 

@@ -143,8 +143,12 @@ def test_one_equal_record_time_is_chance_and_two_are_not() -> None:
 def test_the_same_owner_in_two_hand_ins_is_named(folder: Path, tmp_path: Path) -> None:
     for name in ("ben", "somebody"):
         shutil.copytree(folder / "ben", tmp_path / name)
-    (pair,) = look_at_class(find_hand_ins(str(tmp_path))).copies
+    shutil.copytree(folder / "ada", tmp_path / "ada")
+    found = look_at_class(find_hand_ins(str(tmp_path)))
+    (pair,) = found.copies
     assert sorted(pair.students) == ["ben (ben)", "ben (somebody)"]
+    (question,) = found.questions
+    assert question.seeds == (4, 4) and all(one.is_intact for one in found.students)  # ben counts once
 
 
 def test_the_class_is_a_replication_with_every_seed_once(found: Classroom) -> None:

@@ -10,23 +10,16 @@ from cnnlab.course.profiles import PROFILES
 from cnnlab.course.studies import lab_studies
 from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
-from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.views import publish_views
 
 FOLDER = "cnn-lab"  # in the zip
 KEPT = (
     *("pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", ".gitignore", "*.ipynb", "*.py", "*.sh"),
-    *(
-        "cnnlab/**/*",
-        "docs/*.md",
-        "benchmarks/**/*.py",
-        "benchmarks/**/*.md",
-        "tests/**/*.py",
-        "models/README.md",
-        "experiment_log/README.md",
-    ),
+    *("cnnlab/**/*", "docs/*.md", "benchmarks/**/*.py", "benchmarks/**/*.md", "tests/**/*.py"),
+    *("models/README.md", "experiment_log/README.md"),
 )
-# For instructors, or about the reference results.
+# For instructors, or tests that need the reference results or these files.
 LEFT_OUT = (
     *("docs/results.md", "docs/instructors.md", "docs/class.md"),
     *(f"tests/{name}.py" for name in ("golden", "class_server", "identical")),
@@ -38,7 +31,7 @@ LEFT_OUT = (
         )
     ),
 )
-SEARCHES = ("benchmarks/results/ba", "benchmarks/results/be")  # how the networks BASE and BEST were found
+SEARCHES = "benchmarks/results/b"  # how the networks BASE and BEST were found: these files begin like that
 RESULTS = re.compile(r"!\[Every prediction of the reference.*?(?=^## Two commands)", re.DOTALL | re.MULTILINE)
 SECTION = re.compile(r"^## Results\n.*?(?=^## More)", re.DOTALL | re.MULTILINE)
 FOR_OTHERS = re.compile(r"\|.*(docs/(results|instructors|class)\.md|cnnlab class )")  # a row of a table
@@ -59,10 +52,8 @@ def hand_out(file: Path) -> int:
     if file.exists():
         raise LabError(f"{file} exists already: remove it, or choose another name.")
     found = {path for pattern in KEPT for path in root.glob(pattern) if path.is_file()}
-    names = {path.relative_to(root).as_posix() for path in found if "__pycache__" not in path.parts}
-    names = {
-        name for name in names - set(LEFT_OUT) if not name.startswith("benchmarks/results/b")
-    }  # how BASE was found
+    names = {path.relative_to(root).as_posix() for path in found if "__pycache__" not in path.parts} - set(LEFT_OUT)
+    names = {name for name in names if not name.startswith(SEARCHES)}
     with TemporaryDirectory(prefix="cnnlab-", ignore_cleanup_errors=True) as folder:
         store = _empty_store(Path(folder))
         with zipfile.ZipFile(file, "x", zipfile.ZIP_DEFLATED) as archive:
@@ -90,14 +81,14 @@ def _entry(name: str, file: Path) -> zipfile.ZipInfo:
 
 def _empty_store(folder: Path) -> Path:
     """Make a store in which the experiments of all studies exist, with their questions."""
-    before = os.environ.get("CNNLAB_HOME")
+    before = dict(os.environ)
     os.environ["CNNLAB_HOME"] = str(folder)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
-        store = connect()
+        store = default_store()
         for study in lab_studies(PROFILES["quick"]).values():
             publish_views(store, study.name, study.question, study.role("scientific"))
         return paths.database()
     finally:
-        os.environ.pop("CNNLAB_HOME")
-        if before is not None:
-            os.environ["CNNLAB_HOME"] = before
+        os.environ.clear()
+        os.environ.update(before)

@@ -6,7 +6,7 @@ With seeds of their own, the students of a class are replications of one another
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from itertools import combinations
 
@@ -18,7 +18,7 @@ from cnnlab.inquiry.judge.review import Contents, recorded_effect, review_conten
 from cnnlab.inquiry.judge.statistics import Effect, t_interval
 from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.prediction import Prediction
-from cnnlab.inquiry.record.entries import Entry, entries, reflected
+from cnnlab.inquiry.record.entries import Entry, entries, entry_id, reflected
 from cnnlab.inquiry.record.environment import SHIPPED
 from cnnlab.inquiry.record.files import in_folder
 from cnnlab.inquiry.record.hand_ins import HandIn
@@ -29,7 +29,7 @@ from cnnlab.inquiry.record.runs import RawRun
 from cnnlab.inquiry.task import task
 
 SHORT = 40  # characters of a reflection; two students may well write the same shorter one
-TYPED = 1000  # seeds below this are often typed by hand, such as 0, 1, 2
+TYPED = 10_000  # seeds below this may have been typed by hand, such as 0 and 1, also in an arm that adds 1000 to them
 
 
 @dataclass
@@ -126,9 +126,9 @@ class Classroom:
 
     @cached_property
     def questions(self) -> list[Question]:
-        """What was predicted by more than one student, most often asked first."""
-        found = ask_together(self.students)
-        return sorted(found, key=lambda one: -len(one.predictions))
+        """What more than one student predicted, most often asked first; of an owner's two hand-ins, the longer counts."""
+        longest = {one.name: one for one in sorted(self.students, key=lambda one: len(one.records))}
+        return sorted(ask_together(longest.values()), key=lambda one: -len(one.predictions))
 
     @property
     def calibration(self) -> Calibration:
@@ -198,10 +198,9 @@ def _students(hand_in: HandIn, deadline: datetime | None, received: Received) ->
             student.records = [one for one in own.records if one.sha256 and not one.deleted]
             student.runs = {run.run_id: run for run in own.runs}
             student.head = found.heads[owner][-1] if owner in found.heads else None
-            times = [head.time for head in found.heads.get(owner, [])]
-            at = [ms for (run_id, _), ms in received.items() if run_id in student.runs]
-            times += [datetime.fromtimestamp(ms / 1000, UTC) for ms in at]
-            student.late = sum(time > deadline for time in times) if deadline else 0
+            said = [head.time.timestamp() for head in found.heads.get(owner, [])]
+            times = [ms / 1000 for (run_id, _), ms in received.items() if run_id in student.runs] or said
+            student.late = sum(time > deadline.timestamp() for time in times) if deadline else 0
             if written is not None:
                 student.empty = _empty(student.records, written)
             student.marks = _marks(student, written or {})
@@ -211,8 +210,7 @@ def _students(hand_in: HandIn, deadline: datetime | None, received: Received) ->
 def _empty(records: Iterable[Record], written: Mapping[str, Entry]) -> int:
     """Return how many last verdicts have no reflection in the logbooks."""
     covered = reflected(written.values())
-    judged = [one for one in records if one.verdicts]
-    return sum(f"{one.sha256[:12]}-{one.verdicts[-1].number}" not in covered for one in judged)
+    return sum(entry_id(one.sha256, one.verdicts[-1].number) not in covered for one in records if one.verdicts)
 
 
 # Copies

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -53,10 +53,11 @@ def look_at(uri: str) -> Elsewhere:
 
 def lab_address(uri: str) -> str:
     """Return the address of the page of the lab on a server; "" on one that `cnnlab server start` didn't start."""
-    with suppress(Exception):  # a server that doesn't answer now has no page now
-        page = f"{uri}/lab"
-        return page if ask_server(uri, "/lab").status_code == 200 else ""
-    return ""
+    try:
+        has_page = ask_server(uri, "/lab").status_code == 200
+    except Exception:  # MLflow raises whatever the library below it raises
+        has_page = False
+    return f"{uri}/lab" if has_page else ""
 
 
 @contextmanager

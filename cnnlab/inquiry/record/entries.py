@@ -29,6 +29,11 @@ class Entry:
     next: str
 
 
+def entry_id(sha256: str, number: int) -> str:
+    """Return the id of a verdict in a logbook: from the seal of its prediction and its number."""
+    return f"{sha256[:12]}-{number}"
+
+
 def entries(folder: Path | None = None) -> dict[str, Entry]:
     """Return all entries of all logbooks by id, with the student's texts."""
     found: dict[str, Entry] = {}

@@ -79,7 +79,7 @@ def summary(found: Classroom) -> str:
     unread = len(found.students) - len(there)
     said += f" {count(unread, 'hand-in')} can't be read." if unread else ""
     if alone := sum(not student.has_files for student in there):
-        said += f" The files of the runs of {alone} were not compared with the records: `cnnlab review` does that."
+        said += f" For {alone} of them, the files of runs were not compared with the records; `cnnlab review` does."
     return said + (f" Missing from the roster: {', '.join(found.absent)}." if found.absent else "")
 
 

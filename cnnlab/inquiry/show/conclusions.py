@@ -8,11 +8,10 @@ import pandas as pd
 from cnnlab.inquiry.design import Design, count
 from cnnlab.inquiry.judge.review import claim_of, effect_of, outcome_of
 from cnnlab.inquiry.record.connection import default_store
-from cnnlab.inquiry.record.entries import entries, reflected
+from cnnlab.inquiry.record.entries import entries, entry_id, reflected
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
-from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 

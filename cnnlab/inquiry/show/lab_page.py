@@ -13,13 +13,12 @@ from jinja2 import Environment
 
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_of
-from cnnlab.inquiry.record.entries import Entry, entries, reflected
+from cnnlab.inquiry.record.entries import Entry, entries, entry_id, reflected
 from cnnlab.inquiry.record.environment import SHIPPED
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import view_links
-from cnnlab.inquiry.show.logbook import entry_id
 from cnnlab.inquiry.show.predictions import failed_ids, plot_records
 from cnnlab.inquiry.show.style import OUTCOME_COLOURS, svg
 

@@ -19,7 +19,7 @@ from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import default_store
-from cnnlab.inquiry.record.entries import entries, fill, read_entries
+from cnnlab.inquiry.record.entries import entries, entry_id, fill, read_entries
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import VerdictRecord, load_records
 from cnnlab.inquiry.record.store import Store
@@ -53,11 +53,6 @@ def reflect(study: Design, *, why: str, next: str = "", store: Store | None = No
     if not any(why.strip() in one.why and next.strip() in one.next for one in known):
         fill(known[-1].file, known[-1].id, {"why": why, "next": next})
     log.info(f"Written into {known[-1].file.parent.name}/{known[-1].file.name}.")
-
-
-def entry_id(sha256: str, number: int) -> str:
-    """Return the id of a verdict in a logbook: from the seal of its prediction and its number."""
-    return f"{sha256[:12]}-{number}"
 
 
 def add_entry(study: Design, one: Verdict, figure: Figure, store: Store, reference: Reference | None) -> None:

@@ -15,13 +15,13 @@ from cnnlab.inquiry.judge.review import claim_of, effect_of, labelled, outcome_o
 from cnnlab.inquiry.judge.statistics import proportion_interval
 from cnnlab.inquiry.log import log
 from cnnlab.inquiry.record.connection import connect
-from cnnlab.inquiry.record.entries import Entry, entries, reflected
+from cnnlab.inquiry.record.entries import Entry, entries, entry_id, reflected
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.heads import my_head
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import plot_calibration, say_outcomes
-from cnnlab.inquiry.show.logbook import entry_id, logbook_file
+from cnnlab.inquiry.show.logbook import logbook_file
 from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
 from cnnlab.inquiry.show.predictions import failed_ids, plot_records
 from cnnlab.inquiry.show.scales import shortened
