@@ -126,7 +126,7 @@ class Classroom:
 
     @cached_property
     def questions(self) -> list[Question]:
-        """What more than one student predicted, most often asked first; of an owner's two hand-ins, the longer counts."""
+        """What more than one student predicted, most often asked first; of two hand-ins, the longer counts."""
         longest = {one.name: one for one in sorted(self.students, key=lambda one: len(one.records))}
         return sorted(ask_together(longest.values()), key=lambda one: -len(one.predictions))
 
