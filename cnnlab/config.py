@@ -45,7 +45,8 @@ class Config(Params):
     momentum: Rate = 0.9  # for optimizer="sgd"
     label_smoothing: Rate = 0.0  # the share of every label that training spreads over all classes
     schedule: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
-    keep: Literal["last", "best"] = "last"  # the weights that count; "best" has the lowest validation loss
+    # the weights that count; "best": lowest validation loss; "average": the mean over the last quarter of the steps
+    keep: Literal["last", "best", "average"] = "last"
     patience: Count | None = None  # stop early after this many epochs without a lower validation loss
     # of both passes in training; "auto": bf16 where it is faster; results are alike (benchmarks/results/precision.md)
     precision: Literal["float32", "bf16", "auto"] = "auto"
@@ -56,11 +57,13 @@ class Config(Params):
     def _fits_together(self) -> Self:
         size, images, channels = self.batch_size, self.train_images, [channels for _, channels in self.blocks]
         single = self.head_norm == "batch" and (size == 1 or images % size == 1)
+        early = self.keep == "average" and self.patience is not None
         group = self.norm == "group" and any(one % self.norm_groups for one in channels)
         for is_wrong, said in (
             (self.kernel_size % 2 == 0, f"kernel_size={self.kernel_size} is not possible: it should be odd."),
             (group, f"norm_groups={self.norm_groups} is not possible: it should divide the channels of a block."),
             (self.residual and self.pool == "first", "residual=True can't go with pool='first': sizes would differ."),
+            (early, "keep='average' can't go with patience: a training that stops early has no last quarter."),
             (size > images, f"batch_size={size} is not possible: it is at most train_images={images}."),
             (single, f"head_norm='batch' needs 2 images; batch_size={size} leaves 1 of {images} alone: change one."),
         ):

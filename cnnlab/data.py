@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from cnnlab.inquiry.checked import whole_numbers
 from cnnlab.inquiry.errors import LabError
@@ -125,12 +125,7 @@ class Batches:
     """Batches of a split; with a generator, in a new order every pass: x float32 (B, C, H, W); y int64 (B,)."""
 
     def __init__(
-        self,
-        split: Split,
-        size: int,
-        normalise: Normalise,
-        generator: torch.Generator | None = None,
-        device: str = "cpu",
+        self, split: Split, size: int, normalise: Normalise, generator: Generator | None = None, device: str = "cpu"
     ) -> None:
         self.split, self.size, self.normalise, self.generator = split, size, normalise, generator
         self.x, self.y = split.x.to(device), split.y.to(device)

@@ -47,7 +47,7 @@ def _check_finals(run: RawRun, config: Config, history: History) -> Iterable[str
     losses = histories["loss/valid"]
     if outcome == "finished" and len(losses) != config.epochs:
         yield f"it has the metrics of {len(losses)} epochs, and its params say {config.epochs}"
-    if losses:
+    if losses and config.keep != "average":  # such weights belong to no epoch either
         kept = losses.index(min(losses)) if config.keep == "best" else -1
         for name, values in histories.items():
             final = run.metrics.get(f"final/{name}", math.nan)

@@ -36,12 +36,12 @@ def facts_of_images(data: Data) -> dict[str, str]:
 
 def facts_at_the_end(trainer: Any) -> dict[str, str]:
     """Return what is known once the training has ended."""
-    which, step = ("best", trainer.best_step) if trainer.best_weights else ("last", trainer.num_steps)
+    kept = trainer.keep if trainer.kept_weights else "last"
     return {
         "steps": str(trainer.num_steps),
         "images_seen": str(trainer.images_seen),
         "precision": str(trainer.logits_dtype).removeprefix("torch."),
-        "kept": f"{which} (step {step} of {trainer.num_steps})",
+        "kept": f"{kept} (step {trainer.best_step or trainer.num_steps} of {trainer.num_steps})",
         "outcome": trainer.outcome,
     }
 

@@ -117,7 +117,7 @@ class Lab(Task):
             "conv_dropout_kind": not config.conv_dropout,
             # one_cycle moves the momentum itself, between limits of its own
             "momentum": config.optimizer != "sgd" or (config.schedule == "one_cycle" and config.momentum > 0),
-            "keep": config.epochs == 1,
+            "keep": config.epochs == 1 and config.keep == "best",
             "patience": config.patience is not None and config.patience >= config.epochs - 1,
         }
         return _places(Config(**{name: value for name, value in config if not idle.get(name)}))

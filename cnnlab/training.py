@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import mltrainer
 import numpy as np
@@ -15,6 +15,7 @@ from mltrainer.trainer import Reporter
 from torch import Generator, Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from cnnlab.config import Config
 from cnnlab.data import Batches, Data
@@ -32,6 +33,7 @@ EVAL_BATCH = 100  # the maps of more images don't fit into the cache of a CPU: 5
 READ_EVERY = 10  # steps; reading a loss makes the program wait for the GPU
 DIVERGED_LOSS = 100.0  # guessing among ten classes has ln 10 = 2.3: what is far beyond does not come back
 PROBED_EPOCHS = (1, 4, 16, 64, 256)  # and the last
+AVERAGED = 0.25  # the share of the steps, the last ones, over which keep="average" takes the mean of the weights
 
 OPTIMIZERS = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
 SCHEDULES = {"constant": None, "one_cycle": OneCycleLR, "cosine": CosineAnnealingLR}  # they move with every batch
@@ -43,18 +45,9 @@ class Diverged(Exception):
     """The training loss left the range of numbers from which training can recover."""
 
 
-class Seeds(NamedTuple):
-    """One stream of random numbers for each thing that is random, so that changing one leaves the others."""
-
-    init: int
-    order: int
-    subset: int
-    dropout: int
-
-    @classmethod
-    def of(cls, seed: int) -> "Seeds":
-        """Derive the four from the seed of the run."""
-        return cls(*(int(state) for state in np.random.SeedSequence(seed).generate_state(4)))
+def streams(seed: int) -> list[int]:
+    """Return a seed for each thing that is random (initial weights, order, subset, dropout); none depends on others."""
+    return [int(state) for state in np.random.SeedSequence(seed).generate_state(4)]
 
 
 @dataclass
@@ -116,20 +109,20 @@ class LabTrainer(mltrainer.Trainer):
 
     In every epoch all validation images are scored, each with the same weight, and a sample of the training images in
     eval mode too: in train mode dropout is on and the weights move. The learning rate moves with every batch. At the
-    end the model has the weights that count: the last, or those of the best epoch.
+    end the model has the weights that count: the last, those of the best epoch, or an average of the last ones.
     """
 
     def __init__(
         self, config: Config, data: Data, device: str, metrics: Sequence[Any], probes: bool, build: Build | None
     ) -> None:
-        seeds, normalise = Seeds.of(config.seed), data.normaliser(device)
-        subset = torch.randperm(len(data.train), generator=Generator().manual_seed(seeds.subset))[: config.train_images]
-        train = data.train.take(subset)
-        batches = Batches(train, config.batch_size, normalise, Generator().manual_seed(seeds.order), device)
+        (init, order, subset, dropout), normalise = streams(config.seed), data.normaliser(device)
+        index = torch.randperm(len(data.train), generator=Generator().manual_seed(subset))[: config.train_images]
+        train = data.train.take(index)
+        batches = Batches(train, config.batch_size, normalise, Generator().manual_seed(order), device)
         valid = Batches(data.valid, EVAL_BATCH, normalise, device=device)
         self.sample = Batches(train.take(slice(TRAIN_EVAL_IMAGES)), EVAL_BATCH, normalise, device=device)
         self.probe_images = normalise(self.sample.x[:PROBE_IMAGES]) if probes else None
-        torch.manual_seed(seeds.init)
+        torch.manual_seed(init)
         model = build(config) if build else build_model(config, data.shape[0], len(data.classes))
         with TemporaryDirectory(prefix="cnnlab-") as folder:  # mltrainer wants one, and nothing is written there
             settings = {"epochs": config.epochs, "metrics": list(metrics), "logdir": folder, "reporttypes": []}
@@ -146,11 +139,13 @@ class LabTrainer(mltrainer.Trainer):
             )
         self.precision, self.keep = resolve_precision(config.precision, device), config.keep
         self.outcome, self.epochs = "interrupted", list[dict[str, float]]()
+        self.average = AveragedModel(self.model) if config.keep == "average" else None  # Izmailov et al. 2018
+        self.last_not_averaged = int((1 - AVERAGED) * config.epochs * len(batches))
         self.num_steps = self.images_seen = self.best_step = 0
-        self.lowest_loss, self.best_weights = math.inf, dict[str, Tensor]()
+        self.lowest_loss, self.kept_weights = math.inf, dict[str, Tensor]()
         self.logits_dtype: torch.dtype | None = None
         self._scores: tuple[Score, Score] | None = None  # of train sample and validation set, at the weights of now
-        torch.manual_seed(seeds.dropout)
+        torch.manual_seed(dropout)
 
     def loop(self) -> None:
         """Train for `settings.epochs` epochs, reporting after each, and leave the kept weights in the model."""
@@ -168,7 +163,7 @@ class LabTrainer(mltrainer.Trainer):
                 self.report(epoch, train_loss, valid_loss, metrics)
                 if self.keep == "best" and valid_loss < self.lowest_loss:
                     self.lowest_loss, self.best_step = valid_loss, self.num_steps
-                    self.best_weights = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
+                    self.kept_weights = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
                 if self.early_stopping:
                     self.early_stopping(valid_loss, self.model)
                     if self.early_stopping.early_stop and epoch < self.settings.epochs:
@@ -178,8 +173,11 @@ class LabTrainer(mltrainer.Trainer):
                 self.outcome = "finished"
         except Diverged as diverged:
             self.outcome = str(diverged)
-        if self.best_weights:
-            self.model.load_state_dict(self.best_weights)
+        if self.average and self.outcome == "finished":
+            update_bn(self.traindataloader, self.average.module)  # the statistics of BatchNorm belong to its weights
+            self.kept_weights = self.average.module.state_dict()
+        if self.kept_weights:
+            self.model.load_state_dict(self.kept_weights)
             self._scores = None
 
     def trainbatches(self) -> float:
@@ -198,6 +196,8 @@ class LabTrainer(mltrainer.Trainer):
             if self.scheduler:
                 self.scheduler.step()
             self.num_steps += 1
+            if self.average and self.num_steps > self.last_not_averaged:
+                self.average.update_parameters(self.model)
             self.images_seen += len(y)
             self.logits_dtype = logits.dtype
             unread.append((loss.detach(), len(y)))

@@ -14,7 +14,7 @@ from cnnlab.data import Batches, Data, Split
 from cnnlab.device import has_bf16, resolve_device
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.params import ConfigError
-from cnnlab.training import DIVERGED_LOSS, READ_EVERY, LabTrainer, Result, Seeds, fit
+from cnnlab.training import DIVERGED_LOSS, READ_EVERY, LabTrainer, Result, fit, streams
 from cnnlab.watcher import Watcher
 
 
@@ -50,7 +50,7 @@ def test_a_seed_gives_every_arm_the_same_start_and_images(small: Config, small_d
 
 
 def test_the_four_streams_of_a_seed_differ() -> None:
-    assert len({*Seeds.of(0), *Seeds.of(1)}) == 8
+    assert len({*streams(0), *streams(1)}) == 8
 
 
 def test_training_leaves_the_callers_random_numbers_alone(small: Config, small_data: Data) -> None:
@@ -117,6 +117,41 @@ def test_best_weights_are_restored_without_early_stopping(small: Config, small_d
     assert result.final["loss/train"] == result.epochs[best]["loss/train"] != result.epochs[-1]["loss/train"]
     assert result.final["gap/train_mode"] == losses[best] - result.final["loss/train"]
     assert result.facts["kept"] == f"best (step {10 * (best + 1)} of 60)"
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_averaged_weights_are_the_mean_over_the_last_quarter_of_the_steps(
+    epochs: int, small: Config, small_data: Data
+) -> None:
+    config = replace(small, keep="average", epochs=epochs, norm="batch")
+    trainer = LabTrainer(config, small_data, "cpu", (), probes=False, build=None)
+    trainer.reporters, weights = [], []
+    first = trainer.model.block1.conv1.weight
+    trainer.optimizer.register_step_post_hook(lambda *_: weights.append(first.detach().clone()))
+    trainer.loop()
+    assert len(weights) == 10 * epochs
+    assert torch.allclose(trainer.model.block1.conv1.weight, torch.stack(weights[int(7.5 * epochs) :]).mean(0))
+    result = train(config, small_data)
+    assert result.facts["kept"] == f"average (step {10 * epochs} of {10 * epochs})"
+    assert torch.equal(result.model.block1.conv1.weight, first), "watching the steps changed the training"
+    assert result.final["loss/valid"] == result.valid.loss != result.epochs[-1]["loss/valid"]
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own(small: Config, small_data: Data) -> None:
+    result = train(replace(small, keep="average", norm="batch"), small_data)
+    order = torch.randperm(len(small_data.train), generator=torch.Generator().manual_seed(streams(small.seed)[2]))
+    x = small_data.normaliser()(small_data.train.x[order[: small.train_images]])
+    block = result.model.block1
+    with torch.no_grad():
+        maps = block.conv1(x)
+    assert torch.allclose(block.norm1.running_mean, maps.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert torch.allclose(block.norm1.running_var, maps.var(dim=(0, 2, 3)), rtol=0.02)
+
+
+def test_a_training_that_diverges_keeps_no_average(small: Config, small_data: Data) -> None:
+    result = train(replace(small, keep="average", optimizer="sgd", lr=1e4, epochs=3), small_data)
+    assert result.outcome.startswith("diverged")
+    assert result.facts["kept"].startswith("last (step")
 
 
 def test_early_stopping_ends_the_run_and_is_recorded(small: Config, small_data: Data) -> None:
