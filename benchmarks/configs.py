@@ -20,6 +20,7 @@ from benchmarks.project import use_project
 from benchmarks.table import Table, machine
 from cnnlab.config import BASE, BEST, Config
 from cnnlab.facts import num_parameters
+from cnnlab.inquiry.design import Role
 from cnnlab.inquiry.identity import differences
 from cnnlab.inquiry.params import replace
 from cnnlab.inquiry.record.connection import connect
@@ -112,6 +113,26 @@ def confirmation() -> Study:
     return Study("best-4-confirmation", question, BEST, range(100, 105), arms={"BEST": BEST})
 
 
+def averaging() -> Study:
+    """Return the study of averaged weights, with what may go together with them."""
+    long, wide_early = {"keep": "average", "epochs": 16}, {"blocks": ((2, 20), (2, 40), (2, 64))}
+    changes: dict[str, dict[str, Any]] = {
+        "last weights": {"keep": "last"},
+        "average": {},
+        "average, higher rate": {"lr": 0.02},
+        "average, silu": {"activation": "silu", "pool": "last"},
+        "average, wide early": wide_early,
+        "average, deep": {"blocks": ((2, 16), (3, 32), (2, 68))},
+        "average, 16 epochs": long,
+        "average, 16 epochs, dropout": long | {"dropout": 0.2},
+        "average, 16 epochs, conv dropout": long | {"conv_dropout": 0.05, "conv_dropout_kind": "spatial"},
+    }
+    base = replace(BEST, keep="average", precision="bf16")
+    arms = {arm: replace(base, **change) for arm, change in changes.items()}
+    roles: dict[str, Role] = {"epochs": "scientific", "keep": "scientific"}
+    return Study("best-5-averaging", "What do averaged weights change?", base, (0,), arms=arms, roles=roles)
+
+
 def effects(runs: pd.DataFrame) -> Table:
     """Return, for each factor, the mean of the runs at its high level minus the mean at its low level."""
     factors = FACTORS | {"(empty)": ("nothing", "nothing")}
@@ -153,7 +174,10 @@ def described(config: Config, base: Config) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as the base"
 
 
-STUDIES = {study.name: study for study in (learning_rate(), screening(), refinement(), combination(), confirmation())}
+STUDIES = {
+    study.name: study
+    for study in (learning_rate(), screening(), refinement(), combination(), confirmation(), averaging())
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

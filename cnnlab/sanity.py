@@ -22,7 +22,7 @@ from cnnlab.inquiry.checked import checked
 from cnnlab.inquiry.errors import stopping
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.models import Build, build_model
-from cnnlab.training import Seeds, fit
+from cnnlab.training import fit, streams
 
 DEVICE = "cpu"  # the same numbers on every machine
 STARTS = 5  # initialisations over which the initial loss is averaged
@@ -239,14 +239,14 @@ def _first_loss(config: Config, data: Data, build: Build) -> tuple[list[Tensor],
     """Return the weights before training, and the loss of the first batch in train mode."""
     model, batch = _start(config, build).train(), _some(data.train, LEARNED_IMAGES)
     weights = [value.detach().clone() for value in model.state_dict().values()]
-    torch.manual_seed(Seeds.of(config.seed).dropout)
+    torch.manual_seed(streams(config.seed)["dropout"])
     with torch.no_grad():
         return weights, float(cross_entropy(model(data.normaliser()(batch.x)), batch.y))
 
 
 def _start(config: Config, build: Build) -> nn.Module:
     """Return the network that `fit` starts from."""
-    torch.manual_seed(Seeds.of(config.seed).init)
+    torch.manual_seed(streams(config.seed)["init"])
     return build(config).to(memory_format=torch.channels_last)
 
 

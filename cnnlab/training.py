@@ -45,9 +45,10 @@ class Diverged(Exception):
     """The training loss left the range of numbers from which training can recover."""
 
 
-def streams(seed: int) -> list[int]:
-    """Return a seed for each thing that is random (initial weights, order, subset, dropout); none depends on others."""
-    return [int(state) for state in np.random.SeedSequence(seed).generate_state(4)]
+def streams(seed: int) -> dict[str, int]:
+    """Return a seed for each thing that is random, so that changing one leaves the others as they were."""
+    states = np.random.SeedSequence(seed).generate_state(4).tolist()
+    return dict(zip(("init", "order", "subset", "dropout"), states, strict=True))
 
 
 @dataclass
@@ -115,14 +116,16 @@ class LabTrainer(mltrainer.Trainer):
     def __init__(
         self, config: Config, data: Data, device: str, metrics: Sequence[Any], probes: bool, build: Build | None
     ) -> None:
-        (init, order, subset, dropout), normalise = streams(config.seed), data.normaliser(device)
-        index = torch.randperm(len(data.train), generator=Generator().manual_seed(subset))[: config.train_images]
+        seeds, normalise = streams(config.seed), data.normaliser(device)
+        index = torch.randperm(len(data.train), generator=Generator().manual_seed(seeds["subset"]))[
+            : config.train_images
+        ]
         train = data.train.take(index)
-        batches = Batches(train, config.batch_size, normalise, Generator().manual_seed(order), device)
+        batches = Batches(train, config.batch_size, normalise, Generator().manual_seed(seeds["order"]), device)
         valid = Batches(data.valid, EVAL_BATCH, normalise, device=device)
         self.sample = Batches(train.take(slice(TRAIN_EVAL_IMAGES)), EVAL_BATCH, normalise, device=device)
         self.probe_images = normalise(self.sample.x[:PROBE_IMAGES]) if probes else None
-        torch.manual_seed(init)
+        torch.manual_seed(seeds["init"])
         model = build(config) if build else build_model(config, data.shape[0], len(data.classes))
         with TemporaryDirectory(prefix="cnnlab-") as folder:  # mltrainer wants one, and nothing is written there
             settings = {"epochs": config.epochs, "metrics": list(metrics), "logdir": folder, "reporttypes": []}
@@ -140,12 +143,11 @@ class LabTrainer(mltrainer.Trainer):
         self.precision, self.keep = resolve_precision(config.precision, device), config.keep
         self.outcome, self.epochs = "interrupted", list[dict[str, float]]()
         self.average = AveragedModel(self.model) if config.keep == "average" else None  # Izmailov et al. 2018
-        self.last_not_averaged = int((1 - AVERAGED) * config.epochs * len(batches))
         self.num_steps = self.images_seen = self.best_step = 0
         self.lowest_loss, self.kept_weights = math.inf, dict[str, Tensor]()
         self.logits_dtype: torch.dtype | None = None
         self._scores: tuple[Score, Score] | None = None  # of train sample and validation set, at the weights of now
-        torch.manual_seed(dropout)
+        torch.manual_seed(seeds["dropout"])
 
     def loop(self) -> None:
         """Train for `settings.epochs` epochs, reporting after each, and leave the kept weights in the model."""
@@ -166,11 +168,9 @@ class LabTrainer(mltrainer.Trainer):
                     self.kept_weights = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
                 if self.early_stopping:
                     self.early_stopping(valid_loss, self.model)
-                    if self.early_stopping.early_stop and epoch < self.settings.epochs:
-                        self.outcome = f"stopped early after epoch {epoch}"
+                    if self.early_stopping.early_stop:
                         break
-            else:
-                self.outcome = "finished"
+            self.outcome = "finished" if epoch == self.settings.epochs else f"stopped early after epoch {epoch}"
         except Diverged as diverged:
             self.outcome = str(diverged)
         if self.average and self.outcome == "finished":
@@ -196,7 +196,7 @@ class LabTrainer(mltrainer.Trainer):
             if self.scheduler:
                 self.scheduler.step()
             self.num_steps += 1
-            if self.average and self.num_steps > self.last_not_averaged:
+            if self.average and self.num_steps > (1 - AVERAGED) * self.settings.epochs * self.settings.train_steps:
                 self.average.update_parameters(self.model)
             self.images_seen += len(y)
             self.logits_dtype = logits.dtype

@@ -13,7 +13,6 @@ from cnnlab.models import build_model
 from cnnlab.probes import PROBE_IMAGES, read_grad_norms, read_probes
 from cnnlab.training import Result, fit, streams
 
-ORDER, SUBSET = 1, 2  # of the streams of a seed
 EVERYTHING = {"norm": "batch", "head_norm": "batch", "dropout": 0.3, "conv_dropout": 0.1, "residual": True}
 
 
@@ -23,7 +22,7 @@ def train(config: Config, data: Data, **options) -> Result:
 
 def images_of(config: Config, data: Data, n: int) -> tuple[Tensor, Tensor]:
     """Return the first images of a run's training sample, with their labels."""
-    generator = torch.Generator().manual_seed(streams(config.seed)[SUBSET])
+    generator = torch.Generator().manual_seed(streams(config.seed)["subset"])
     first = data.train.take(torch.randperm(len(data.train), generator=generator)[:n])
     return data.normaliser()(first.x), first.y
 
@@ -162,7 +161,7 @@ def test_gradient_norms_of_an_epoch_are_those_of_its_last_batch(small: Config, s
     result = train(config, small_data)  # with the final weights
     result.model.zero_grad()
     x, y = images_of(config, small_data, 80)
-    last = torch.randperm(80, generator=torch.Generator().manual_seed(streams(config.seed)[ORDER]))[64:]
+    last = torch.randperm(80, generator=torch.Generator().manual_seed(streams(config.seed)["order"]))[64:]
     x, y = x[last], y[last]
     nn.functional.cross_entropy(result.model(x), y).backward()
     for layer in ("block1.conv1", "block2.conv1", "head.linear"):

@@ -65,6 +65,33 @@ def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.Monk
     assert "1234567" in text and text.count("sentence") == 4
 
 
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_table_breaks_no_word_that_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    place, said = "conv_dropout_place=before_norm", "conv_dropout_place: after_norm -> before_norm, pool: first -> last"
+    table = pd.DataFrame({"differs": [said, "(control)"], "runs": [8, 8], "to train": [0, 8]}, index=[place, "none"])
+    lines = str(Example(table)).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    assert all(word in words for word in f"{place} {said} (control) differs runs".split())
+
+
+def test_a_table_with_too_long_words_still_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = str(Example(pd.DataFrame({"a": ["x" * 70], "b": ["y" * 70], "n": [123456]})))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("x") == text.count("y") == 70 and "123456" in text
+
+
+def test_a_bar_of_80_columns_has_room_for_the_arm_and_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = print_to_a_terminal(monkeypatch)
+    with progress_bar("02-dropout", 10, "images") as bar:
+        bar.update(5)
+        bar.set_postfix_str("dropout=0.5, seed 3: loss 0.312, accuracy 88.92 %")
+    last = re.sub(r"\|.*\|", "|#|", terminal.getvalue().rstrip().rpartition("\r")[2])  # the bar takes what is left
+    assert last.endswith("dropout=0.5, seed 3: loss 0.312, accuracy 88.92 %") and len(last) <= 80
+
+
 def test_a_collector_gives_each_line_once() -> None:
     collector = Collector()
     for line in ("one", "two"):
@@ -103,7 +130,7 @@ def test_a_line_and_a_progress_bar_do_not_collide(monkeypatch: pytest.MonkeyPatc
     with progress_bar("a study", 10, "images") as bar:
         log.warning("a line")
         bar.update(5)
-    assert re.search(r"images/s.*\r +\ra line\n\ra study", terminal.getvalue(), re.DOTALL)
+    assert re.search(r"left.*\r +\ra line\n\ra study", terminal.getvalue(), re.DOTALL)
 
 
 def test_a_terminal_gets_outcomes_in_colour_and_lines_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:

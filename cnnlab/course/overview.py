@@ -3,6 +3,7 @@
 The README shows them between two marks; `cnnlab results --write` puts them there.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ BEGIN, END = "<!-- results: written by `cnnlab results --write` -->", "<!-- end 
 
 
 class Results(Shown):
-    """The reference results: `predictions`, one row each, and the openings of the test vault."""
+    """The reference results: the records of all predictions with a verdict, and the openings of the test vault."""
 
     def __init__(self, store: Store) -> None:
         """Read them.
@@ -50,12 +51,12 @@ class Results(Shown):
         records = [record for record in load_records(store, owner=OWNER) if record.verdicts and not record.deleted]
         if not records:
             raise LabError("this store has no reference results: they ship with the lab, in its mlflow.db.")
-        self.predictions = pd.DataFrame(map(_row, records), index=range(1, len(records) + 1))
+        self.records = records
         self.openings = load_vault(store, OWNER)
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        shown: list[Part] = [self.predictions]
+        shown: list[Part] = [_table(map(_short_row, self.records))]
         for opening in self.openings:
             shown += ["", accuracies(opening.arms), "", *_said(opening)]
         return shown
@@ -63,10 +64,27 @@ class Results(Shown):
     def markdown(self) -> str:
         """Return them as the README has them, folded away."""
         lines = ["<details><summary>What was predicted, and what came out</summary>", ""]
-        lines += _markdown_table(self.predictions)
+        lines += _markdown_table(_table(map(_row, self.records)))
         for opening in self.openings:
             lines += ["", *_markdown_table(accuracies(opening.arms)), "", *(f"{line}  " for line in _said(opening))]
         return "\n".join([*lines, "", "</details>"])
+
+
+def _table(rows: Iterable[dict[str, str]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    return table.set_axis(range(1, len(table) + 1))
+
+
+def _short_row(record: Record) -> dict[str, str]:
+    """Return what fits into a terminal."""
+    row, effect, prediction = _row(record), recorded_effect(record), Prediction.from_record(record)
+    compared = f"{record.experiment}, {prediction.contrast.text}: "
+    found = [prediction.metric.say(effect.estimate), row["95 % interval"], f"n = {effect.n}"] if effect else []
+    return {
+        "predicted (how sure)": row["predicted (how sure)"].replace(f"{record.experiment}: ", compared),
+        "verdict": row["verdict"],
+        "effect": "\n".join(found),
+    }
 
 
 def _row(record: Record) -> dict[str, str]:

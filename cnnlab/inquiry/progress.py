@@ -1,12 +1,15 @@
 """A progress bar that works in a terminal, in a notebook and in a log file."""
 
 import io
+import shutil
 import sys
 from collections.abc import Callable
 
 from tqdm import tqdm
 
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {elapsed}<{remaining}{postfix}"
+NARROW = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"  # so that 80 columns have room for the postfix
+WIDE = 110  # columns
 
 
 class _OneLine(io.StringIO):
@@ -37,6 +40,7 @@ def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqd
     """Return a bar with the units per second and the time left; its last state is kept as one line."""
     if not visible:
         return tqdm(total=total, disable=True)
+    is_terminal = sys.stderr.isatty() and not in_notebook()
     return tqdm(
         total=total,
         desc=title,
@@ -44,10 +48,10 @@ def progress_bar(title: str, total: int, unit: str, visible: bool = True) -> tqd
         unit_scale=True,
         mininterval=0.3,
         file=_stream(),
-        bar_format=FORMAT,
+        bar_format=NARROW if is_terminal and shutil.get_terminal_size().columns < WIDE else FORMAT,
         ascii=False if in_notebook() else None,  # blocks; elsewhere tqdm detects what the terminal can show
-        dynamic_ncols=sys.stderr.isatty(),
-        ncols=95 if in_notebook() else None if sys.stderr.isatty() else 130,
+        dynamic_ncols=is_terminal,
+        ncols=95 if in_notebook() else None if is_terminal else 130,
     )
 
 

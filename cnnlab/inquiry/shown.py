@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+GAP = 2  # characters between the columns of a text table
+
 
 class Head(str):
     """The most important sentence; bold in HTML."""
@@ -65,20 +67,36 @@ def _text(part: Part) -> str | None:
 
 
 def _text_table(table: pd.DataFrame) -> str:
-    """Return a table as text that fits the terminal: long texts are broken into lines, numbers never."""
+    """Return a table as text that fits the terminal: texts are broken between words if they can be, numbers never."""
+    named = table.reset_index(names=str(table.index.name or "")) if _has_names(table) else table
+    columns = [[str(name), *map(_cell, column)] for name, column in named.items()]
+    numeric = [is_numeric_dtype(named[name]) for name in named]
+    width = min(shutil.get_terminal_size().columns, 120)
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = [(str(name), column) for name, column in table.items()]
-    if _has_names(table):
-        columns = [(str(table.index.name or ""), table.index.to_series()), *columns]
-    for name, column in columns:
-        is_number = is_numeric_dtype(column)
-        drawn.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in zip(*(column for _, column in columns), strict=True):
-        drawn.add_row(*(Text(_cell(value)) for value in row))
-    console = Console(width=min(shutil.get_terminal_size().columns, 120), file=io.StringIO(), color_system=None)
+    for (name, *_), is_number, wide in zip(columns, numeric, _widths(columns, numeric, width), strict=True):
+        drawn.add_column(Text(name), justify="right" if is_number else "left", overflow="fold", width=wide)
+    for row in zip(*(texts for _, *texts in columns), strict=True):
+        drawn.add_row(*map(Text, row))
+    console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as captured:
         console.print(drawn)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _widths(columns: list[list[str]], numeric: list[bool], width: int) -> list[int]:
+    """Return the characters for each column: its longest word, and as much of the rest as fits, equally shared."""
+    most = [max(len(line) for text in texts for line in text.splitlines() or [""]) for texts in columns]
+    words = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
+    widths = [full if is_number else word for full, word, is_number in zip(most, words, numeric, strict=True)]
+    left = width - sum(widths) - GAP * (len(columns) - 1)
+    while left < 0 and max(widths) > 1:  # then the words of the widest columns are broken
+        widths[widths.index(max(widths))] -= 1
+        left += 1
+    in_need = sorted(range(len(columns)), key=lambda i: most[i] - widths[i])
+    for place, i in enumerate(in_need):
+        more = min(most[i] - widths[i], max(0, left) // (len(in_need) - place))
+        widths[i], left = widths[i] + more, left - more
+    return widths
 
 
 def _cell(value: object) -> str:

@@ -40,6 +40,7 @@ class Plan(Shown):
         """Return the parts to show."""
         says_nothing = {
             "parameters": self.arms["parameters"].nunique() == 1,
+            "finished": not self.arms["taken over"].any(),  # since the rest is still to be trained
             "taken over": not self.arms["taken over"].any(),
             "one run": not self.arms["to train"].any(),
         }
