@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from cnnlab.cli_class import classroom
 from cnnlab.inquiry import paths
-from cnnlab.inquiry.claim import Claim
+from cnnlab.inquiry.claim import INTERACTION_WORDS, Claim, Direction
 from cnnlab.inquiry.errors import LabError
 from cnnlab.terminal import InOrder, say
 
@@ -51,7 +51,9 @@ def _sized(command: Callable[..., None]) -> Callable[..., None]:
 
 def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each field of a claim."""
+    directions = click.Choice([*get_args(Direction), *INTERACTION_WORDS])
     kinds: dict[str, dict[str, Any]] = {
+        "direction": {"type": directions, "help": "the last three are for interactions"},
         "size": {"nargs": 2, "type": float},
         "interaction": {"nargs": 2, "help": "two changes to the control, such as norm=batch lr=0.3"},
         "confidence": {"type": float},

@@ -181,6 +181,11 @@ def test_a_mistake_gets_one_sentence_and_the_right_exit_code(
     assert "Traceback" not in done.stderr
 
 
+def test_help_of_predict_lists_the_directions() -> None:
+    text = cnnlab("predict", "--help").stdout
+    assert "--direction [higher|lower|none|synergy|antagonism|additive]" in text
+
+
 def test_help_names_every_command() -> None:
     done = cnnlab("--help")
     assert done.returncode == 0
