@@ -13,7 +13,8 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import Record
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import logbook_file
-from cnnlab.inquiry.show.page import count_pages, find_browser, render_html, write_pdf
+from cnnlab.inquiry.show.page import STYLE, count_pages, find_browser, render_html, write_pdf
+from cnnlab.inquiry.show.predictions import plot_records
 from cnnlab.inquiry.show.report import report, summary
 from cnnlab.inquiry.study import Study
 from tests.golden import copy_what_ships
@@ -98,6 +99,12 @@ def judged(outcome: str, confidence: int = 75, label: str = "confirmatory") -> R
     return record_of(
         f"{outcome} at {confidence}", {"confidence": str(confidence)}, {"outcome": outcome, "label": label}
     )
+
+
+def test_the_page_shrinks_no_figure_of_thirty_predictions() -> None:
+    figure = plot_records([judged("supported", 60)] * 30, on_paper=True)
+    tallest = re.search(r"img .* max-height: (\d+)mm", STYLE)
+    assert tallest and 25.4 * figure.get_size_inches()[1] <= float(tallest[1]), "its letters would be below 8 points"
 
 
 def test_the_sentences_hold_for_one_prediction_whatever_came_out() -> None:

@@ -40,7 +40,7 @@ td { vertical-align: top; border-bottom: 0.3pt solid #ddd; }
 th, td { padding: 0.8mm 3mm 0.8mm 0; }
 :is(th, td):last-child { width: 40%; padding-right: 0; }
 tr, img, blockquote { break-inside: avoid; }
-img { display: block; max-width: 100%; max-height: 117mm; margin: 2mm auto; }
+img { display: block; max-width: 100%; max-height: 135mm; margin: 2mm auto; }
 hr { margin: 6mm 0; border: 0; border-top: 0.4pt solid #999; }
 blockquote { margin: 1mm 0 2.5mm; padding: 0.5mm 0 0.5mm 3mm; border-left: 1.5pt solid #0072B2; }
 blockquote > :last-child { margin-bottom: 0; }

@@ -72,7 +72,7 @@ def _draw(judged: list[Record], store: Store, folder: Path, name: str) -> None:
     """Draw the figures of page one, as wide as its text."""
     folder.mkdir(parents=True, exist_ok=True)
     calibration = plot_calibration(calibrate_records(judged))
-    calibration.set_size_inches(PAPER, 2.2)
+    calibration.set_size_inches(PAPER, 2.0)
     calibration.savefig(folder / f"{name}-calibration.png", dpi=200)
     predictions = plot_records(judged, on_paper=True, failed=failed_ids(store))
     predictions.savefig(folder / f"{name}-predictions.png", dpi=200)
