@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.measure import ROOT
 from benchmarks.project import use_project
 from benchmarks.table import Table, machine
-from cnnlab.config import BASE, BEST, Config
+from cnnlab.config import BASE, Config
 from cnnlab.facts import num_parameters
 from cnnlab.inquiry.design import Role
 from cnnlab.inquiry.identity import differences
@@ -50,6 +50,8 @@ FACTORS: dict[str, tuple[Any, Any]] = {
 FIRST_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)  # of the design; the others are its rotations and a row of low levels
 # Every factor at its better level in the screening.
 BETTER = replace(START, blocks=FACTORS["blocks"][1], schedule="cosine", lr=4e-3, weight_decay=0.02, batch_size=128)
+# What was chosen among the combinations, with 8 epochs and the weights of the last step.
+CHOSEN = replace(BETTER, schedule="one_cycle", lr=1e-2, label_smoothing=0.1, conv_dropout_kind="element")
 
 LRS = (1e-3, 2e-3, 3e-3, 6e-3, 1e-2)
 
@@ -108,9 +110,9 @@ def combination() -> Study:
 
 
 def confirmation() -> Study:
-    """Return the study of BEST alone, with seeds that were not used to choose it."""
-    question = "How good is BEST, with fresh seeds?"
-    return Study("best-4-confirmation", question, BEST, range(100, 105), arms={"BEST": BEST})
+    """Return the study of the choice alone, with seeds that were not used to choose it."""
+    question = "How good is the choice, with fresh seeds?"
+    return Study("best-4-confirmation", question, CHOSEN, range(100, 105), arms={"chosen": CHOSEN})
 
 
 def averaging() -> Study:
@@ -127,10 +129,26 @@ def averaging() -> Study:
         "average, 16 epochs, dropout": long | {"dropout": 0.2},
         "average, 16 epochs, conv dropout": long | {"conv_dropout": 0.05, "conv_dropout_kind": "spatial"},
     }
-    base = replace(BEST, keep="average", precision="bf16")
+    base = replace(CHOSEN, keep="average", precision="bf16")
     arms = {arm: replace(base, **change) for arm, change in changes.items()}
     roles: dict[str, Role] = {"epochs": "scientific", "keep": "scientific"}
     return Study("best-5-averaging", "What do averaged weights change?", base, (0,), arms=arms, roles=roles)
+
+
+def longer() -> Study:
+    """Return the study of what goes together with SiLU, averaged weights and twice as many epochs."""
+    changes: dict[str, dict[str, Any]] = {
+        "16 epochs": {},
+        "24 epochs": {"epochs": 24},
+        "more weight decay": {"weight_decay": 0.05},
+        "higher rate": {"lr": 0.02},
+        "conv dropout": {"conv_dropout": 0.05, "conv_dropout_kind": "spatial"},
+        "gelu": {"activation": "gelu"},
+    }
+    base = replace(CHOSEN, keep="average", activation="silu", pool="last", epochs=16, precision="bf16")
+    arms = {arm: replace(base, **change) for arm, change in changes.items()}
+    roles: dict[str, Role] = {"epochs": "scientific"}
+    return Study("best-6-longer", "What helps in a longer training?", base, (0,), arms=arms, roles=roles)
 
 
 def effects(runs: pd.DataFrame) -> Table:
@@ -174,10 +192,8 @@ def described(config: Config, base: Config) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as the base"
 
 
-STUDIES = {
-    study.name: study
-    for study in (learning_rate(), screening(), refinement(), combination(), confirmation(), averaging())
-}
+CHOICES = (learning_rate, screening, refinement, combination, confirmation, averaging, longer)
+STUDIES = {study.name: study for study in (choice() for choice in CHOICES)}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
