@@ -29,6 +29,7 @@ SECTIONS = {  # of the notebook, in its order; those up to 4b are the core of th
     "5": "05-search",
 }
 CORE = 6  # of them
+FIRST_OF_THEIR_OWN = 50  # the place of the first seed of studies that no run of another profile tells anything about
 
 
 class Studies(dict[str, Study]):
@@ -60,11 +61,12 @@ def lab_studies(profile: Profile, of: str = "") -> Studies:
     """
     base = replace(BASE, train_images=profile.train_images, epochs=profile.epochs)
     seeds, more = my_seeds(profile.seeds, of=of), my_seeds(profile.interaction_seeds, of=of)
+    own = my_seeds(profile.seeds, first=FIRST_OF_THEIR_OWN, of=of)
     studies = [
         _baseline(profile, base, my_seeds(profile.baseline_seeds, of=of)),
         _dropout(profile, base, seeds),
-        *([_dropout_short(profile, base, seeds)] if profile.short_images else []),
-        _dropout_long(profile, base, seeds),
+        *([_dropout_short(profile, base, own)] if profile.short_images else []),
+        _dropout_long(profile, base, own),
         _normalization(profile, base, seeds),
         _combined(profile, base, more),
         _order(profile, base, more),
