@@ -142,8 +142,8 @@ def test_dead_channels_are_said_of_runs_that_have_them_for_each_layer_only(store
     studies = reference_studies()
     first = compute_verdicts(studies["03-tiny-batches"], store, OWNER)[0]
     assert [note for note in first.notes if "dead" in note] == [
-        "batch norm in the head: 42 % of the channels in its worst layer are dead (zero for all 256 probe images; mean "
-        "of 5 runs)."
+        "42 % of the channels in the worst layer of batch norm in the head are dead (zero for all 256 probe images; "
+        "mean of 5 runs)."
     ]
 
 
