@@ -44,8 +44,8 @@ def _sized(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how much is trained."""
     profiles = "How much is trained: a minute, minutes or hours.  [default: quick]"
     seeds, epochs = click.IntRange(1, 1000), click.IntRange(1)
-    command = click.option("--seeds", type=seeds, help="Seeds per arm, other than the profile's.")(command)
-    command = click.option("--epochs", type=epochs, help="Epochs per run, other than the profile's.")(command)
+    command = click.option("--seeds", type=seeds, help="Seeds per arm, instead of the profile's.")(command)
+    command = click.option("--epochs", type=epochs, help="Epochs per run, instead of the profile's.")(command)
     return click.option("--profile", type=click.Choice(["tiny", "quick", "full"]), help=profiles)(command)
 
 
@@ -87,7 +87,7 @@ def predict(study: str, profile: str | None, epochs: int | None, seeds: int | No
             text = "\n".join(f"  {name}: {value}" for name, value in claim.items())
             click.confirm(f"\n{text}\nRecord this? It can't be changed afterwards", default=None, abort=True)
     except click.Abort:
-        say(f"\nNothing was recorded. With your answers so far:\n{_as_command(study, claim | size)}", err=True)
+        say(f"\nNothing was recorded. Your answers so far:\n{_as_command(study, claim | size)}", err=True)
         raise SystemExit(130) from None
     say(f"{chr(10) * asked}{record(chosen, store=store, **claim)}")
 
@@ -124,7 +124,7 @@ def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") 
 
 
 def _value(name: str, text: str) -> Any:
-    """Return an answer as the claim has it: a number, two numbers or none, or the text.
+    """Return an answer in the form that the claim needs: a number, two numbers or none, or the text.
 
     Raises:
         LabError: it should be numbers.
@@ -250,8 +250,8 @@ def verdict(studies: tuple[str, ...], **size: Any) -> None:
 def report() -> None:
     """Write your report into experiment_log, as Markdown, HTML and, where a browser can print it, PDF.
 
-    Page one of A4 has your predictions beside what came out, and your calibration; an annex has the table of them and
-    your reflections from the logbooks. While one of those is empty, there is no report: its file and line are named.
+    Page one (A4) has your predictions beside what came out, and your calibration; an annex has them in a table, and
+    your reflections from the logbooks. While a reflection is empty, there is no report: its file and line are named.
     """
     from cnnlab.inquiry.record.connection import connect
     from cnnlab.inquiry.show.report import report as write
@@ -261,15 +261,15 @@ def report() -> None:
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
 @click.argument("store", required=False)
-@click.option("--all", "everything", is_flag=True, help="The reference predictions that ship with the lab as well.")
+@click.option("--all", "everything", is_flag=True, help="Include the reference predictions that ship with the lab.")
 @click.option("--head", help="A head that was handed in earlier: checks that everything it covers is unchanged.")
-@click.option("--reproduce", "again", type=click.IntRange(1), help="Train this many runs, chosen at random, again.")
-@click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
+@click.option("--reproduce", "again", type=click.IntRange(1), help="Retrain this many runs, chosen at random.")
+@click.option("--database", help="The server's PostgreSQL database, if it logs when records arrived.")
 def review(store: str | None, everything: bool, head: str | None, again: int | None, database: str | None) -> None:
     """Show what was predicted, run and judged in STORE, and whether its records are intact.
 
     STORE is a folder with an mlflow.db, such a file, or the address of a server (default: this project's store). It may
-    be anybody's: for runs made without this lab, it says what can't be known. Exit code 1 if records don't fit.
+    be anybody's: for runs made without this lab, the output says what can't be known. Exit code 1 if records don't fit.
     """
     from cnnlab.inquiry.judge.review import review as look
     from cnnlab.inquiry.record.entries import empty_reflections
@@ -330,10 +330,10 @@ def champion(run: str) -> None:
 @cli.command(short_help="Train recorded runs again, and compare.")
 @click.argument("runs", nargs=-1)
 def reproduce(runs: tuple[str, ...]) -> None:
-    """Train RUNS, named by their ids in MLflow, again from their params, and compare with what was recorded.
+    """Retrain RUNS, named by their ids in MLflow, from their params, and compare with what was recorded.
 
     Without an id: one run of each reference study that ships with the lab. Nothing is recorded. On the same kind of
-    processor the numbers are the same to the last bit, elsewhere within a bound that was measured. Exit code 1 where
+    processor the numbers are the same to the last bit, elsewhere within a bound that was measured. Exit code 1 if
     they are not.
     """
     from cnnlab.fashion_mnist import load_data
@@ -363,7 +363,7 @@ def plan(studies: tuple[str, ...], **size: Any) -> None:
 
     chosen = _studies(studies, **size)
     store = connect()
-    say("Looking for finished runs; how fast this machine trains is timed once, which takes a few seconds ...")
+    say("Looking for finished runs; this machine's speed is measured once, which takes a few seconds ...")
     for study in chosen:
         say(f"\n{study.plan(store)}")
 
@@ -444,7 +444,7 @@ def stop() -> None:
 
 @server.command()
 def status() -> None:
-    """Say whether the server runs; exit code 1 where it doesn't."""
+    """Say whether the server is running; exit code 1 if it isn't."""
     from cnnlab.inquiry import server as mlflow_server
 
     now = mlflow_server.status()
@@ -467,7 +467,7 @@ def _command_line(words: list[str]) -> str:
 
 
 @cli.command(short_help="Open the page of the lab in a browser.")
-@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open it, or print it only.")
+@click.option("--open/--no-open", "in_browser", default=True, show_default=True, help="Open it, or just print it.")
 def ui(in_browser: bool) -> None:
     """Print and open the page of the lab, /lab on its MLflow server, which is started if it isn't running.
 
@@ -521,7 +521,8 @@ def _of_the_surroundings(error: Exception) -> str | None:
     """Return in a sentence what the disk or the database refused; None where an error is of another kind."""
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
         return (
-            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): fix that, then do this again."
+            f"{error.filename or 'a file'} can't be written or read ({error.strerror}): fix that, then repeat the "
+            "command."
         )
     if "(sqlite3.OperationalError)" not in str(error):
         return None

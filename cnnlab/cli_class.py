@@ -31,11 +31,11 @@ def classroom() -> None:
 
 @classroom.command(short_help="Show what a class handed in, and what it found.")
 @click.argument("hand_ins")
-@click.option("--roster", "names", type=click.Path(path_type=Path), help="Names who handed in nothing as well.")
+@click.option("--roster", "names", type=click.Path(path_type=Path), help="Roster (CSV): shows who handed in nothing.")
 @click.option("--deadline", type=click.DateTime(MOMENTS), help="Such as 2026-12-01T18:00; later records are late.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per student here.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with figures here.")
-@click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
+@click.option("--database", help="The server's PostgreSQL database, if it logs when records arrived.")
 def table(
     hand_ins: str,
     names: Path | None,
@@ -47,7 +47,7 @@ def table(
     """Show a line per student, pairs that copied, and for each question what the class predicted and found.
 
     HAND-INS is a folder with the folders, zips or mlflow.db files of students, or the address of a server. On a server
-    with workspaces, be its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD). Everything is only read.
+    with workspaces, log in as its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD). It only reads.
     """
     from cnnlab.inquiry.judge.classroom import look_at_class
     from cnnlab.inquiry.record.hand_ins import find_hand_ins
@@ -88,7 +88,7 @@ def handout(file: Path) -> None:
 def roster(file: Path, address: str, out: Path | None) -> None:
     """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
 
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are made up, and shown
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are generated, and shown
     once. Existing accounts stay unchanged, and nobody is removed.
     """
     from cnnlab.inquiry.record.roster import enroll, read_roster
@@ -96,7 +96,7 @@ def roster(file: Path, address: str, out: Path | None) -> None:
     for account in enroll(read_roster(file), address.rstrip("/")):
         lines = account.environment(address.rstrip("/"))
         if not account.password:
-            say(f"{account.name} has an account already; its password is unchanged.")
+            say(f"{account.name} already has an account; its password is unchanged.")
         elif out:
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")

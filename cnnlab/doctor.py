@@ -48,7 +48,7 @@ def _data() -> str:
     from cnnlab.fashion_mnist import load_data
 
     data = load_data()
-    return f"{len(data.train):,} train, {len(data.valid):,} valid, checksums right"
+    return f"{len(data.train):,} train, {len(data.valid):,} valid, checksums correct"
 
 
 def _store() -> str:
@@ -56,12 +56,12 @@ def _store() -> str:
 
     file = paths.database()
     if not file.exists():
-        return f"{file} does not exist yet; the first run makes it"
+        return f"{file} does not exist yet; the first run creates it"
     with opened(file, patience=PATIENCE_S) as database:
         (answer,) = database.execute("PRAGMA quick_check").fetchone()
     if answer != "ok":
         raise LabError(f"{file} is damaged ({answer}): take it from version control or a backup, or move it away.")
-    return f"{file} ({file.stat().st_size / 1e6:.1f} MB), whole"
+    return f"{file} ({file.stat().st_size / 1e6:.1f} MB), intact"
 
 
 def _schema() -> str:
@@ -75,7 +75,7 @@ def _schema() -> str:
         if how_old == "new":
             return "made with the store"
         if how_old == "older":
-            return f"of an older MLflow than {_version('mlflow')}: the next command keeps a copy and upgrades it"
+            return f"older than MLflow {_version('mlflow')}: the next command keeps a copy and upgrades it"
     return f"fits MLflow {_version('mlflow')}; {ask(store)} experiments"
 
 
@@ -107,13 +107,16 @@ def _tracking() -> str:
     found = look_at(uri)
     check_workspace(uri, found)
     if found.version.split(".")[:2] != _version("mlflow").split(".")[:2]:
-        raise LabError(f"{uri} runs MLflow {found.version}, and this lab {_version('mlflow')}: both need the same.")
+        raise LabError(
+            f"{uri} runs MLflow {found.version}, and this lab {_version('mlflow')}: both need the same version."
+        )
     if abs(found.clock_s) > CLOCK_S:
         raise LabError(f"the clock of {uri} is {found.clock_s:+.0f} s from this machine's: set this machine's clock.")
     who = f", user {found.user}" if found.user else ""
     where = f", workspace {os.environ['MLFLOW_WORKSPACE']}" if found.workspaces else ""
     return (
-        f"MLFLOW_TRACKING_URI is {uri}: MLflow {found.version}{who}{where}, clock right to {abs(found.clock_s):.0f} s"
+        f"MLFLOW_TRACKING_URI is {uri}: MLflow {found.version}{who}{where}, "
+        f"clock accurate to {abs(found.clock_s):.0f} s"
     )
 
 

@@ -79,7 +79,7 @@ class BadData(LabError):
 def load_data(folder: Path | None = None) -> Data:
     """Return the 55,000 training and the 5,000 validation images; the test images stay where they are.
 
-    `folder` may hold the four IDX files; else they come from the cache, this machine or the network.
+    `folder` may hold the four IDX files; otherwise they come from the cache, this machine or the network.
 
     Raises:
         LabError: the images can't be found or downloaded; the sentence says what to do.
@@ -210,7 +210,7 @@ def _sources() -> Iterator[tuple[str, Callable[[], Arrays]]]:
 def _from_mads() -> Arrays:
     from mads_datasets import DatasetFactoryProvider, DatasetType, datatools
 
-    # it sets no time limit, which also overrules the default of the sockets
+    # it sets no time limit, which also overrides the default of the sockets
     requests = SimpleNamespace(get=functools.partial(datatools.requests.get, timeout=PATIENCE))
     # it takes any existing folder for a finished download, so a failure must not leave one behind
     with tempfile.TemporaryDirectory() as folder, _quiet(), patch.object(datatools, "requests", requests):
@@ -299,7 +299,7 @@ def _read_idx_file(folder: Path, published: Published) -> torch.Tensor:
     try:
         content = bytearray(raw.read_bytes() if raw.is_file() else gzip.decompress(packed.read_bytes()))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadData(f"{packed.name} is not a whole gzip file.") from error
+        raise BadData(f"{packed.name} is not a complete gzip file.") from error
     header = _idx_header(published)
     if not content.startswith(header) or len(content) != len(header) + math.prod(published.shape):
         raise BadData(f"{published.idx} has the wrong header or length.")

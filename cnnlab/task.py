@@ -242,7 +242,7 @@ class Lab(Task):
 
         shares = runs.groupby("arm", sort=False)["dead_share"].agg(["mean", "count"])
         return [
-            f"{arm}: {100 * row['mean']:.0f} % of the channels in its worst layer are dead (zero for all "
+            f"{100 * row['mean']:.0f} % of the channels in the worst layer of {arm} are dead (zero for all "
             f"{PROBE_IMAGES} probe images; mean of {count(int(row['count']), 'run')})."
             for arm, row in shares.iterrows()
             if row["mean"] >= DEAD

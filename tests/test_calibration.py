@@ -130,9 +130,9 @@ def test_the_sentence_gives_every_n(found: Calibration) -> None:
     assert found.sentence() == (
         "6 predictions; 3 decided by a confirmatory verdict: 1 supported, at a mean confidence of 77 %. Brier score "
         "0.40 (n = 3; 0 is perfect, 0.25 is what always saying 50 % gets). With 1 inconclusive verdict "
-        "counted as not supported, it is 0.53 (n = 4). Sizes: the estimate lies in 1 of 1 range; it should in 80 %. "
-        "Mean interval score 6.7 times the smallest effect of interest (lower is better). "
-        "Wrong although 75 % sure or more: 1."
+        "counted as not supported, it is 0.53 (n = 4). Sizes: the estimate lies in 1 of 1 range; it should do so in "
+        "80 %. Mean interval score 6.7 times the smallest effect of interest (lower is better). "
+        "Wrong despite a confidence of 75 % or more: 1."
     )
 
 

@@ -162,7 +162,7 @@ def test_a_record_of_a_client_whose_clock_was_set_back_is_named(
     assert review(Store(server.address)).problems == []  # two clocks of the client agree
     (problem,) = review(Store(server.address), received=load_received(server.database)).problems
     assert f"prediction {record.sha256[:12]} of zoe in tiny-class: it says " in problem
-    assert ", and the server received it " in problem
+    assert ", but the server received it at " in problem
 
 
 def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
@@ -224,7 +224,7 @@ def test_the_doctor_and_every_command_say_what_is_wrong_with_the_way_to_a_server
         with pytest.raises(LabError, match=said):
             connect()
     log_in(monkeypatch, "ada", ada, "ada")
-    assert "user ada, workspace ada, clock right to" in line()
+    assert "user ada, workspace ada, clock accurate to" in line()
     assert connect().uri == server.address
 
 

@@ -111,7 +111,7 @@ def test_answers_that_are_not_recorded_need_not_be_typed_again(
     given = ("--profile", "tiny", "--metric", "loss/valid", "--direction", "higher", "--size", "0.1", "0.3")
     done = here("predict", "baseline", *given, "--because", "a b c", "--if-refuted", "d e f")
     assert done.returncode == 130 and load_records(connect()) == []
-    command = done.stderr.partition("Nothing was recorded. With your answers so far:\n")[2]
+    command = done.stderr.partition("Nothing was recorded. Your answers so far:\n")[2]
     again = here(*shlex.split(command)[3:])
     assert again.returncode == 0, again.stderr
     assert "it is higher by 0.1 to 0.3 nats" in again.stdout

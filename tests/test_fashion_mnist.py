@@ -293,10 +293,10 @@ def test_a_half_downloaded_or_foreign_file_in_the_users_folder_is_named(tmp_path
     shutil.copytree(packed_folder, folder)
     packed = folder / f"{NAMES[0]}.gz"
     packed.write_bytes(packed.read_bytes()[:100_000])
-    with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a whole gzip file"):
+    with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a complete gzip file"):
         _load_arrays(folder)
     packed.write_bytes(b"<html>not found</html>")
-    with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a whole gzip file"):
+    with pytest.raises(LabError, match=r"train-images-idx3-ubyte\.gz is not a complete gzip file"):
         _load_arrays(folder)
     shutil.copy(folder / f"{NAMES[2]}.gz", packed)
     with pytest.raises(LabError, match="train-images-idx3-ubyte has the wrong header or length"):

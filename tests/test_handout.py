@@ -77,4 +77,4 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "lab.zip").write_text("something")
     command = [sys.executable, "-m", "cnnlab", "class", "handout", str(tmp_path / "lab.zip")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 1 and "exists already" in done.stderr
+    assert done.returncode == 1 and "already exists" in done.stderr

@@ -167,7 +167,7 @@ def test_two_words_are_not_a_reason_but_three_are(home: Path, study: Study) -> N
 
 def test_an_unknown_study_is_answered_with_the_known_ones() -> None:
     studies = lab_studies(PROFILES["full"])
-    with pytest.raises(LabError, match=r"there is no study 'dropout': did you mean '02-dropout'\? Else choose"):
+    with pytest.raises(LabError, match=r"there is no study 'dropout': did you mean '02-dropout'\? Otherwise choose"):
         studies["dropout"]
 
 
@@ -305,7 +305,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_reported(
     predict(study, **CLAIM)
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE params SET value = 'sideways' WHERE key = 'direction'")
-    with pytest.raises(LabError, match="there is no current prediction about tiny-02-dropout"):
+    with pytest.raises(LabError, match="tiny-02-dropout has no prediction to confront with its runs"):
         verdict(study)
     assert "left out: 1" in caplog.text and "its direction is 'sideways'" in caplog.text
 

@@ -177,7 +177,7 @@ def test_4_nor_does_another_name_of_the_study_hold_two_bets(home: Path, study: S
     predicted(other, direction="higher", confidence=99)
     run(study)
     run(other)
-    with pytest.raises(LabError, match="a newer one asks the same, maybe in another study"):
+    with pytest.raises(LabError, match="a newer one about the same question, perhaps in another study, has"):
         verdict(study, connect())
     assert len(verdict(other, connect())) == 1
 
@@ -197,7 +197,7 @@ def test_4_two_precisions_are_no_two_questions(home: Path) -> None:
     predicted(second, direction="higher", confidence=99)
     run(first)
     run(second)
-    with pytest.raises(LabError, match="a newer one asks the same"):
+    with pytest.raises(LabError, match="a newer one about the same question"):
         verdict(first, connect())
     assert judged(second).label == "confirmatory"
 

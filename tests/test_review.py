@@ -306,14 +306,14 @@ def test_a_run_deleted_in_the_ui_is_noted_and_reported_missing(tampered: Callabl
     found = tampered(IN_THE_UI, run=run_id)
     assert found.is_intact
     assert f"run dropout=0.5, seed 2 of 2 of 02-dropout ({run_id[:8]}): deleted in the MLflow UI." in found.notes
-    assert any("1 of its 4 runs aren't there (dropout=0.5, seed 1)" in note for note in found.notes)
+    assert any("1 of its 4 runs are missing (dropout=0.5, seed 1)" in note for note in found.notes)
 
 
 def test_a_permanently_deleted_run_is_noticed(tampered: Callable[..., Review]) -> None:
     judged, not_judged = last_run("02-dropout"), last_run("03-norm")
     assert named(tampered(*RUN_FOR_GOOD, run=judged), "verdict 1", f"the run {judged} that it rests on is gone")
     notes = tampered(*RUN_FOR_GOOD, run=not_judged).notes
-    assert any("1 of its 4 runs aren't there (norm=batch, seed 1)" in note for note in notes)
+    assert any("1 of its 4 runs are missing (norm=batch, seed 1)" in note for note in notes)
 
 
 @pytest.mark.parametrize(("key", "value"), [("outcome", "supported!"), ("label", "exploratory"), ("estimate", "9.9")])
@@ -471,7 +471,7 @@ def test_with_single_runs_no_difference_can_be_distinguished_from_chance(foreign
     assert found.is_intact
     assert found.runs == 0
     assert "cnn tuning: 3 runs that this lab did not make." in text
-    assert "Typed params that vary: lr, epochs, dropout. Whether they are those of the networks that ran can't" in text
+    assert "Typed params that vary: lr, epochs, dropout. Whether the networks that ran had these values can't" in text
     assert "3 configurations. Each of them was run once: no difference can be told from chance." in text
     assert "No seed was logged" in text
     unfair = "no other run differs from dropout=0.5, epochs=10, lr=0.1 in one param only; the nearest differs in 2: "
@@ -488,7 +488,7 @@ def test_repeated_runs_with_seeds_can_be_compared_and_equal_ones_are_no_repetiti
     assert "2 configurations, each run 3 to 4 times" in text
     assert "Typed params that vary: dropout." in text
     assert "No seed" not in text
-    assert "Params and seed of 1 run are those of another one: that is not a repetition." in text
+    assert "Params and seed of 1 run are the same as another run's: that is not a repetition." in text
     assert "Unfair" not in text
 
 

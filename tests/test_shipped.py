@@ -5,11 +5,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import f
 
 from cnnlab.course.champion import ADDRESS, ALIAS, MODEL
 from cnnlab.course.overview import Results, plot_overview
@@ -18,7 +21,7 @@ from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
-from cnnlab.inquiry.judge.statistics import crossed_interval
+from cnnlab.inquiry.judge.statistics import crossed_interval, t_interval
 from cnnlab.inquiry.judge.verdict import compute_verdicts, verdict
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries, reflected
@@ -139,8 +142,8 @@ def test_dead_channels_are_said_of_runs_that_have_them_for_each_layer_only(store
     studies = reference_studies()
     first = compute_verdicts(studies["03-tiny-batches"], store, OWNER)[0]
     assert [note for note in first.notes if "dead" in note] == [
-        "batch norm in the head: 42 % of the channels in its worst layer are dead (zero for all 256 probe images; mean "
-        "of 5 runs)."
+        "42 % of the channels in the worst layer of batch norm in the head are dead (zero for all 256 probe images; "
+        "mean of 5 runs)."
     ]
 
 
@@ -193,11 +196,54 @@ def test_the_champion_reproduces_its_accuracy_without_a_server_and_with_one(stor
         server.stop()
 
 
+def test_the_code_beside_the_models_runs(store: Store) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (PROJECT / "models" / "README.md").read_text(encoding="utf-8"), re.S)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    right = names["logits"].argmax(dim=1) == names["data"].valid.y[:100]
+    assert right.float().mean() > 0.85
+
+
+def test_the_numbers_in_the_corrections_of_the_logbooks_are_those_of_the_store(store: Store) -> None:
+    def of_seeds(study: str, metric: str) -> pd.DataFrame:
+        runs = results(reference_studies()[study], store, OWNER)
+        return runs.pivot(index="seed", columns="arm", values=metric)
+
+    rates = 100 * of_seeds("02-dropout", "accuracy/valid")
+    step = t_interval((rates["dropout=0.3"] - rates["dropout=0.1"]).to_numpy())
+    spread = 100 * of_seeds("01-baseline", "accuracy/valid").std()
+    ratio = (spread.max() / spread.min()) ** 2
+    gap, fit = of_seeds("03-normalization", "gap/loss").mean(), of_seeds("03-normalization", "loss/train_eval").mean()
+    train, accuracy = (
+        of_seeds("04-combined", "loss/train").mean(),
+        100 * of_seeds("04-combined", "accuracy/valid").mean(),
+    )
+    before, after = "dropout, then norm", "norm, then dropout"
+    (order,) = (r for r in load_records(store, "04-order") if r.content["contrast"].startswith("pool, dropout, norm"))
+    said = {
+        "01-baseline": [f"{spread.max():.2f} and {spread.min():.2f} pp", f"p = {2 * f.sf(ratio, 9, 9):.3f}"],
+        "02-dropout": [f"{step.estimate:+.2f} pp, 95 % interval [{step.low:+.2f}, {step.high:+.2f}] pp, n = {step.n}"],
+        "03-normalization": [
+            f"{gap['norm=batch']:.3f} nats against {gap['norm=none']:.3f}",
+            f"{fit['norm=batch']:.3f} against {fit['norm=none']:.3f}",
+        ],
+        "04-combined": [
+            f"{train[before]:.3f} nats against {train[after]:.3f}",
+            f"{accuracy[after] - accuracy[before]:.1f} pp",
+            f"{-float(order.verdicts[-1].content['estimate']):.1f} pp",
+        ],
+    }
+    for study, snippets in said.items():
+        text = (PROJECT / "experiment_log" / f"{study}.md").read_text(encoding="utf-8")
+        corrections = text[text.index(": correction of ") :]
+        assert [one for one in snippets if one not in corrections] == [], study
+
+
 def test_the_runs_to_reproduce_are_one_of_each_study(store: Store) -> None:
     runs = load_runs(store).set_index("run_id").loc[one_run_of_each(store)]
     experiments = [store.client.get_run(run_id).info.experiment_id for run_id in runs.index]
     names = [store.client.get_experiment(experiment).name for experiment in experiments]
-    assert names == [*sorted(reference_studies()), "05-search"]
+    assert names == sorted([*reference_studies(), "05-search"])
     assert set(runs["owner"]) == {OWNER}
 
 

@@ -139,7 +139,7 @@ def test_2_params_that_were_typed_elsewhere_are_reported_as_unverifiable(home: P
         client.log_param(run.info.run_id, "norm", norm)
     with snapshot(str(home)) as opened:
         said = "\n".join(review(opened).foreign)
-    assert "Whether they are those of the networks that ran can't be known." in said
+    assert "Whether the networks that ran had these values can't be known." in said
 
 
 # 3. The wrong control
@@ -253,7 +253,7 @@ def test_7_the_same_question_with_more_epochs_is_noted_beside_the_first_try(lab:
         found = review(opened)
     named = [note for note in found.notes if note.startswith(f"prediction {prediction.record.sha256[:12]}")]
     (note,) = (note for note in named if "it asks again what" in note)
-    assert "when results of that were known (runs: 2); now with epochs 2 -> 3." in note
+    assert "whose results were known (runs: 2); now with epochs 2 -> 3." in note
     assert set(found.predictions["study"]) >= {"dropout", "longer"}  # the first try stays on record
 
 

@@ -161,7 +161,8 @@ def test_a_difference_that_nobody_declared_withholds_the_verdict_and_is_named(
 def test_a_harmless_difference_is_noted(arm_prediction: Prediction, runs: pd.DataFrame, fact: str) -> None:
     found = judge(arm_prediction, GRID, changed(runs, DROPOUT, fact, "another"), [])
     assert found.outcome not in ("withheld", "waiting")
-    assert f"Noted: {DROPOUT}: {fact.removeprefix('fact.')} differs" in str(found)
+    name = fact.removeprefix("fact.")
+    assert f"Noted: {name} differs in 3 of 3 seeds between the control and {DROPOUT} (" in str(found)
 
 
 def test_another_device_for_one_seed_in_both_arms_is_balanced(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
@@ -257,8 +258,8 @@ def test_dead_channels_are_reported_if_a_verdict_rests_on_them(arm_prediction: P
     )
     dead = [note for note in found.notes if "dead" in note]
     assert dead == [
-        f"{DROPOUT}: 40 % of the channels in its worst layer are dead (zero for all {PROBE_IMAGES} probe images; mean "
-        "of 3 runs)."
+        f"40 % of the channels in the worst layer of {DROPOUT} are dead (zero for all {PROBE_IMAGES} probe images; "
+        "mean of 3 runs)."
     ]
 
 
@@ -348,7 +349,8 @@ def test_a_run_that_diverged_did_fewer_steps_as_a_result(arm_prediction: Predict
         runs = changed(runs, DROPOUT, f"fact.{fact}", value)
     found = judge(arm_prediction, GRID, runs, [])
     assert found.fairness.is_fair
-    assert "in 3 of 3 seeds a run ended early (diverged at step 7), so steps and images differ" in str(found)
+    said = f"in 3 of 3 seeds a run of the control or of {DROPOUT} ended early (diverged at step 7), so steps and images"
+    assert f"Noted: {said} differ as a result of its settings." in str(found)
 
 
 def test_a_run_that_diverged_excuses_its_own_seed_only(arm_prediction: Prediction, runs: pd.DataFrame) -> None:
@@ -456,7 +458,7 @@ def test_a_verdict_on_very_many_runs_fits_into_the_params_of_mlflow(
 
 
 def test_a_question_without_a_prediction_has_no_verdict(home: Path, small: Config) -> None:
-    with pytest.raises(LabError, match="there is no current prediction about x"):
+    with pytest.raises(LabError, match="x has no prediction to confront with its runs"):
         verdict(small_study("x", "?", small, (0, 1), {"dropout": (0.0, 0.5)}))
 
 
@@ -464,5 +466,5 @@ def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction
     found: Verdict = judge(arm_prediction, GRID, runs, [])
     html = found._repr_html_()
     assert "What differs in the networks" in html
-    assert "Other arms (exploratory): difference to dropout=0.0, norm=none in pp" in html
+    assert "Other arms (exploratory): difference from dropout=0.0, norm=none in pp" in html
     assert arm_prediction.sentence() in str(found)

@@ -53,7 +53,7 @@ def register_champion(run_id: str, store: Store, data: Data | None = None) -> st
 
 
 def _card(run: pd.Series, runs: pd.DataFrame, store: Store, data: Data) -> str:
-    """Return the card of a run's model as Markdown: what it is, what it is for, what it was measured to do, its limits.
+    """Return the card of a run's model as Markdown: what it is, what it is for, how good it is, its limits.
 
     A paragraph is one line, since the MLflow UI breaks lines where the text does.
     """
@@ -64,13 +64,13 @@ def _card(run: pd.Series, runs: pd.DataFrame, store: Store, data: Data) -> str:
     experiment = store.client.get_experiment(store.client.get_run(run["run_id"]).info.experiment_id).name
     return f"""# {ADDRESS}
 
-A convolutional network that tells ten kinds of clothing apart in grey images of 28 x 28 pixels.
+A convolutional network that tells ten kinds of clothing apart in greyscale images of 28 x 28 pixels.
 
 **Origin.** Run `{run["run_id"]}` ("{run["name"]}" of {experiment}, owner {run["owner"]}), \
-{int(run["fact.num_parameters"]):,} parameters. Other than the lab's baseline: {changed}. \
-Trained {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
+{int(run["fact.num_parameters"]):,} parameters. Differences from the lab's baseline: {changed}. \
+Trained for {config.epochs} epochs on {config.train_images:,} images of Fashion-MNIST's training set \
 (Xiao, Rasul & Vollgraf 2017, MIT licence), seed {config.seed}, on {run["fact.device"]} in {run["fact.precision"]}. \
-The images are only shifted and scaled.
+Pixel values are only shifted and scaled.
 
 **What it does.** float32 (B, 1, 28, 28), pixels as (x / 255 - {mean:.4f}) / {sd:.4f} (`Data.normaliser`), to \
 logits (B, 10) in the order {", ".join(CLASSES)}.
@@ -79,13 +79,13 @@ logits (B, 10) in the order {", ".join(CLASSES)}.
     cnnlab.connect()
     x = (pixels / 255 - {mean:.4f}) / {sd:.4f}  # pixels: uint8 (B, 1, 28, 28)
     model = mlflow.pyfunc.load_model("{ADDRESS}")  # mlflow.pytorch gives the network itself
-    logits = model.predict(x.astype("float32"))  # NumPy's own float64 is refused
+    logits = model.predict(x.astype("float32"))  # NumPy's default, float64, is refused
 
-**What it was measured to do.** {_measured(run, same_arm(runs, run))} {_tested(run, store)}\
+**How good it is.** {_measured(run, same_arm(runs, run))} {_tested(run, store)}\
 {_classes(run, store, data)}
 
-**For.** Teaching, and as something to beat. **Not for** photographs, other clothes, or decisions about anything. \
-It answers with one of the ten whatever an image shows, and was measured on centred items on black alone.
+**For** teaching, and as a result to beat. **Not for** photographs, other clothes, or decisions about anything. \
+It answers with one of the ten classes, whatever an image shows, and was only tested on centred items on black.
 """
 
 
@@ -119,4 +119,4 @@ def _classes(run: pd.Series, store: Store, data: Data) -> str:
         correct = np.load(run_file(store, run["reused_from"] or run["run_id"], CORRECT, Path(folder)))
     share = pd.Series(100 * correct).groupby([CLASSES[y] for y in data.valid.y.tolist()]).mean().sort_values()
     worst, best = share.index[0], share.index[-1]
-    return f"It is right least often with {worst} ({share[worst]:.1f} %), most often with {best} ({share[best]:.1f} %)."
+    return f"It is right least often on {worst} ({share[worst]:.1f} %), most often on {best} ({share[best]:.1f} %)."

@@ -1,6 +1,6 @@
 """The example predictions that ship with the lab, one per cell of the notebook, for anyone who wants to see it run.
 
-They are recorded under the owner "example", so that a student's own predictions stay the first of their owner.
+They are recorded under the owner "example", so that the first predictions on a student's record are the student's own.
 """
 
 from typing import Any
@@ -179,7 +179,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 def predict_examples(study: Study, store: Store) -> list[Prediction]:
     """Record the example predictions of a study of any size under the owner of this process, and return them.
 
-    There are none of a study of your own.
+    A study of your own has none.
     """
     return [
         predict(study, store=store, **example)

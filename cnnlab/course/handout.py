@@ -31,7 +31,7 @@ LEFT_OUT = (
         )
     ),
 )
-SEARCHES = "benchmarks/results/b"  # how the networks BASE and BEST were found: these files begin like that
+SEARCHES = "benchmarks/results/b"  # files that begin like this say how the networks BASE and BEST were found
 RESULTS = re.compile(r"!\[Every prediction of the reference.*?(?=^## Two commands)", re.DOTALL | re.MULTILINE)
 SECTION = re.compile(r"^## Results\n.*?(?=^## More)", re.DOTALL | re.MULTILINE)
 FOR_OTHERS = re.compile(r"\|.*(docs/(results|instructors|class)\.md|cnnlab class )")  # a row of a table
@@ -50,7 +50,7 @@ def hand_out(file: Path) -> int:
     if not (root / "04_experiments.ipynb").is_file():
         raise LabError(f"{root} isn't the lab's own folder: run this there, without CNNLAB_HOME.")
     if file.exists():
-        raise LabError(f"{file} exists already: remove it, or choose another name.")
+        raise LabError(f"{file} already exists: remove it, or choose another name.")
     found = {path for pattern in KEPT for path in root.glob(pattern) if path.is_file()}
     names = {path.relative_to(root).as_posix() for path in found if "__pycache__" not in path.parts} - set(LEFT_OUT)
     names = {name for name in names if not name.startswith(SEARCHES)}

@@ -159,7 +159,7 @@ def _shared_once(store: Store) -> list[tuple[str, pd.Series]]:
 
 
 def _full_studies(store: Store) -> list[Study]:
-    """Return the reference studies that train as the baseline does, the confirmation of the search among them."""
+    """Return the reference studies that train as the baseline does, including the confirmation of the search."""
     studies = dict(reference_studies())
     for record in load_records(store, owner=OWNER):
         if record.experiment not in studies:

@@ -44,7 +44,7 @@ class Stage(NamedTuple):
 
 @checked
 def plot_classes(data: Data, number: str = "") -> Figure:
-    """Return eight training images of each class, a class in each row."""
+    """Return eight training images of each class, one class per row."""
     x, y = data.train.x, data.train.y
     channels, height, width = data.shape
     background = 255 if channels == 3 else 0  # white: images of one channel are drawn in black on white
@@ -85,7 +85,7 @@ def plot_network(config: Config, number: str = "", shape: tuple[int, ...] = FASH
 
 
 def network_stages(config: Config, shape: tuple[int, ...]) -> list[Stage]:
-    """Return the stacks of maps that the network of a config makes of an image (channels, height, width), in order.
+    """Return the stacks of maps that the network of a config makes from an image (channels, height, width), in order.
 
     Raises:
         LabError: the shape is not that of an image, or too small for this many blocks.
@@ -159,7 +159,7 @@ def _draw_cube(axes: Axes, shared: np.ndarray) -> None:
         corners = np.insert([(0, 0), (1, 0), (1, 1), (0, 1)], axis, side, axis=1)
         for cell in np.ndindex(shared.shape):
             if cell[axis] == side * (shared.shape[axis] - 1):
-                squares.append((cell + corners) @ [(0.5, 0.4), (1, 0), (0, 1)])  # where N, C and H x W lead to
+                squares.append((cell + corners) @ [(0.5, 0.4), (1, 0), (0, 1)])  # the directions of N, C and H x W
                 colours.append(BLUE if shared[cell] else "#eeeeee")
     axes.add_collection(PolyCollection(squares, facecolors=colours, edgecolors=GREY, linewidths=0.6))
     axes.text(CHANNELS / 2, -0.3, "C", ha="center", va="top", fontsize=9)
@@ -191,8 +191,8 @@ def plot_dropout(number: str = "", rate: float | int = 0.5, seed: int = 0) -> Fi
         axes.set(xlabel="feature")
     all_axes[0].set_ylabel("value")
     legend_below(figure)
-    said = f"Dropout at a rate of {rate:g}: in training each feature is 0 with that probability, else multiplied by "
-    said += f"{1 / (1 - rate):.3g}; the mean over {MASKS:,} masks differs from evaluation by at most "
+    said = f"Dropout at a rate of {rate:g}: in training each feature is 0 with that probability, otherwise multiplied "
+    said += f"by {1 / (1 - rate):.3g}; the mean over {MASKS:,} masks differs from evaluation by at most "
     return titled(figure, f"{said}{np.abs(mean / features - 1).max():.1%}".replace("%", " %"), number)
 
 

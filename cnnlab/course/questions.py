@@ -8,7 +8,7 @@ from cnnlab.inquiry.shown import Head, Part, Shown
 
 @dataclass(frozen=True)
 class Choice:
-    """One possible answer, and the feedback to it."""
+    """One possible answer, and the feedback on it."""
 
     text: str
     feedback: str
@@ -51,14 +51,14 @@ QUESTIONS = {
         {
             "a": Choice(
                 "The validation images have leaked into the training.",
-                "They haven't. Look at what the two losses are measured with.",
+                "They haven't. Look at how the two losses are measured.",
             ),
             "b": Choice(
                 "The network does better on images that it has never seen.",
-                "That would be odd. Look at what the two losses are measured with.",
+                "That would be odd. Look at how the two losses are measured.",
             ),
             "c": Choice(
-                "In training dropout is on and the weights are older; validation has neither of the two.",
+                "In training, dropout is on and the weights are older; neither is true in validation.",
                 "Right. Only losses measured alike, both in eval mode, can be compared.",
                 is_right=True,
             ),
@@ -68,13 +68,13 @@ QUESTIONS = {
         "Suppose that dropout made a network worse. What does that say about dropout?",
         {
             "a": Choice(
-                "It harmed in this setting. With other images, or more epochs, it may help.",
+                "It did harm in this setting. With other images, or more epochs, it may help.",
                 "Right. What a method does depends on the network, the images and the length of the training.",
                 is_right=True,
             ),
             "b": Choice(
                 "It harms this network.",
-                "It harmed it with these images and that many epochs. Section 2b changes both.",
+                "It did, with these images and this many epochs. Section 2b changes both.",
             ),
             "c": Choice(
                 "The rate was wrong.",
@@ -100,7 +100,7 @@ QUESTIONS = {
         },
     ),
     "4a": Question(
-        "Dropout alone costs 1 pp of accuracy, a norm alone gains 3 pp, both together gain 2 pp. What is that?",
+        "Dropout alone costs 1 pp of accuracy, a norm alone gains 3 pp, both together gain 2 pp. What is this called?",
         {
             "a": Choice(
                 "Synergy: together they beat dropout alone.", "Adding up gives that too. Synergy is more than the sum."
@@ -120,7 +120,7 @@ QUESTIONS = {
         {
             "a": Choice(
                 "There is no effect.",
-                'If it said so, the interval would lie within the SESOI: "practically equivalent".',
+                'That would be "practically equivalent": the interval would lie within the SESOI.',
             ),
             "b": Choice("The prediction was a bad one.", "A good question may need more runs than there were."),
             "c": Choice(
@@ -208,7 +208,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True, repr=False)
 class Asked(Shown):
-    """A question, or the feedback to an answer."""
+    """A question, or the feedback on an answer."""
 
     question: Question
     answer: str = ""
@@ -224,7 +224,7 @@ class Asked(Shown):
 
 
 def quiz(section: str, answer: object) -> Asked:
-    """Return the question of a section; with an answer such as "b" the feedback to it. `...` is no answer yet.
+    """Return the question of a section; with an answer such as "b", the feedback on it. `...` is not an answer yet.
 
     Nothing is recorded: it is for you alone.
 
@@ -237,7 +237,7 @@ def quiz(section: str, answer: object) -> Asked:
     if answer is ...:
         return Asked(question)
     if answer not in question.choices:
-        raise LabError(f"answer={answer!r} is no choice: {_or(question.choices)}.")
+        raise LabError(f"answer={answer!r} is not a choice: choose {_or(question.choices)}.")
     return Asked(question, str(answer))
 
 

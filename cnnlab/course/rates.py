@@ -30,8 +30,8 @@ def compare_rates(study: Design, runs: pd.DataFrame) -> Rates:
     """Return for each norm of a study over norms and rates: the best rate, and the range of rates that work.
 
     A rate works for a seed if the accuracy is within 1 pp of the best one of that norm and seed; a run that failed
-    doesn't work. The range is the highest rate that works divided by the lowest, over neighbours of the best one. Its
-    interval is Student's t over the seeds, of its logarithm. Between the rates that were tried nothing is known.
+    doesn't work. The range is the highest rate that works divided by the lowest, with no gap between them. Its interval
+    is Student's t over the seeds, of its logarithm. Nothing is known between the rates that were tried.
 
     Raises:
         LabError: the arms of the study aren't norms with rates, or runs are missing.

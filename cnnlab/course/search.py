@@ -37,7 +37,7 @@ def run_search(profile: Profile) -> Study:
     It prints what the script prints. An interrupted search resumes; a finished one is not repeated.
 
     Raises:
-        LabError: the script isn't there, or what it raises.
+        LabError: the script isn't there, or it raises one.
     """
     if not SCRIPT.is_file():
         raise LabError(f"{SCRIPT.name} isn't beside the package: download the whole project folder.")
@@ -47,7 +47,7 @@ def run_search(profile: Profile) -> Study:
             log.info(f"{done} trials are on record: the search is finished.")
             return search_study(profile, store)
     script = runpy.run_path(str(SCRIPT))
-    with stopping("Stopped. What was measured is kept; run_search() goes on from here."):
+    with stopping("Stopped. What was measured is kept; run_search() continues from here."):
         study: Study = script["search"](profile, profile.trials, 0, "here")
     return study
 
@@ -78,7 +78,7 @@ def search_study(profile: Profile, store: Store) -> Study:
 
 @dataclass(frozen=True, repr=False)
 class WinnersCurse(Shown):
-    """What is left of a winner's score with fresh seeds. It is shown as the table with two sentences.
+    """What is left of a winner's score with fresh seeds. It is shown as a table with two sentences.
 
     table: loss and accuracy of the winner in the search, and of winner and baseline with fresh seeds. curse: how much
     higher the winner's loss is with fresh seeds, in nats. gain: winner - baseline, in pp, seed by seed.

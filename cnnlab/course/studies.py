@@ -36,7 +36,7 @@ class Studies(dict[str, Study]):
     """Studies by name, with or without their profile: "02-dropout" also finds "quick-02-dropout".
 
     Raises:
-        LabError: there is no study of that name; the sentence lists those there are.
+        LabError: there is no study of that name; the message lists those that exist.
     """
 
     def __missing__(self, name: object) -> Study:
@@ -51,13 +51,13 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     short = {one.split("-", 1 + one.startswith(("quick-", "tiny-", "custom-")))[-1]: one for one in known}
     close = [one for one in short.values() if name in one]
     close = close or [short[one] for one in difflib.get_close_matches(name, short, n=1)]
-    return f"did you mean {close[0]!r}? Else " if close else ""
+    return f"did you mean {close[0]!r}? Otherwise " if close else ""
 
 
 def lab_studies(profile: Profile, of: str = "") -> Studies:
     """Return the studies of the lab by name, in the order of the notebook.
 
-    Their seeds are those of an owner (`of`; without it, of this one).
+    Their seeds are those of an owner (`of`; default: this one).
     """
     base = replace(BASE, train_images=profile.train_images, epochs=profile.epochs)
     seeds, more = my_seeds(profile.seeds, of=of), my_seeds(profile.interaction_seeds, of=of)
@@ -191,8 +191,8 @@ def _combined(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
 
 
 def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
-    """Two factors that 04-combined changes at once: the order of dropout and norm, and their place around the
-    pooling."""
+    """Two factors that 04-combined changes at once: the order of dropout and norm, and their place relative to
+    the pooling."""
     both, dropout_first = replace(base, norm="batch", conv_dropout=0.2), {"conv_dropout_place": "before_norm"}
     return Study(
         profile.experiment("04-order"),

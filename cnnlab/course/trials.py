@@ -24,7 +24,7 @@ def finished_trials(store: Store, experiment: str) -> pd.DataFrame:
     if runs.empty:
         raise NoTrials(
             f"{owner()} has no trials in {experiment} yet: run the search first, with `uv run 03_mlflow.py` (and the "
-            "same --profile, --epochs and --seeds, where you give any)."
+            "same --profile, --epochs and --seeds, if you use any)."
         )
     return runs
 

@@ -14,13 +14,13 @@ from cnnlab.inquiry.identity import Identity, differences
 from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.task import task
 
-FALSE_SUPPORT = 2.5  # at most this percentage of studies without an effect has a claim "supported"
-NAMED = 3  # other owners
+FALSE_SUPPORT = 2.5  # percent: where there is no effect, at most this share of studies has a claim "supported"
+NAMED = 3  # of the other owners, at most
 
 
 def standing(predictions: list[Prediction], runs: pd.DataFrame) -> list[Prediction]:
-    """Return the predictions of one owner, oldest first, without those that were replaced: by a later one about the
-    same question, in any study, that was made before any result was known."""
+    """Return the predictions of one owner, oldest first, without those that a later one replaced: one about the same
+    question, in any study, that was made before any result was known."""
     return [
         one
         for i, one in enumerate(predictions)
@@ -47,7 +47,7 @@ def _earlier(prediction: Prediction, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def what_was_known(prediction: Prediction, runs: pd.DataFrame) -> list[str]:
-    """Return what a reader should know beside a verdict, one sentence each: whether the images are other ones, and what
+    """Return what a reader should know beside a verdict, one sentence each: whether it is about other images, and what
     was known before the prediction from runs other than its own."""
     earlier = _earlier(prediction, runs)
     own, free = earlier["owner"] == prediction.record.owner, earlier["prediction"] == ""
@@ -112,7 +112,7 @@ def asked_at_once(prediction: Prediction, predictions: Iterable[Prediction]) -> 
 
 
 def _new_runs(prediction: Prediction) -> set[Identity]:
-    """Return the runs that had to be unknown, and all that are like them."""
+    """Return the runs whose results had to be unknown, and all runs like them."""
     contrast = prediction.contrast
     return {contrast.look_alike(identity) for identity in contrast.runs(contrast.new)}
 

@@ -19,14 +19,14 @@ COLUMNS = ["study", "prediction", "confidence", "label", "outcome", "in_size_ran
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Shown):
-    """All predictions with their verdicts, and what they say about the predictor, of directions and of sizes.
+    """All predictions with their verdicts, and what they say about the predictor, for directions and for sizes.
 
     table: one row per prediction, `study, prediction, confidence, label, outcome, in_size_range, interval_score` (the
     last two are None and NaN where no range was given). Only confirmatory verdicts count.
 
-    Directions have the Brier score. Confidence is that of a difference in the predicted direction that isn't
-    negligible, so "practically equivalent" counts as not supported. It leaves out inconclusive verdicts, which say
-    nothing about the prediction. That flatters predictions that can't be decided, so the score with them as failures is
+    Directions have the Brier score. Confidence is about a difference in the predicted direction that isn't negligible,
+    so "practically equivalent" counts as not supported. The score leaves out inconclusive verdicts, which say nothing
+    about the prediction. That flatters predictions that can't be decided, so the score that counts them as failures is
     given too.
 
     Sizes have the coverage of their ranges: a range applies only if the direction is right, so only supported
@@ -105,14 +105,14 @@ class Calibration(Shown):
                 f" With {count(left_out, 'inconclusive verdict')} counted as not supported, it is "
                 f"{self.brier_of_all:.2f} (n = {n + left_out})."
             )
-        return f"{said}{self._sizes()} Wrong although 75 % sure or more: {len(self.surprises)}."
+        return f"{said}{self._sizes()} Wrong despite a confidence of 75 % or more: {len(self.surprises)}."
 
     def _sizes(self) -> str:
         inside, of = self.coverage
         if not of:
             return ""
         return (
-            f" Sizes: the estimate lies in {inside} of {count(of, 'range')}; it should in {RANGE_LEVEL} %. Mean "
+            f" Sizes: the estimate lies in {inside} of {count(of, 'range')}; it should do so in {RANGE_LEVEL} %. Mean "
             f"interval score {self.interval_score:.1f} times the smallest effect of interest (lower is better)."
         )
 
@@ -121,7 +121,7 @@ class Calibration(Shown):
         return [self._in_words(), self.sentence()] if len(self.table) else [self.sentence()]
 
     def _in_words(self) -> pd.DataFrame:
-        """Return the table as one reads it: the label only where it isn't confirmatory, and no column of blanks."""
+        """Return the table for readers: the label only where it isn't confirmatory, and no empty column."""
         own = self.table["label"] == "confirmatory"
         columns = {
             "prediction": self.table["study"] + ": " + self.table["prediction"],

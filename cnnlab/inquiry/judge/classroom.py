@@ -60,7 +60,7 @@ class Student:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How often each outcome came out, by the last verdicts; "not judged" is one of them."""
+        """How often each outcome occurred, by the last verdicts; "not judged" is one of them."""
         return count_outcomes(self.records)
 
     @property
@@ -82,8 +82,8 @@ class Question:
     """What a class predicted about one question, and what came out.
 
     predictions: the last one of each student, by name. effects: of the students whose verdict is confirmatory and whose
-    records are intact, each by seed, in the metric's unit. machines: the kinds on which these were trained, as far as
-    it decides about the numbers.
+    records are intact, each by seed, in the metric's unit. machines: the kinds of machine that trained their runs, as
+    far as the kind affects the numbers.
     """
 
     first: Prediction
@@ -104,7 +104,7 @@ class Question:
 
     @property
     def effect(self) -> Effect | None:
-        """The effect that the class found; None from fewer than two seeds or students."""
+        """The effect that the class found; None with fewer than two seeds or students."""
         return class_effect(self.effects, same_machines=len(self.machines) < 2)
 
     def came_out(self, direction: str) -> Counter[str]:
@@ -137,7 +137,7 @@ class Classroom:
 
 
 def count_outcomes(records: Iterable[Record]) -> Counter[str]:
-    """Return how often each outcome came out, by the last verdicts; without one it is "not judged"."""
+    """Return how often each outcome occurred, by the last verdicts; without a verdict it is "not judged"."""
     return Counter(one.verdicts[-1].content.get("outcome", "?") if one.verdicts else "not judged" for one in records)
 
 
@@ -146,7 +146,7 @@ def class_effect(effects: Mapping[str, Mapping[int, float]], same_machines: bool
 
     A seed that several students share counts once. On the same kind of machine the n numbers are the effects of all
     distinct seeds; otherwise they are the means of the students, whose machines may add a spread of their own.
-    benchmarks/results/classroom.md has the coverage. None from fewer than two numbers.
+    benchmarks/results/classroom.md has the coverage. None with fewer than two numbers.
     """
     known: set[int] = set()
     own: list[list[float]] = []
@@ -163,11 +163,11 @@ def look_at_class(
     deadline: datetime | None = None,
     received: Received | None = None,
 ) -> Classroom:
-    """Read what a class handed in, and review each student by themselves.
+    """Read what a class handed in, and review each student separately.
 
     `roster` has the names of all students. `deadline`: later records are late. `received`: when the server's database
-    received records, where it keeps that. A hand-in that can't be read is a student with the reason. The files of runs
-    are compared with their results where a whole folder was handed in.
+    received records, where it keeps that. A hand-in that can't be read becomes a student with the reason. The files of
+    runs are compared with their results where a whole folder was handed in.
     """
     students: list[Student] = []
     for hand_in in hand_ins:
@@ -189,7 +189,7 @@ def _students(hand_in: HandIn, deadline: datetime | None, received: Received) ->
         if not (owners := owners - set(SHIPPED)):
             if hand_in.workspace:  # that of a student who hasn't begun, or the server's own
                 return
-            raise LabError("it has no predictions and no runs but those that ship with the lab.")
+            raise LabError("it has no predictions or runs other than those that ship with the lab.")
         for owner in sorted(owners):
             own = contents.of(owner)
             found = review_contents(own, store, in_folder(folder) if folder else None, received)
@@ -234,7 +234,7 @@ def _marks(student: Student, written: Mapping[str, Entry]) -> dict[str, set[str]
 def find_copies(students: Sequence[Student]) -> list[Copies]:
     """Return the pairs of hand-ins that share what only copies share; the same owner twice is such a pair too.
 
-    One equal record time is no sign of a copy: in a class, two students may well predict in the same millisecond.
+    A single shared record time is no sign of a copy: in a class, two students may well predict in the same millisecond.
     """
     found = []
     for a, b in combinations((student for student in students if student.marks), 2):
@@ -249,7 +249,7 @@ def find_copies(students: Sequence[Student]) -> list[Copies]:
 
 
 def ask_together(students: Iterable[Student]) -> list[Question]:
-    """Return the questions that more than one student predicted something about, with the last prediction of each."""
+    """Return the questions about which more than one student predicted something, with the last prediction of each."""
     questions: dict[tuple[object, ...], Question] = {}
     for student in students:
         for record in student.records:
@@ -276,7 +276,7 @@ def _add_effect(question: Question, student: Student) -> None:
     try:
         by_seed, run_ids = effect_by_seed(one, student.runs)
     except (KeyError, ValueError):
-        student.problems.append(f"The runs that its verdict on {question.title} names can't be read.")
+        student.problems.append(f"The runs named in the verdict on {question.title} can't be read.")
         return
     question.effects[student.name] = by_seed
     decisive = [f"fact.{name}" for name in task().facts.decisive]

@@ -1,4 +1,4 @@
-"""Do the things that a run left behind agree? Anyone who changes a result would have to change all of them alike."""
+"""Do the things that a run left behind agree? Anyone who changes a result would have to change them all to match."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,7 +11,7 @@ from cnnlab.inquiry.task import task
 
 
 def check_evidence(runs: Iterable[RawRun], store: Store, files: Files) -> tuple[list[str], list[str]]:
-    """Return what doesn't agree in what finished runs left behind, and what can't be verified, one line per run."""
+    """Return the contradictions in what finished runs left behind, and what can't be verified, one line per run."""
     wrong: list[str] = []
     missing: list[str] = []
 

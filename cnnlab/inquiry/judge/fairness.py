@@ -135,7 +135,8 @@ def _check_environment(found: Fairness, arm: str, pairs: Pairs, declared: list[s
         known = sorted({value for pair in values for value in pair} - {""})
         if differing:
             before, after = (_short(value, name) for value in differing[0])
-            line = f"{arm}: {name} differs in {len(differing)} of {len(pairs)} seeds ({before} -> {after})."
+            seeds = f"{len(differing)} of {len(pairs)} seeds"
+            line = f"{name} differs in {seeds} between the control and {arm} ({before} -> {after})."
             (found.unfair if name in decisive else found.notes).append(line)
         elif name in decisive and len(known) > 1:
             said = ", ".join(_short(value, name) for value in known)
@@ -148,8 +149,8 @@ def _note_early_ends(found: Fairness, arm: str, pairs: Pairs) -> None:
     ends = [[end for run in pair if (end := _fact(run, "outcome")) not in ("", "finished")] for pair in pairs]
     if outcomes := sorted({end for pair in ends for end in pair}):
         found.notes.append(
-            f"{arm}: in {sum(map(bool, ends))} of {len(pairs)} seeds a run ended early ({', '.join(outcomes)}), so "
-            "steps and images differ: a result of its settings."
+            f"in {sum(map(bool, ends))} of {len(pairs)} seeds a run of the control or of {arm} ended early "
+            f"({', '.join(outcomes)}), so steps and images differ as a result of its settings."
         )
 
 
@@ -177,7 +178,7 @@ def _fact(run: pd.Series, name: str) -> str:
 
 
 def _text(name: str, value: object) -> str:
-    """Return a fact as text; code that was released is one, whichever of its fingerprints a run has."""
+    """Return a fact as text; all released code counts as the same, whichever fingerprint a run has."""
     text = value if isinstance(value, str) else ""
     return RELEASE if name == "source_sha256" and text in task().released else text
 

@@ -32,7 +32,7 @@ def _describe(runs: list[RawRun]) -> Iterable[str]:
     groups = Counter(_settings(run) for run in logged)
     varied = [name for name in _names(logged) if len({run.params.get(name) for run in logged}) > 1]
     fixed = ", ".join(name for name in varied if not _is_seed(name)) or "nothing"
-    yield f"Typed params that vary: {fixed}. Whether they are those of the networks that ran can't be known."
+    yield f"Typed params that vary: {fixed}. Whether the networks that ran had these values can't be known."
     yield from _repeats(logged, sorted(groups.values()))
     yield from _nearest(logged)
     yield "Can't know: the networks themselves, steps and images seen, the images they were validated on, precision."
@@ -50,7 +50,7 @@ def _repeats(runs: list[RawRun], repeats: list[int]) -> Iterable[str]:
     if not any(_is_seed(name) for name in _names(runs)):
         yield "No seed was logged: whether repeated runs differ in their random numbers can't be known."
     elif again := len(runs) - len({tuple(sorted(run.params.items())) for run in runs}):
-        yield f"Params and seed of {count(again, 'run')} are those of another one: that is not a repetition."
+        yield f"Params and seed of {count(again, 'run')} are the same as another run's: that is not a repetition."
 
 
 def _nearest(runs: list[RawRun]) -> Iterable[str]:
@@ -65,7 +65,7 @@ def _nearest(runs: list[RawRun]) -> Iterable[str]:
                 f"{len(closest)}: {', '.join(closest)}."
             )
     if len(configurations) > SHOWN:
-        yield f"({count(len(configurations) - SHOWN, 'configuration')} more, not looked at.)"
+        yield f"({count(len(configurations) - SHOWN, 'more configuration')}, not looked at.)"
 
 
 def compare_settings(a: dict[str, str], b: dict[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ positive, and the smallest effect of interest m. The first line that fits counts
     practically equivalent    -m < low and high < m, where a difference was predicted
     supported                 low > 0; for "at least m": low > m; for "no difference": -m < low and high < m
     refuted                   high < 0; for "at least m": high < m; for "no difference": low > m or high < -m
-    inconclusive              else
+    inconclusive              otherwise
 
 It is always a 95 % interval. Two one-sided tests at 5 % (Lakens 2017, Equivalence Tests) would only require a 90 %
 interval between -m and m. The stricter rule is a choice: one interval serves all outcomes, and a false "supported" and
@@ -49,7 +49,7 @@ def in_range(p: Prediction, effect: Effect) -> bool | None:
 
 
 def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
-    """Return an outcome in a few words, direction and size apart: "direction supported, size missed (too large)"."""
+    """Return an outcome in words, direction and size separately: "direction supported, size missed (too large)"."""
     if outcome == "inconclusive" and effect and _excludes_zero(effect):
         return "inconclusive (a difference of unclear size)"
     if outcome == "practically equivalent" and effect and _excludes_zero(effect):
@@ -139,7 +139,7 @@ def _unclear_size(p: Prediction, effect: Effect, m: str) -> str:
         place = "right at" if p.metric.say(abs(effect.estimate), sign=False) == m else "close to"
         return f"{said}: the estimate is {place} {m}, the smallest effect of interest."
     return (
-        f"{said}. If it is what was estimated, then judging by the spread of these {effect.n}, that takes "
+        f"{said}. If the estimate is right, then judging by the spread of these {effect.n}, that takes "
         f"{seeds_in_words(needed, effect.n)}."
     )
 

@@ -38,7 +38,7 @@ class Power(Shown):
     def detectable(self) -> float:
         """The smallest difference between two arms that the study detects with 80 % power.
 
-        Two arms of the same spread, whose seeds don't correlate: the difference of a seed has SD sqrt(2) x sd.
+        This is for two arms of the same spread that don't vary together: the difference in a seed has SD sqrt(2) x sd.
         """
         return detectable(math.sqrt(2) * self.sd, len(self.study.seeds))
 
@@ -56,7 +56,7 @@ class Power(Shown):
             f"Noise floor: runs that differ only in their seed have a {m.label} with SD {m.say(self.sd, sign=False)} "
             f"(n = {self.n} runs of {whose}). With {seeds} seeds, {m.say_detectable(self.detectable)} in this study; "
             f"{m.say(m.sesoi, sign=False)} takes {needed}. Arms that share their seeds may vary "
-            "together, and then smaller effects show."
+            "together, and then smaller effects can be detected."
         )
 
     def parts(self) -> list[Part]:

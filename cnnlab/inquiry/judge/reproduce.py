@@ -1,10 +1,10 @@
 """Training a run again from its record in the store, and comparing the result with what was recorded.
 
 On the same kind of processor the numbers are identical to the last bit. Elsewhere sums are rounded in another order or
-to fewer digits, and training amplifies that: mostly to less than the distance of two seeds, in an unstable arm to as
-much (benchmarks/results/reproduction.md). Hence a bound, narrower than the distance of two seeds. A run within it
-agrees with the record up to effects too small to matter, though it might have had another seed. A run beyond it
-doesn't, unless its arm is unstable: then this machine can't tell.
+to fewer digits, and training amplifies that: mostly to less than the distance between two seeds, in an unstable arm to
+as much (benchmarks/results/reproduction.md). Hence there is a bound, which is narrower than the distance between two
+seeds. A run within it agrees with the record up to effects too small to matter, though it might have had another seed.
+A run beyond it doesn't, unless its arm is unstable: then this machine can't tell.
 """
 
 import math
@@ -80,7 +80,10 @@ class Reproduction(Shown):
         if self.is_stable:
             return f"NOT REPRODUCED: {machine}, but the difference is BEYOND the bound for another processor."
         why = "the seeds of this arm lie far apart" if self.n > 1 else "fewer than two other seeds are on record"
-        return f"CAN'T TELL here: {machine}, and {why}: rounding alone may do that. Train it on the recorded kind."
+        return (
+            f"CAN'T TELL here: {machine}, and {why}, so rounding alone may explain the difference. "
+            "Train it on the recorded kind of machine."
+        )
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
@@ -153,7 +156,7 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
 def bound(metric: str, others: pd.Series) -> float:
     """Return the largest difference that another kind of processor may make, in the unit of the store.
 
-    Half of the distance that two seeds of the arm exceed in 5 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the
+    Half the distance that two seeds of the arm exceed in 5 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the
     n `others` on record; but at most `Task.bounds`, which alone count where n < `FEWEST`, and at least half of them,
     since in long runs on all images the seeds lie no further apart than that, and rounding changes as much as they do.
     benchmarks/results/reproduction.md says how often the bound held.

@@ -224,7 +224,7 @@ def _check_received(found: Review, record: Record, received: Received) -> None:
     for what, which, content in said:
         at, then = _time_of(content), received.get((record.run_id, what))
         if at is not None and then is not None and abs(then - at) > 1000 * CLOCK_S:
-            found.problems.append(f"{which}: it says {_time(at)}, and the server received it {_time(then)}.")
+            found.problems.append(f"{which}: it says {_time(at)}, but the server received it at {_time(then)}.")
 
 
 def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:
@@ -355,7 +355,7 @@ def _note_second_try(found: Review, prediction: Prediction, earlier: list[Predic
             said = in_words(*(contrast.arms[contrast.control] for contrast in contrasts)) or "the same settings"
             found.notes.append(
                 f"{name_of(prediction.record)}: it asks again what {before.record.sha256[:12]} asked "
-                f"({outcome_of(before.record)}), when results of that were known (runs: {len(known)}); now with {said}."
+                f"({outcome_of(before.record)}), whose results were known (runs: {len(known)}); now with {said}."
             )
             return
 
@@ -381,7 +381,7 @@ def _note_missing_runs(found: Review, prediction: Prediction, runs: pd.DataFrame
     if 0 < len(missing) < len(wanted):
         said = "; ".join(missing[:3]) + (" and more" if len(missing) > 3 else "")
         count = f"{len(missing)} of its {len(wanted)} runs"
-        found.notes.append(f"{name_of(prediction.record)}: {count} aren't there ({said}): not finished, or deleted.")
+        found.notes.append(f"{name_of(prediction.record)}: {count} are missing ({said}): not finished, or deleted.")
 
 
 # What is there
@@ -401,7 +401,7 @@ def _timeline(records: list[Record], runs: list[RawRun]) -> pd.DataFrame:
         if run.kind in ("run", "trial"):
             blocks.setdefault((run.owner, run.experiment), []).append(run)
         elif run.kind in ("test-reading", "vault"):
-            what = "read the test set" if run.kind == "test-reading" else "recorded what the test set gave"
+            what = "read the test set" if run.kind == "test-reading" else "recorded the test results"
             events.append((run.started, run.owner, f"{what}: {run.params.get('reason', '')}"))
     for (owner, experiment), block in blocks.items():
         states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in block).items())
@@ -440,7 +440,7 @@ def claim_of(record: Record) -> str:
 
 
 def outcome_of(record: Record) -> str:
-    """Return the outcome of the last verdict in words, direction and size apart, as recorded."""
+    """Return the outcome of the last verdict in words, direction and size separately, as recorded."""
     if not record.verdicts:
         return "no verdict yet"
     outcome = record.verdicts[-1].content.get("outcome", "?")

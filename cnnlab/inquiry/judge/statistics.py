@@ -22,7 +22,7 @@ LEVEL = 0.95  # of all intervals
 POWER = 0.80  # the probability with which an effect should be detected
 MOST_SEEDS = 300  # more seeds than that are never advised
 FEW_SEEDS = 4  # with fewer, the spread is too uncertain to advise against more seeds
-SAME = 1e-9  # a smaller SD is rounding: the weights of a trend add up only nearly to zero
+SAME = 1e-9  # a smaller SD is rounding: the weights of a trend add up to zero only approximately
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def open_vault(
 
     Raises:
         LabError: no reason; an arm without at least two finished runs, without two seeds in common with the first, on
-            other images, or without weights in the store. The test images are then not looked at.
+            other images, or without weights in the store. In these cases, the test images are not looked at.
     """
     store = store or connect()
     runs = {name: _runs_of(name, *where, store) for name, where in arms.items()}

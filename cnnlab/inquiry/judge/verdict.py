@@ -52,7 +52,7 @@ class Verdict(Shown):
     the metric's unit, positive if the metric is higher; its interval is about new seeds on the same images,
     `on_new_images` about both (None if the metric isn't known image by image). others: arms that no prediction is
     about, compared with its control (exploratory), with intervals that are simultaneous for all `num_others` arms of
-    the study but the control; `not_compared` says for an arm why not. missing: the seeds of an arm that it waits for.
+    the study but the control; `not_compared` says why an arm isn't. missing: the seeds of an arm that it waits for.
     other_scales: an interaction depends on the scale, so it is computed for accuracy and for loss. runs: what was used,
     one row each.
     """
@@ -122,7 +122,7 @@ class Verdict(Shown):
         if not self.others.empty:
             unit = f" in {p.metric.unit}" if p.metric.unit else ""
             intervals = f"95 % intervals, simultaneous for all {self.num_others} of the study (Bonferroni)"
-            about = f"difference to {p.contrast.control}{unit}, {intervals}"
+            about = f"difference from {p.contrast.control}{unit}, {intervals}"
             shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(p.metric.digits)))
         if self.not_compared:
             said = "; ".join(f"{arm} ({why})" for arm, why in self.not_compared.items())
@@ -137,7 +137,7 @@ def effect_in_words(metric: Metric, effect: Effect) -> str:
 
 
 def _signs(p: Prediction, effect: Effect) -> str:
-    """Say in how many seeds the effect has the predicted sign, without one the sign of most.
+    """Say in how many seeds the effect has the predicted sign; where none was predicted, the sign of most seeds.
 
     With fewer than six seeds, no share is certain to be above a half.
     """
@@ -195,8 +195,8 @@ def compute_verdicts(study: Design, store: Store, of: str = "") -> list[Verdict]
     ]
     if not about:
         raise LabError(
-            f"there is no current prediction about {study.name}: none was made, or a newer one asks the same, "
-            "maybe in another study. There is nothing to confront the runs with."
+            f"{study.name} has no prediction to confront with its runs: none was made, or a newer one about the same "
+            "question, perhaps in another study, has replaced it."
         )
     compared = [one for one in about if one.contrast.kind == "arm"]
     shown = {_pair(one, arm) for one in compared for arm in one.contrast.new}
