@@ -23,6 +23,7 @@ from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
 from cnnlab.inquiry.judge.review import review
 from cnnlab.inquiry.judge.statistics import crossed_interval, t_interval
 from cnnlab.inquiry.judge.verdict import compute_verdicts, verdict
+from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.entries import entries, reflected
 from cnnlab.inquiry.record.ledger import load_records
@@ -194,6 +195,20 @@ def test_the_champion_reproduces_its_accuracy_without_a_server_and_with_one(stor
         assert champion_accuracy(served, real_data) == (now, logged)
     finally:
         server.stop()
+
+
+def test_the_predictions_that_the_readme_calls_known_are_repeated_with_fresh_seeds(store: Store) -> None:
+    readme = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    assert "Predictions 5 to 8 were made" in readme
+    assert "24, 25, 27 and 28 repeat them with fresh seeds" in readme
+    records = [record for record in load_records(store, owner=OWNER) if record.verdicts and not record.deleted]
+    about = ("contrast", "metric", "direction")
+    asked = [
+        [[records[n - 1].content[name] for name in about] for n in some] for some in ((5, 6, 7, 8), (27, 28, 24, 25))
+    ]
+    assert asked[0] == asked[1]
+    seeds = [[Prediction.from_record(records[n - 1]).contrast.seeds for n in some] for some in ((5, 7), (27, 24))]
+    assert not {*seeds[0][0], *seeds[0][1]} & {*seeds[1][0], *seeds[1][1]}
 
 
 def test_the_code_beside_the_models_runs(store: Store) -> None:
