@@ -261,7 +261,7 @@ def report() -> None:
 
 @cli.command(short_help="An instructor's first look at a store; it is only read.")
 @click.argument("store", required=False)
-@click.option("--all", "everything", is_flag=True, help="Include the reference predictions that ship with the lab.")
+@click.option("--all", "everything", is_flag=True, help="Include the reference predictions.")
 @click.option("--head", help="A head that was handed in earlier: checks that everything it covers is unchanged.")
 @click.option("--reproduce", "again", type=click.IntRange(1), help="Retrain this many runs, chosen at random.")
 @click.option("--database", help="The server's PostgreSQL database, if it logs when records arrived.")
@@ -299,7 +299,7 @@ def review(store: str | None, everything: bool, head: str | None, again: int | N
         raise SystemExit(1)
 
 
-@cli.command(short_help="Show the reference results that ship with the lab.")
+@cli.command(short_help="Show the reference results, if the store has them.")
 @click.option("--write", is_flag=True, help="Write them into README.md, and their figure into experiment_log.")
 def results(write: bool) -> None:
     """Show the predictions, verdicts and effects of the reference runs, from the store."""
@@ -332,7 +332,7 @@ def champion(run: str) -> None:
 def reproduce(runs: tuple[str, ...]) -> None:
     """Retrain RUNS, named by their ids in MLflow, from their params, and compare with what was recorded.
 
-    Without an id: one run of each reference study that ships with the lab. Nothing is recorded. On the same kind of
+    Without an id: one run of each reference study in the store. Nothing is recorded. On the same kind of
     processor the numbers are the same to the last bit, elsewhere within a bound that was measured. Exit code 1 if
     they are not.
     """

@@ -3,10 +3,12 @@
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import click
 
 from cnnlab.inquiry import paths
+from cnnlab.inquiry.errors import LabError
 from cnnlab.terminal import InOrder, say
 
 MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
@@ -85,21 +87,47 @@ def handout(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--server", "address", required=True, help="The MLflow server, such as https://mlflow.school.example.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a file per student here, instead of printing.")
-def roster(file: Path, address: str, out: Path | None) -> None:
+@click.option("--reset", metavar="NAME", help="Only give this student of FILE a new password.")
+def roster(file: Path, address: str, out: Path | None, reset: str | None) -> None:
     """Give each student of FILE, a CSV with the column "name", a user and a workspace on a server.
 
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the administrator's. Passwords are generated, and shown
     once. Existing accounts stay unchanged, and nobody is removed.
     """
-    from cnnlab.inquiry.record.roster import enroll, read_roster
+    from cnnlab.inquiry.record.roster import enroll, read_roster, reset_password
 
-    for account in enroll(read_roster(file), address.rstrip("/")):
-        lines = account.environment(address.rstrip("/"))
+    names, server = read_roster(file), address.rstrip("/")
+    if reset and reset not in names:
+        raise LabError(f"{reset} isn't in {file}: name a student of the roster after --reset.")
+    if out:
+        _make_folder(out)
+    for account in [reset_password(reset, server)] if reset else enroll(names, server):
         if not account.password:
             say(f"{account.name} already has an account; its password is unchanged.")
         elif out:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / f"{account.name}.env").write_text(lines, encoding="utf-8", newline="\n")
+            _write_secret(out / f"{account.name}.env", account.environment(server))
             say(f"{account.name}: {out / account.name}.env")
         else:
-            say(f"{account.name}:\n{lines}")
+            say(f"{account.name}:\n{account.environment(server)}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make sure that files can be written into a folder, before anybody gets a password that would be lost."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise LabError(f"{folder} can't hold the files ({error.strerror}): name another folder after --out.") from None
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Write a file that nobody else on this machine can read."""
+    try:
+        file.touch(mode=0o600)
+        file.chmod(0o600)  # of a file that was there already, too
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LabError(
+            f"{file} can't be written ({error.strerror}): fix that, then run this again with --reset {file.stem}."
+        ) from None

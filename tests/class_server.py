@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers import free_port, wait_for
 
 PROJECT = Path(__file__).parents[1]
 PASSWORD = "the-administrators-password"
+DATABASE_PASSWORD = "p@ss/word"  # with what has to be escaped in an address
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ def postgres(folder: Path) -> Iterator[str]:
             parent.chmod(parent.stat().st_mode | 0o011)
     data, options = folder / "data", f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
 
+    (folder / "password").write_text(DATABASE_PASSWORD)
+
     def call(program: str, *arguments: str) -> None:
         command = [*as_user, str(programs / program), "-D", str(data), *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd=folder)
 
-    call("initdb", "-A", "trust", "-U", "mlflow", "-E", "UTF8")
+    call("initdb", "-A", "scram-sha-256", "--pwfile", str(folder / "password"), "-U", "mlflow", "-E", "UTF8")
     call("pg_ctl", "start", "-w", "-o", options, "-l", str(folder / "log"))
     try:
-        yield f"postgresql://mlflow@127.0.0.1:{port}"
+        yield f"postgresql://mlflow:{quote(DATABASE_PASSWORD, safe='')}@127.0.0.1:{port}"
     finally:
         with suppress(subprocess.CalledProcessError):  # it has ended already
             call("pg_ctl", "stop", "-m", "immediate", "-t", "120")
@@ -75,6 +79,7 @@ def class_server(folder: Path) -> Iterator[ClassServer]:
             "PGHOST": "127.0.0.1",
             "PGPORT": base.rpartition(":")[2],
             "PGUSER": "mlflow",
+            "PGPASSWORD": DATABASE_PASSWORD,
             "MLFLOW_AUTH_CONFIG_PATH": str(PROJECT / "class" / "auth.ini"),
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of this test",
@@ -82,7 +87,8 @@ def class_server(folder: Path) -> Iterator[ClassServer]:
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
         }
         options = ["--app-name", "basic-auth", "--enable-workspaces", "--workers", "1", "--port", str(port)]
-        options += ["--backend-store-uri", "postgresql:///mlflow", "--artifacts-destination", str(folder / "artifacts")]
+        options += ["--backend-store-uri", "postgresql+psycopg:///mlflow"]
+        options += ["--artifacts-destination", str(folder / "artifacts")]
         with (folder / "server.log").open("w") as log:
             command = [sys.executable, "-m", "mlflow", "server", *options]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)

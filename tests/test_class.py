@@ -1,29 +1,36 @@
 """A class on one server: each student has a workspace, the lab works in it, and the database keeps the times."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
+from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import make_url
 
 from cnnlab import doctor
+from cnnlab.cli import cli
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.classroom import look_at_class
 from cnnlab.inquiry.judge.review import review
+from cnnlab.inquiry.mlflow_private import accounts
 from cnnlab.inquiry.record.connection import connect
+from cnnlab.inquiry.record.elsewhere import look_at
 from cnnlab.inquiry.record.hand_ins import find_hand_ins
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
-from cnnlab.inquiry.record.roster import Account, enroll, read_roster
+from cnnlab.inquiry.record.roster import Account, enroll, read_roster, roster_rows
 from cnnlab.inquiry.record.store import Store
-from tests.class_server import PASSWORD, PROJECT, ClassServer, class_server
+from tests.class_server import DATABASE_PASSWORD, PASSWORD, PROJECT, ClassServer, class_server
 
 NAMES = ["ada", "ben", "cleo", "dana"]
 # What each student does: predict, train, confront.
@@ -231,21 +238,167 @@ def test_the_doctor_and_every_command_say_what_is_wrong_with_the_way_to_a_server
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name\nada\nada\n", "line 3: ada is there twice"),
-        ("name\nAda Lovelace\n", "line 2: 'Ada Lovelace' can't be a name"),
-        ("name\nadmin\n", "none of admin"),
-        ("student\nada\n", 'needs a first line with the column "name"'),
-        ("", 'needs a first line with the column "name"'),
+        ("name\nada\n\nAda\n", "line 4: Ada is there twice"),
+        ("name,id\n,7\n", "'' can't be the name of an owner: .* Correct line 2 of "),
+        ("sep=;\nname;id\nada/ben;7\n", "'ada/ben' can't be the name of an owner: .* Correct line 3 of "),
+        ("name\nLovelace, Ada\n", "line 2: there are more cells than titles"),
+        ("student\nada\n", 'needs a first line with one column "name"'),
+        ("name,Name\nada,ben\n", 'needs a first line with one column "name"'),
+        ("name\n,\n", "and one line per student"),
+        ("", 'needs a first line with one column "name"'),
+        ("name\n\x81\n".encode("latin-1"), "can't be read .*: name a CSV file in UTF-8"),
     ],
 )
-def test_a_roster_that_can_not_be_used_says_why(tmp_path: Path, text: str, said: str) -> None:
+def test_a_roster_that_can_not_be_used_says_why(tmp_path: Path, text: str | bytes, said: str) -> None:
     file = tmp_path / "roster.csv"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(LabError, match=said):
         read_roster(file)
 
 
-def test_a_roster_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,email\n Ada Lovelace ,a@x.org\nCleo Möller,c@x.org\n",
+        " Name ;E-mail\r\nAda Lovelace;a@x.org\r\nCleo Möller;c@x.org\r\n;\r\n",
+        "sep=;\r\nE-mail;NAME;\r\na@x.org;Ada Lovelace;\r\nc@x.org;Cleo Möller;\r\n;;\r\n\r\n",
+        "id\tname\r1\tAda Lovelace\r\r2\tCleo Möller",
+        'name,group\n"Ada Lovelace","a, b"\n"Cleo Möller"',
+    ],
+)
+def test_a_roster_is_read_as_any_spreadsheet_writes_it(tmp_path: Path, text: str, encoding: str) -> None:
     file = tmp_path / "roster.csv"
-    file.write_text("name,email\r\n ada ,a@x.org\r\nben-2,b@x.org\r\n", encoding="utf-8-sig")
-    assert read_roster(file) == ["ada", "ben-2"]
+    file.write_bytes(text.encode(encoding))
+    assert read_roster(file) == ["Ada Lovelace", "Cleo Möller"]
+
+
+def test_the_other_columns_of_a_roster_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "roster.csv"
+    file.write_text("Name;ID\nada;7\nben\n", encoding="utf-8")
+    assert roster_rows(file) == {"ada": {"name": "ada", "id": "7"}, "ben": {"name": "ben", "id": ""}}
+
+
+def test_names_that_no_workspace_can_have_are_all_named_before_anything_is_made() -> None:
+    said = r"'Ada Lovelace', 'admin', 'x-' can't be the name of a workspace: use 1 to 63 small letters"
+    with pytest.raises(LabError, match=said):
+        list(enroll(["ada", "Ada Lovelace", "admin", "x-"], "http://127.0.0.1:9"))
+
+
+@pytest.fixture
+def roster_command(server: ClassServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`cnnlab class roster`, by the administrator."""
+    log_in(monkeypatch, "admin", PASSWORD)
+
+    def call(name: str, *options: str) -> Result:
+        (tmp_path / "roster.csv").write_text(f"name\n{name}\n", encoding="utf-8")
+        command = ["class", "roster", str(tmp_path / "roster.csv"), "--server", f"{server.address}/", *options]
+        return CliRunner().invoke(cli, command)
+
+    return call
+
+
+def test_nobody_gets_an_account_whose_password_can_not_be_written(
+    server: ClassServer, roster_command: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("something")
+    for out in ("file", "file/accounts"):
+        said = str(roster_command("gus", "--out", str(tmp_path / out)).exception)
+        assert "can't hold the files" in said and "name another folder after --out." in said
+    assert "gus:\nexport MLFLOW_TRACKING_URI=" in roster_command("gus").output  # now, and not before
+
+
+def test_a_forgotten_password_is_replaced_and_only_its_owner_can_read_the_file(
+    server: ClassServer, roster_command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def word() -> str:
+        assert os.name == "nt" or file.stat().st_mode & 0o777 == 0o600
+        return re.findall("MLFLOW_TRACKING_PASSWORD=(.*)", file.read_text())[0]
+
+    file, out = tmp_path / "accounts" / "hal.env", ["--out", str(tmp_path / "accounts")]
+    assert roster_command("hal", *out).output == f"hal: {file}\n"
+    first = word()
+    file.chmod(0o644)
+    assert "its password is unchanged" in roster_command("hal", *out).output
+    assert roster_command("hal", *out, "--reset", "hal").output == f"hal: {file}\n"
+    log_in(monkeypatch, "hal", word(), "hal")
+    assert look_at(server.address).workspaces == ["hal"]
+    log_in(monkeypatch, "hal", first, "hal")
+    with pytest.raises(LabError, match="doesn't know the user 'hal' with this password"):
+        look_at(server.address)
+
+
+def test_a_password_that_can_not_be_replaced_or_written_says_what_to_do(
+    roster_command: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert "ida isn't in" in str(roster_command("hal", "--reset", "ida").exception)
+    assert "has no user ida: run this without --reset" in str(roster_command("ida", "--reset", "ida").exception)
+    assert "'admin' can't be the name of a workspace" in str(roster_command("admin", "--reset", "admin").exception)
+    (tmp_path / "ida.env").mkdir()
+    failed = roster_command("ida", "--out", str(tmp_path))
+    assert "ida.env can't be written" in str(failed.exception) and "again with --reset ida." in str(failed.exception)
+    assert "ida:\nexport" in roster_command("ida", "--reset", "ida").output
+
+
+def test_an_account_works_when_its_password_is_shown(server: ClassServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    jo = next(enroll(["jo", "kim"], server.address))
+    log_in(monkeypatch, "jo", jo.password, "jo")
+    assert look_at(server.address).workspaces == ["jo"]
+
+
+def test_nobody_becomes_an_administrator_or_enters_the_workspace_of_another(
+    server: ClassServer, students: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ben, without the lab."""
+    log_in(monkeypatch, "admin", PASSWORD)
+    users = accounts(server.address)
+    for method, path, given in (
+        ("PATCH", "2.0/mlflow/users/update-admin", {"username": "ben", "is_admin": True}),
+        ("POST", "2.0/mlflow/users/create", {"username": "lee", "password": "a-long-password", "is_admin": True}),
+        ("PATCH", "2.0/mlflow/users/update-password", {"username": "ada", "password": "a-long-password"}),
+        ("PATCH", "2.0/mlflow/users/update-password", {"username": "admin", "password": "a-long-password"}),
+        ("DELETE", "2.0/mlflow/users/delete", {"username": "ada"}),
+        *(
+            ("POST", "3.0/mlflow/roles/assign", {"username": "ben", "role_id": role.id})
+            for role in users.list_roles("ada")
+        ),
+        ("POST", "3.0/mlflow/roles/create", {"workspace": "ada", "name": "mine"}),
+    ):
+        for api in ("api", "ajax-api"):
+            url, ben = f"{server.address}/{api}/{path}", ("ben", students["ben"].password)
+            assert requests.request(method, url, json=given, auth=ben, timeout=30).status_code == 403, url
+    assert not users.get_user("ben").is_admin and {own.workspace for own in users.list_user_roles("ben")} == {"ben"}
+    log_in(monkeypatch, "ada", students["ada"].password, "ada")
+    assert look_at(server.address).workspaces == ["ada"]
+
+
+def test_the_password_of_the_database_can_be_in_the_environment_or_in_a_file(
+    server: ClassServer, worked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = make_url(server.database).port
+    for name, value in (
+        ("HOST", "127.0.0.1"),
+        ("PORT", str(port)),
+        ("USER", "mlflow"),
+        ("PASSWORD", DATABASE_PASSWORD),
+    ):
+        monkeypatch.setenv(f"PG{name}", value)
+    log_in(monkeypatch, "admin", PASSWORD, workspace="ada")
+    done = CliRunner().invoke(cli, ["review", server.address, "--database", "postgresql+psycopg:///mlflow"])
+    assert done.exit_code == 0 and "Intact: 1 prediction" in done.output
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    with pytest.raises(LabError, match=r"can't be read .*: set PGHOST, PGUSER and PGPASSWORD"):
+        load_received("postgresql+psycopg:///mlflow")
+    monkeypatch.delenv("PGPASSWORD")
+    file = tmp_path / "pgpass"  # in the place of ~/.pgpass
+    file.touch(0o600)
+    file.write_text(f"127.0.0.1:*:*:mlflow:{DATABASE_PASSWORD}\n")
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    assert load_received("postgresql+psycopg:///mlflow") == load_received(server.database)
+
+
+def test_git_takes_none_of_the_files_that_the_page_about_a_class_makes() -> None:
+    ignored = (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    made = ("accounts/", "roster.csv", "class/.env", "class-files/", "class.csv", "class.html", "lab.zip")
+    assert [name for name in made if f"/{name}" not in ignored] == []

@@ -15,13 +15,13 @@ from cnnlab.inquiry.record.views import publish_views
 
 FOLDER = "cnn-lab"  # in the zip
 KEPT = (
-    *("pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", ".gitignore", "*.ipynb", "*.py", "*.sh"),
-    *("cnnlab/**/*", "docs/*.md", "benchmarks/**/*.py", "benchmarks/**/*.md", "tests/**/*.py"),
+    *("pyproject.toml", "README.md", "LICENSE", ".gitignore", "*.ipynb", "*.py", "*.sh"),
+    *("cnnlab/**/*", "docs/*.md", "benchmarks/**/*.py", "benchmarks/results/*.md", "tests/**/*.py"),
     *("models/README.md", "experiment_log/README.md"),
 )
 # For instructors, or tests that need the reference results or these files.
 LEFT_OUT = (
-    *("docs/results.md", "docs/instructors.md", "docs/class.md"),
+    *("docs/results.md", "docs/instructors.md", "docs/class.md", "benchmarks/results/reproduction.md"),
     *(f"tests/{name}.py" for name in ("golden", "class_server", "identical")),
     *(
         f"tests/test_{name}.py"
@@ -33,8 +33,8 @@ LEFT_OUT = (
 )
 SEARCHES = "benchmarks/results/b"  # files that begin like this say how the networks BASE and BEST were found
 RESULTS = re.compile(r"!\[Every prediction of the reference.*?(?=^## Two commands)", re.DOTALL | re.MULTILINE)
-SECTION = re.compile(r"^## Results\n.*?(?=^## More)", re.DOTALL | re.MULTILINE)
-FOR_OTHERS = re.compile(r"\|.*(docs/(results|instructors|class)\.md|cnnlab class )")  # a row of a table
+SECTION = re.compile(r"^## (Results|Teach a class)\n.*?(?=^## )", re.DOTALL | re.MULTILINE)
+FOR_OTHERS = re.compile(r"\|.*(docs/(results|instructors|class)|CONTRIBUTING)\.md")  # a row of a table
 SOLVED = re.compile(r" The finished lab is in \[experiment_log/reference\.ipynb\].*?is no prediction\.")
 
 
@@ -65,7 +65,7 @@ def hand_out(file: Path) -> int:
 
 def _content(name: str, file: Path) -> bytes:
     """Return a file as students get it: no text shows the results or links to what isn't there."""
-    if name not in ("README.md", "CONTRIBUTING.md", "04_experiments.ipynb", "docs/commands.md"):
+    if name not in ("README.md", "04_experiments.ipynb", "docs/commands.md"):
         return file.read_bytes()
     text = SOLVED.sub("", SECTION.sub("", RESULTS.sub("", file.read_text(encoding="utf-8"))))
     return "".join(line for line in text.splitlines(keepends=True) if not FOR_OTHERS.match(line)).encode()

@@ -50,7 +50,7 @@ class Results(Shown):
         """
         records = [record for record in load_records(store, owner=OWNER) if record.verdicts and not record.deleted]
         if not records:
-            raise LabError("this store has no reference results: they ship with the lab, in its mlflow.db.")
+            raise LabError("this store has no reference results: see your own with `cnnlab verdict`.")
         self.records = records
         self.openings = load_vault(store, OWNER)
 

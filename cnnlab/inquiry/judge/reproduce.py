@@ -2,7 +2,7 @@
 
 On the same kind of processor the numbers are identical to the last bit. Elsewhere sums are rounded in another order or
 to fewer digits, and training amplifies that: mostly to less than the distance between two seeds, in an unstable arm to
-as much (benchmarks/results/reproduction.md). Hence there is a bound, which is narrower than the distance between two
+as much (see benchmarks/reproduction.py). Hence there is a bound, which is narrower than the distance between two
 seeds. A run within it agrees with the record up to effects too small to matter, though it might have had another seed.
 A run beyond it doesn't, unless its arm is unstable: then this machine can't tell.
 """
@@ -159,7 +159,7 @@ def bound(metric: str, others: pd.Series) -> float:
     Half the distance that two seeds of the arm exceed in 5 of 100 cases, t(n - 1) x SD x sqrt(2) with the SD of the
     n `others` on record; but at most `Task.bounds`, which alone count where n < `FEWEST`, and at least half of them,
     since in long runs on all images the seeds lie no further apart than that, and rounding changes as much as they do.
-    benchmarks/results/reproduction.md says how often the bound held.
+    benchmarks/reproduction.py measures how often the bound holds.
     """
     n, widest = others.count(), task().bounds[metric]
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * others.std() / math.sqrt(2) if n >= FEWEST else math.inf

@@ -11,7 +11,7 @@ Received = dict[tuple[str, str], float]
 
 
 def load_received(database: str) -> Received:
-    """Read the table from a PostgreSQL database, such as "postgresql://user:password@host/mlflow".
+    """Read the table from a PostgreSQL database, such as "postgresql+psycopg:///mlflow".
 
     Raises:
         LabError: it can't be reached, or has no such table.
@@ -25,7 +25,7 @@ def load_received(database: str) -> Received:
         raise LabError("this database doesn't keep when it receives: run class/received.sql on it.") from None
     except (SQLAlchemyError, ImportError) as error:  # without the class extra there is no driver
         raise LabError(
-            f"the database can't be read ({first_line(error)}): check its address, which begins with postgresql://, "
-            "and run `uv sync --extra class`."
+            f"the database can't be read ({first_line(error)}): set PGHOST, PGUSER and PGPASSWORD, name it as "
+            "postgresql+psycopg:///mlflow, and run `uv sync --extra class`."
         ) from None
     return {(run_id, what): 1000 * received.timestamp() for run_id, what, received in rows}

@@ -3,10 +3,14 @@
 A workspace separates: what is in one can't be read, written or deleted from another, and an administrator sees all.
 """
 
+import codecs
 import csv
+import io
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.mlflow_private import accounts
+from cnnlab.inquiry.names import check_name
 from cnnlab.inquiry.record.elsewhere import in_workspace, look_at
 
 if TYPE_CHECKING:
@@ -41,28 +46,59 @@ class Account(NamedTuple):
 
 
 def read_roster(file: Path) -> list[str]:
-    """Return the names of a roster: the column "name" of a CSV file, in order.
+    """Return the names of a roster, in order.
+
+    Raises:
+        LabError: as `roster_rows`.
+    """
+    return list(roster_rows(file))
+
+
+def roster_rows(file: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a roster, a CSV file as any spreadsheet writes it, by what is in its column "name".
+
+    Titles of columns are in small letters.
 
     Raises:
         LabError: it can't be read, has no such column or nobody in it, or a name is impossible or there twice.
     """
+    filled = _filled(file)
+    titles = [title.casefold() for title in filled[0][1]] if filled else []
+    if titles.count("name") != 1 or len(filled) < 2:
+        raise LabError(f'the roster {file} needs a first line with one column "name", and one line per student.')
+    rows: dict[str, dict[str, str]] = {}
+    for line, cells in filled[1:]:
+        if any(cells[len(titles) :]):
+            raise LabError(f"{file}, line {line}: there are more cells than titles; put a cell with commas in quotes.")
+        row = dict(zip_longest(titles, cells[: len(titles)], fillvalue=""))
+        name = check_name("owner", row["name"], f"Correct line {line} of {file}.")
+        if name.casefold() in map(str.casefold, rows):
+            raise LabError(f"{file}, line {line}: {name} is there twice; give each student a name of their own.")
+        rows[name] = row
+    return rows
+
+
+def _filled(file: Path) -> list[tuple[int, list[str]]]:
+    """Return the lines of a CSV file that aren't blank, with their numbers; the first one shows the separator."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        text = _decoded(file.read_bytes())
+        first, _, rest = text.partition("\n")
+        separator = max(",;\t", key=first.count)
+        if said := re.fullmatch(r"sep=(.)\r?", first):  # a line of Excel's own
+            text, separator = f"\n{rest}", said[1]
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        return [(lines.line_num, row) for cells in lines if any(row := [cell.strip() for cell in cells])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabError(f"the roster {file} can't be read ({error}): name a CSV file in UTF-8.") from None
-    if not rows or "name" not in rows[0]:
-        raise LabError(f'the roster {file} needs a first line with the column "name", and one line per student.')
-    names = [(row["name"] or "").strip() for row in rows]
-    for line, name in enumerate(names, start=2):
-        if not NAME.fullmatch(name) or name in RESERVED:
-            raise LabError(
-                f"{file}, line {line}: {name!r} can't be a name. Use 1 to 63 small letters, digits and hyphens, and "
-                f"none of {', '.join(RESERVED)}."
-            )
-        if names.index(name) != line - 2:
-            raise LabError(f"{file}, line {line}: {name} is there twice; give each student a name of their own.")
-    return names
+
+
+def _decoded(content: bytes) -> str:
+    """Return a text in one of the encodings in which spreadsheets write: UTF-16, UTF-8, or that of Windows."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    with suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig")
+    return content.decode("cp1252")
 
 
 def enroll(names: list[str], server: str) -> Iterator[Account]:
@@ -71,8 +107,46 @@ def enroll(names: list[str], server: str) -> Iterator[Account]:
     Existing accounts stay unchanged, and nobody is removed.
 
     Raises:
-        LabError: the server doesn't answer, has no workspaces, or the user of the environment is no administrator.
+        LabError: a name can't be that of a workspace, the server doesn't answer or has no workspaces, or the user of
+            the environment is no administrator.
     """
+    users, workspaces = _administer(names, server)
+    client = MlflowClient(server)
+    with in_workspace():
+        for name in names:
+            if name not in workspaces:
+                client.create_workspace(name, description=f"The predictions and runs of {name}")
+            role = _role(users, name)
+            account = Account(name, "" if _exists(users, name) else secrets.token_urlsafe(12))
+            if account.password:
+                users.create_user(name, account.password)
+            if all(own.id != role for own in users.list_user_roles(name)):
+                users.assign_role(name, role)
+            yield account
+
+
+def reset_password(name: str, server: str) -> Account:
+    """Give a student a new password, as the administrator of the environment; the old one stops at once.
+
+    Raises:
+        LabError: as `enroll`, or nobody has this name.
+    """
+    users, _ = _administer([name], server)
+    with in_workspace():
+        if not _exists(users, name):
+            raise LabError(f"{server} has no user {name}: run this without --reset, which makes the missing accounts.")
+        account = Account(name, secrets.token_urlsafe(12))
+        users.update_user_password(name, account.password)
+    return account
+
+
+def _administer(names: list[str], server: str) -> tuple["AuthServiceClient", list[str]]:
+    """Return the users and the workspaces of a server on which these students can have accounts."""
+    if bad := [name for name in names if not NAME.fullmatch(name) or name in RESERVED]:
+        raise LabError(
+            f"{', '.join(map(repr, bad))} can't be the name of a workspace: use 1 to 63 small letters, digits and "
+            f"hyphens, no hyphen at either end, and none of {', '.join(RESERVED)}."
+        )
     found = look_at(server)
     if not found.is_admin:
         raise LabError(
@@ -81,32 +155,23 @@ def enroll(names: list[str], server: str) -> Iterator[Account]:
         )
     if found.workspaces is None:
         raise LabError(f"{server} has no workspaces: start it with --app-name basic-auth --enable-workspaces.")
-    users = accounts(server)
-    client = MlflowClient(server)
-    with in_workspace():
-        for name in names:
-            if name not in found.workspaces:
-                client.create_workspace(name, description=f"The predictions and runs of {name}")
-            yield Account(name, _user(users, name))
-            _give_role(users, name)
+    return accounts(server), found.workspaces
 
 
-def _user(users: "AuthServiceClient", name: str) -> str:
-    """Make a user where there is none; return the password, "" of one that was there."""
+def _exists(users: "AuthServiceClient", name: str) -> bool:
     try:
         users.get_user(name)
-        return ""
-    except MlflowException:
-        password = secrets.token_urlsafe(12)
-        users.create_user(name, password)
-        return password
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
-def _give_role(users: "AuthServiceClient", name: str) -> None:
-    """Let a user use the workspace of the same name, and no other."""
+def _role(users: "AuthServiceClient", name: str) -> int:
+    """Return the id of the role of a workspace, which lets its user use it and no other; make it if it is missing."""
     role = next((role for role in users.list_roles(name) if role.name == ROLE), None)
-    if role is None:
-        role = users.create_role(name, ROLE, "makes experiments and runs")
+    role = role or users.create_role(name, ROLE, "makes experiments and runs")
+    if not users.list_role_permissions(role.id):
         users.add_role_permission(role.id, "workspace", "*", "USE")
-    if all(own.id != role.id for own in users.list_user_roles(name)):
-        users.assign_role(name, role.id)
+    return int(role.id)
