@@ -1,7 +1,9 @@
 """The commands for instructors: a class, its server, and what it handed in."""
 
+import csv
+import os
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 
 import click
@@ -9,7 +11,33 @@ import click
 from cnnlab.inquiry import paths
 from cnnlab.terminal import InOrder, say
 
-MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+
+class _Deadline(click.ParamType):
+    """A moment; a date is the end of that day, and without an offset local time is meant."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> datetime:
+        try:
+            try:
+                moment = datetime.combine(date.fromisoformat(value), time(23, 59, 59))
+            except ValueError:
+                moment = datetime.fromisoformat(value)
+            return moment.astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time: give one such as 2026-12-01, 2026-12-01T18:00 or 2026-12-01T18:00+01:00.")
+
+
+class _NewFile(click.ParamType):
+    """A file that can be written, which is found out before the work and not after it."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Path:
+        file = Path(value).expanduser()
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            self.fail(f"{value} can't be written: give a file in a folder that exists and that you may write to.")
+        return file
 
 
 class _Classroom(InOrder):
@@ -32,9 +60,9 @@ def classroom() -> None:
 @classroom.command(short_help="Show what a class handed in, and what it found.")
 @click.argument("hand_ins")
 @click.option("--roster", "names", type=click.Path(path_type=Path), help="Names who handed in nothing as well.")
-@click.option("--deadline", type=click.DateTime(MOMENTS), help="Such as 2026-12-01T18:00; later records are late.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per student here.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with figures here.")
+@click.option("--deadline", type=_Deadline(), help="Such as 2026-12-01T18:00; see above.")
+@click.option("--csv", "csv_file", type=_NewFile(), help="Write a row per student here.")
+@click.option("--html", "html_file", type=_NewFile(), help="Write a page with figures here.")
 @click.option("--database", help="The server's PostgreSQL database, if it keeps when it received records.")
 def table(
     hand_ins: str,
@@ -46,19 +74,25 @@ def table(
 ) -> None:
     """Show a line per student, pairs that copied, and for each question what the class predicted and found.
 
-    HAND-INS is a folder with the folders, zips or mlflow.db files of students, or the address of a server. On a server
-    with workspaces, be its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD). Everything is only read.
+    HAND-INS is a folder with the folders, zips or mlflow.db files of students, one of these, or the address of a
+    server. On a server with workspaces, be its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD).
+    Everything is only read.
+
+    Records after the deadline are late. It may be a date, which lasts until its end, or a time with or without seconds
+    and an offset such as +01:00; without one it is your local time. The times in the table are UTC.
+
+    The page and the CSV also have each student's last head, and all names and lines that the terminal has no room for.
+    Columns "id" and "email" of the roster are carried over into the CSV.
     """
     from cnnlab.inquiry.judge.classroom import look_at_class
     from cnnlab.inquiry.record.hand_ins import find_hand_ins
     from cnnlab.inquiry.record.received import load_received
-    from cnnlab.inquiry.record.roster import read_roster
     from cnnlab.inquiry.record.snapshot import snapshot
     from cnnlab.inquiry.show.classroom import ClassShown, to_csv
 
-    roster = read_roster(names) if names else []
+    roster = _about_students(names) if names else {}
     received = load_received(database) if database else None
-    found = look_at_class(find_hand_ins(hand_ins), roster, deadline and deadline.astimezone(), received)
+    found = look_at_class(find_hand_ins(hand_ins), roster, deadline, received)
     with snapshot(str(paths.database())) if paths.database().is_file() else nullcontext() as own:
         shown = ClassShown(found, own)
         say(shown)
@@ -66,6 +100,16 @@ def table(
             html_file.write_text(shown.page(), encoding="utf-8", newline="\n")
     if csv_file:
         csv_file.write_text(to_csv(found), encoding="utf-8", newline="\n")
+
+
+def _about_students(file: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a roster by the name of the student."""
+    from cnnlab.inquiry.record.roster import read_roster
+
+    names = read_roster(file)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = {(row["name"] or "").strip(): row for row in csv.DictReader(lines)}
+    return {name: rows[name] for name in names}
 
 
 @classroom.command(short_help="Write the lab for students, without the reference results.")

@@ -1,5 +1,7 @@
 """A class on one server: each student has a workspace, the lab works in it, and the database keeps the times."""
 
+import csv
+import io
 import os
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
 from cnnlab.inquiry.record.roster import Account, enroll, read_roster
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.classroom import ClassShown, to_csv
 from tests.class_server import PASSWORD, PROJECT, ClassServer, class_server
 
 NAMES = ["ada", "ben", "cleo", "dana"]
@@ -171,13 +174,36 @@ def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
     log_in(monkeypatch, "admin", PASSWORD)
     list(enroll(["frank"], server.address))  # who hasn't begun
     hand_ins = [one for one in find_hand_ins(server.address) if one.name in (*NAMES, "frank", "default")]
-    found = look_at_class(hand_ins, roster=[*NAMES, "frank"], received=load_received(server.database))
+    roster = {name: {"name": name} for name in (*NAMES, "frank")}
+    found = look_at_class(hand_ins, roster, received=load_received(server.database))
     assert [one.name for one in found.students] == NAMES and found.absent == ["frank"]
+    text, rows = str(ClassShown(found)), list(csv.DictReader(io.StringIO(to_csv(found))))
+    assert (
+        "(?: without a logbook, as on a server, where reflections stay with the students); last: when the server"
+        in text
+    )
+    for row in rows[: len(NAMES)]:
+        said, kept = (datetime.fromisoformat(row[f"last_{name}_utc"]) for name in ("said", "received"))
+        assert abs(said - kept).total_seconds() < 60
     assert all(one.is_intact and one.records for one in found.students) and found.copies == []
     late = look_at_class(hand_ins, deadline=datetime(2020, 1, 1, tzinfo=UTC), received=load_received(server.database))
     assert [one.late for one in late.students] == 4 * [6]  # a prediction, four runs, a verdict
     (question,) = found.questions
     assert question.effect and question.effect.n == 8 and question.seeds == (8, 8)
+
+
+def test_in_a_workspace_the_records_of_another_owner_are_a_problem_and_not_theirs(
+    server: ClassServer, students: dict[str, Account], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    gus, hal = enroll(["gus", "hal"], server.address)
+    call(gus, server, tmp_path, "-c", "import os; os.environ['CNNLAB_OWNER'] = 'hal'\n" + DAY.partition("study.run")[0])
+    log_in(monkeypatch, "admin", PASSWORD)
+    hand_ins = [one for one in find_hand_ins(server.address) if one.name in (gus.name, hal.name)]
+    found = look_at_class(hand_ins, {"gus": {}, "hal": {}})
+    (student,) = found.students
+    assert student.name == "gus" and student.problems == ["its records name another owner: hal."]
+    assert found.absent == ["hal"] and student.records == [] and not student.answers
 
 
 def test_all_of_the_lab_works_in_a_workspace(
