@@ -97,9 +97,9 @@ def table(
         shown = ClassShown(found, own)
         say(shown)
         if html_file:
-            html_file.write_text(shown.page(), encoding="utf-8", newline="\n")
+            html_file.write_text(shown.page(), "utf-8", "backslashreplace", "\n")
     if csv_file:
-        csv_file.write_text(to_csv(found), encoding="utf-8", newline="\n")
+        csv_file.write_text(to_csv(found), "utf-8", "backslashreplace", "\n")
 
 
 def _about_students(file: Path) -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import sqlite3
@@ -25,7 +26,9 @@ from cnnlab.inquiry.judge.classroom import Classroom, Student, answers, class_ef
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.review import Contents, review_contents
 from cnnlab.inquiry.judge.statistics import Effect
+from cnnlab.inquiry.params import ConfigError
 from cnnlab.inquiry.paths import database
+from cnnlab.inquiry.prediction import Prediction
 from cnnlab.inquiry.record import hand_ins
 from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.hand_ins import HandIn, find_hand_ins
@@ -251,16 +254,24 @@ def lines_at(text: str, width: int = 80) -> int:
 
 
 @pytest.fixture(scope="module")
-def hundred(tmp_path_factory: pytest.TempPathFactory) -> Classroom:
-    """A hundred owners with long names in one store."""
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> HandIn:
+    """A store of a hundred owners with long names."""
     home = tmp_path_factory.mktemp("hundred")
     with pytest.MonkeyPatch.context() as patch:
         settle(patch, home)
         crowd(connect(), [f"Student Number {i:03} Longsurname" for i in range(100)], {"0.5": "supported"})
-        begin = time.monotonic()
-        found = look_at_class([HandIn("all", str(home / "mlflow.db"))])
-        assert str(ClassShown(found)) and ClassShown(found).page() and time.monotonic() - begin < 60
-    return found
+    return HandIn("all", str(home / "mlflow.db"))
+
+
+@pytest.fixture(scope="module")
+def hundred(crowded: HandIn) -> Classroom:
+    return look_at_class([crowded])
+
+
+def test_a_hundred_owners_are_read_and_shown_within_a_minute(crowded: HandIn) -> None:
+    begin = time.monotonic()
+    shown = ClassShown(look_at_class([crowded]))
+    assert str(shown) and shown.page() and time.monotonic() - begin < 60
 
 
 def test_a_hundred_long_names_take_less_than_two_hundred_lines(
@@ -457,6 +468,16 @@ def test_an_effect_that_is_none_is_a_problem_also_if_it_is_sealed(folder: Path) 
         assert answer.by_seed == {} and student.problems == [
             "The effect in its verdict on tiny-class, dropout=0.5 against dropout=0.0 can't be read."
         ]
+
+
+@pytest.mark.parametrize("weights", [[], {"dropout=0.0": "x", "dropout=0.5": 1}, {"dropout=0.0": None}])
+def test_a_prediction_with_weights_that_are_no_numbers_cant_be_read(folder: Path, weights: object) -> None:
+    """What asks the same as another student's would else be compared with the reference runs."""
+    with snapshot(str(folder / "ben")) as store:
+        (record,) = load_records(store)
+    design = json.dumps(json.loads(record.content["design"]) | {"weights": weights})
+    with pytest.raises(ConfigError, match="not the contrast of a prediction of this lab"):
+        Prediction.from_record(with_changes(record, content=record.content | {"design": design}))
 
 
 def outputs(found: Classroom) -> list[str]:
