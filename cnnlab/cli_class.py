@@ -1,7 +1,8 @@
 """The commands for instructors: a class, its server, and what it handed in."""
 
+import os
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -11,7 +12,33 @@ from cnnlab.inquiry import paths
 from cnnlab.inquiry.errors import LabError
 from cnnlab.terminal import InOrder, say
 
-MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+
+class _Deadline(click.ParamType):
+    """A moment; a date is the end of that day, and without an offset local time is meant."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> datetime:
+        try:
+            try:
+                moment = datetime.combine(date.fromisoformat(value), time(23, 59, 59))
+            except ValueError:
+                moment = datetime.fromisoformat(value)
+            return moment.astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time: give one such as 2026-12-01, 2026-12-01T18:00 or 2026-12-01T18:00+01:00.")
+
+
+class _NewFile(click.ParamType):
+    """A file that can be written, which is found out before the work and not after it."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Path:
+        file = Path(value).expanduser()
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            self.fail(f"{value} can't be written: give a file in a folder that exists and that you may write to.")
+        return file
 
 
 class _Classroom(InOrder):
@@ -34,9 +61,9 @@ def classroom() -> None:
 @classroom.command(short_help="Show what a class handed in, and what it found.")
 @click.argument("hand_ins")
 @click.option("--roster", "names", type=click.Path(path_type=Path), help="Roster (CSV): shows who handed in nothing.")
-@click.option("--deadline", type=click.DateTime(MOMENTS), help="Such as 2026-12-01T18:00; later records are late.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per student here.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with figures here.")
+@click.option("--deadline", type=_Deadline(), help="Such as 2026-12-01T18:00; see above.")
+@click.option("--csv", "csv_file", type=_NewFile(), help="Write a row per student here.")
+@click.option("--html", "html_file", type=_NewFile(), help="Write a page with figures here.")
 @click.option("--database", help="The server's PostgreSQL database, if it logs when records arrived.")
 def table(
     hand_ins: str,
@@ -48,8 +75,15 @@ def table(
 ) -> None:
     """Show a line per student, pairs that copied, and for each question what the class predicted and found.
 
-    HAND-INS is a folder with the folders, zips or mlflow.db files of students, or the address of a server. On a server
-    with workspaces, log in as its administrator (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD). It only reads.
+    HAND-INS is a folder with the folders, zips or mlflow.db files of students, one of these, or the address of a
+    server. On a server with workspaces, log in as its administrator (MLFLOW_TRACKING_USERNAME,
+    MLFLOW_TRACKING_PASSWORD). It only reads.
+
+    Records after the deadline are late. It may be a date, which lasts until its end, or a time with or without seconds
+    and an offset such as +01:00; without one it is your local time. The times in the table are UTC.
+
+    The page and the CSV also have each student's last head, and all names and lines that the terminal has no room for.
+    Columns "id" and "email" of the roster are carried over into the CSV.
     """
     from cnnlab.inquiry.judge.classroom import look_at_class
     from cnnlab.inquiry.record.hand_ins import find_hand_ins
@@ -58,16 +92,16 @@ def table(
     from cnnlab.inquiry.record.snapshot import snapshot
     from cnnlab.inquiry.show.classroom import ClassShown, to_csv
 
-    roster = read_roster(names) if names else []
+    roster = read_roster(names) if names else {}
     received = load_received(database) if database else None
-    found = look_at_class(find_hand_ins(hand_ins), roster, deadline and deadline.astimezone(), received)
+    found = look_at_class(find_hand_ins(hand_ins), roster, deadline, received)
     with snapshot(str(paths.database())) if paths.database().is_file() else nullcontext() as own:
         shown = ClassShown(found, own)
         say(shown)
         if html_file:
-            html_file.write_text(shown.page(), encoding="utf-8", newline="\n")
+            html_file.write_text(shown.page(), "utf-8", "backslashreplace", "\n")
     if csv_file:
-        csv_file.write_text(to_csv(found), encoding="utf-8", newline="\n")
+        csv_file.write_text(to_csv(found), "utf-8", "backslashreplace", "\n")
 
 
 @classroom.command(short_help="Write the lab for students, without the reference results.")
@@ -96,7 +130,7 @@ def roster(file: Path, address: str, out: Path | None, reset: str | None) -> Non
     """
     from cnnlab.inquiry.record.roster import enroll, read_roster, reset_password
 
-    names, server = read_roster(file), address.rstrip("/")
+    names, server = list(read_roster(file)), address.rstrip("/")
     if reset and reset not in names:
         raise LabError(f"{reset} isn't in {file}: name a student of the roster after --reset.")
     if out:

@@ -1,5 +1,7 @@
 """A class on one server: each student has a workspace, the lab works in it, and the database keeps the times."""
 
+import csv
+import io
 import os
 import re
 import subprocess
@@ -28,8 +30,9 @@ from cnnlab.inquiry.record.elsewhere import look_at
 from cnnlab.inquiry.record.hand_ins import find_hand_ins
 from cnnlab.inquiry.record.ledger import load_records
 from cnnlab.inquiry.record.received import load_received
-from cnnlab.inquiry.record.roster import Account, enroll, read_roster, roster_rows
+from cnnlab.inquiry.record.roster import Account, enroll, read_roster
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.show.classroom import ClassShown, to_csv
 from tests.class_server import DATABASE_PASSWORD, PASSWORD, PROJECT, ClassServer, class_server
 
 NAMES = ["ada", "ben", "cleo", "dana"]
@@ -178,13 +181,36 @@ def test_the_class_has_a_line_per_workspace_and_every_seed_counts(
     log_in(monkeypatch, "admin", PASSWORD)
     list(enroll(["frank"], server.address))  # who hasn't begun
     hand_ins = [one for one in find_hand_ins(server.address) if one.name in (*NAMES, "frank", "default")]
-    found = look_at_class(hand_ins, roster=[*NAMES, "frank"], received=load_received(server.database))
+    roster = {name: {"name": name} for name in (*NAMES, "frank")}
+    found = look_at_class(hand_ins, roster, received=load_received(server.database))
     assert [one.name for one in found.students] == NAMES and found.absent == ["frank"]
+    text, rows = str(ClassShown(found)), list(csv.DictReader(io.StringIO(to_csv(found))))
+    assert (
+        "(?: without a logbook, as on a server, where reflections stay with the students); last: when the server"
+        in text
+    )
+    for row in rows[: len(NAMES)]:
+        said, kept = (datetime.fromisoformat(row[f"last_{name}_utc"]) for name in ("said", "received"))
+        assert abs(said - kept).total_seconds() < 60
     assert all(one.is_intact and one.records for one in found.students) and found.copies == []
     late = look_at_class(hand_ins, deadline=datetime(2020, 1, 1, tzinfo=UTC), received=load_received(server.database))
     assert [one.late for one in late.students] == 4 * [6]  # a prediction, four runs, a verdict
     (question,) = found.questions
     assert question.effect and question.effect.n == 8 and question.seeds == (8, 8)
+
+
+def test_in_a_workspace_the_records_of_another_owner_are_a_problem_and_not_theirs(
+    server: ClassServer, students: dict[str, Account], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, "admin", PASSWORD)
+    gus, hal = enroll(["gus", "hal"], server.address)
+    call(gus, server, tmp_path, "-c", "import os; os.environ['CNNLAB_OWNER'] = 'hal'\n" + DAY.partition("study.run")[0])
+    log_in(monkeypatch, "admin", PASSWORD)
+    hand_ins = [one for one in find_hand_ins(server.address) if one.name in (gus.name, hal.name)]
+    found = look_at_class(hand_ins, {"gus": {}, "hal": {}})
+    (student,) = found.students
+    assert student.name == "gus" and student.problems == ["its records name another owner: hal."]
+    assert found.absent == ["hal"] and student.records == [] and not student.answers
 
 
 def test_all_of_the_lab_works_in_a_workspace(
@@ -270,13 +296,13 @@ def test_a_roster_that_can_not_be_used_says_why(tmp_path: Path, text: str | byte
 def test_a_roster_is_read_as_any_spreadsheet_writes_it(tmp_path: Path, text: str, encoding: str) -> None:
     file = tmp_path / "roster.csv"
     file.write_bytes(text.encode(encoding))
-    assert read_roster(file) == ["Ada Lovelace", "Cleo Möller"]
+    assert list(read_roster(file)) == ["Ada Lovelace", "Cleo Möller"]
 
 
 def test_the_other_columns_of_a_roster_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "roster.csv"
     file.write_text("Name;ID\nada;7\nben\n", encoding="utf-8")
-    assert roster_rows(file) == {"ada": {"name": "ada", "id": "7"}, "ben": {"name": "ben", "id": ""}}
+    assert read_roster(file) == {"ada": {"name": "ada", "id": "7"}, "ben": {"name": "ben", "id": ""}}
 
 
 def test_names_that_no_workspace_can_have_are_all_named_before_anything_is_made() -> None:

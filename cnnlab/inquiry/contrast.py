@@ -66,6 +66,7 @@ class Contrast:
             base = whole.pop("base")
             arms = {arm: from_params(task().config_type, base | changes) for arm, changes in whole.pop("arms").items()}
             lists = {name: tuple(whole[name]) for name in ("new", "seeds", "factors", "nuisances")}
+            whole["weights"] = {arm: float(weight) for arm, weight in whole["weights"].items()}
             if unknown := {whole["control"], *whole["weights"], *lists["new"]} - set(arms):
                 raise KeyError(*unknown)
             return cls(**(whole | lists | {"arms": arms}))

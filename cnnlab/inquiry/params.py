@@ -76,7 +76,7 @@ def literal(text: str) -> Any:
     """Parse the text that `to_params` writes for a value."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # a plain word such as relu
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # a plain word such as relu, or nonsense
         return text
 
 

@@ -148,24 +148,32 @@ def interval_score(low: float, high: float, value: float, level: float = RANGE_L
 
 
 def calibrate_records(records: Iterable[Record]) -> Calibration:
-    """Return the calibration over the last recorded verdict of each prediction; nothing is computed again."""
-    rows: list[dict[str, object]] = []
-    for record in records:
-        if not record.verdicts or record.deleted:
-            continue
-        content, last = record.content, record.verdicts[-1].content
-        rows.append(
-            {
-                "study": record.experiment,
-                "prediction": f"{content['metric']} {content['direction']}: {content['contrast']}",
-                "confidence": float(content["confidence"]),
-                "label": last["label"],
-                "outcome": last["outcome"],
-                "in_size_range": _in_size_range(content, last),
-                "interval_score": _interval_score(content, last),
-            }
-        )
+    """Return the calibration over the last recorded verdict of each prediction; nothing is computed again.
+
+    What was changed so that it can't be read doesn't count; a review names it.
+    """
+    judged = [record for record in records if record.verdicts and not record.deleted]
+    rows = [row for record in judged if (row := _row(record))]
     return Calibration(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _row(record: Record) -> dict[str, object] | None:
+    """Return the row of a prediction with a verdict; None if it can't be read."""
+    content, last = record.content, record.verdicts[-1].content
+    try:
+        confidence = float(content["confidence"])
+        row = {
+            "study": record.experiment,
+            "prediction": f"{content['metric']} {content['direction']}: {content['contrast']}",
+            "confidence": confidence,
+            "label": last["label"],
+            "outcome": last["outcome"],
+            "in_size_range": _in_size_range(content, last),
+            "interval_score": _interval_score(content, last),
+        }
+    except (KeyError, ValueError):
+        return None
+    return row if 0 <= confidence <= 100 else None  # "nan" and "1e999" are numbers too
 
 
 def _in_size_range(content: dict[str, str], verdict: dict[str, str]) -> bool | None:
@@ -181,7 +189,7 @@ def _interval_score(content: dict[str, str], verdict: dict[str, str]) -> float:
     try:
         low, high, sesoi = (float(content[name]) for name in ("low", "high", "sesoi"))
         return interval_score(low, high, sign * float(verdict["estimate"])) / sesoi
-    except (KeyError, ValueError):  # no range, or no effect
+    except (KeyError, ValueError, ZeroDivisionError):  # no range, or no effect
         return nan
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +33,7 @@ from cnnlab.inquiry.record.received import Received
 from cnnlab.inquiry.record.runs import RUN_KINDS, RawRun, images_of, load_raw, load_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.times import time_at, time_in
 from cnnlab.inquiry.task import metrics, task
 
 SHORTEST_HEAD = 12  # characters that identify a head
@@ -169,6 +169,7 @@ def review_contents(contents: Contents, store: Store, files: Files | None, recei
         _check_verdicts(found, record, by_id)
         _check_received(found, record, received)
     _check_runs(found, own, records)
+    _check_runs_received(found, own, records, received)
     _check_what_they_left(found, own, store, files)
     if unread := sum(run.kind in RUN_KINDS for run in runs) - len(contents.table):
         found.notes.append(f"Runs that this version of the lab can't read: {unread}.")
@@ -225,6 +226,26 @@ def _check_received(found: Review, record: Record, received: Received) -> None:
         at, then = _time_of(content), received.get((record.run_id, what))
         if at is not None and then is not None and abs(then - at) > 1000 * CLOCK_S:
             found.problems.append(f"{which}: it says {_time(at)}, but the server received it at {_time(then)}.")
+
+
+def _check_runs_received(found: Review, runs: list[RawRun], records: list[Record], received: Received) -> None:
+    """Check that the server received each run after its prediction, and not before it began.
+
+    A run may arrive long after it began, since the spool keeps it while the server doesn't answer.
+    """
+    predicted = {one.sha256: received.get((one.run_id, "run")) for one in records if one.sha256}
+    for run in runs:
+        if (then := received.get((run.run_id, "run"))) is None:
+            continue
+        if run.started > then + 1000 * CLOCK_S:
+            found.problems.append(
+                f"{run.label}: it says that it began {_time(run.started)}, and the server received it {_time(then)}."
+            )
+        before = [predicted.get(seal) for seal in run.tags.get("prediction", "").split(",")]
+        if late := [time for time in before if time is not None and time > then]:
+            found.problems.append(
+                f"{run.label}: the server received it {_time(then)}, and its prediction only {_time(max(late))}."
+            )
 
 
 def _check_verdicts(found: Review, record: Record, runs: dict[str, RawRun]) -> None:
@@ -482,11 +503,9 @@ def name_of(record: Record) -> str:
 
 def _time_of(content: dict[str, str]) -> float | None:
     """Return the time that a record gives, in ms since 1970; None if it gives none."""
-    try:
-        return datetime.fromisoformat(content["time"]).timestamp() * 1000
-    except (KeyError, ValueError):
-        return None
+    time = time_in(content.get("time", ""))
+    return 1000 * time.timestamp() if time else None
 
 
 def _time(ms: float) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"
+    return f"{time_at(ms):%Y-%m-%d %H:%M}"

@@ -7,13 +7,14 @@ was changed, removed or inserted doesn't contain it. If an owner uses several ma
 """
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import RawRun, load_raw
 from cnnlab.inquiry.record.seal import ARRIVED
 from cnnlab.inquiry.record.store import Store
+from cnnlab.inquiry.record.times import EPOCH, time_at, time_in
 
 
 class Head(NamedTuple):
@@ -28,7 +29,7 @@ def heads(owner: str, records: list[Record], runs: list[RawRun]) -> list[Head]:
     """Return the heads of an owner, one per record, oldest first; deleted records count like all others."""
     theirs = [record for record in records if record.owner == owner and record.sha256]
     contents = [content for record in theirs for content in (record.content, *(one.content for one in record.verdicts))]
-    sealed = [(_time(content.get("time", "")), content.get("sha256", "")) for content in contents]
+    sealed = [(time_in(content.get("time", "")) or EPOCH, content.get("sha256", "")) for content in contents]
     sealed += [(_arrived(run), run.seal) for run in runs if run.owner == owner and run.seal]
     chain, found = "", list[Head]()
     for number, (time, seal) in enumerate(sorted(sealed), start=1):
@@ -46,11 +47,4 @@ def my_head(store: Store, owner: str) -> str:
 def _arrived(run: RawRun) -> datetime:
     """Return when the seal of a run arrived in the store; for older runs, which lack this time, when they ended."""
     arrived = run.tags.get(ARRIVED) or run.tags.get("fact.ended", "")
-    return _time(arrived) if arrived else datetime.fromtimestamp((run.ended or run.started) / 1000, UTC)
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
+    return time_in(arrived) or EPOCH if arrived else time_at(run.ended or run.started)

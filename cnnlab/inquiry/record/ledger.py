@@ -22,6 +22,7 @@ from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.seal import seal_record
 from cnnlab.inquiry.record.store import Store, answering
+from cnnlab.inquiry.record.times import EPOCH, time_in
 
 START = "start"  # the previous seal of an owner's first record
 LONGEST = 6000  # characters of a param that MLflow can store
@@ -66,8 +67,8 @@ class Record:
 
     @property
     def time(self) -> datetime:
-        """The time of recording given in the record."""
-        return datetime.fromisoformat(self.content["time"])
+        """The time of recording given in the record; 1970 if it gives none."""
+        return time_in(self.content.get("time", "")) or EPOCH
 
     @property
     def is_whole(self) -> bool:
@@ -163,7 +164,7 @@ def _record(run: Run, experiment: str) -> Record:
                 verdicts.setdefault(int(number), {})[rest] = value
     in_order = tuple(VerdictRecord(number, verdicts[number]) for number in sorted(verdicts))
     deleted = run.info.lifecycle_stage == "deleted"
-    return Record(run.info.run_id, experiment, content, run.info.start_time, deleted, in_order)
+    return Record(run.info.run_id, experiment, content, run.info.start_time or 0, deleted, in_order)
 
 
 def _sealed(content: Mapping[str, str], previous: str) -> dict[str, str]:

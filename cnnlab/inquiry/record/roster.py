@@ -45,16 +45,7 @@ class Account(NamedTuple):
         )
 
 
-def read_roster(file: Path) -> list[str]:
-    """Return the names of a roster, in order.
-
-    Raises:
-        LabError: as `roster_rows`.
-    """
-    return list(roster_rows(file))
-
-
-def roster_rows(file: Path) -> dict[str, dict[str, str]]:
+def read_roster(file: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a roster, a CSV file as any spreadsheet writes it, by what is in its column "name".
 
     Titles of columns are in small letters.

@@ -58,7 +58,7 @@ def load_runs(
 def warn_unread(what: str, reasons: tuple[str, ...]) -> None:
     """Warn of records that this version of the lab can't read."""
     left_out = f"{what.capitalize()} that this version of the lab can't read are left out: {len(reasons)}"
-    log.warning(printable(f"{left_out}, such as {reasons[0]}"))  # anybody can choose the names of runs
+    log.warning(printable(f"{left_out}, such as {reasons[0][:300]}"))  # anybody can choose the names of runs
 
 
 def search_runs(store: Store, rule: str, experiment: str | None = None, deleted: bool = False) -> list[Run]:
@@ -138,7 +138,7 @@ def _raw(run: Run, experiment: str) -> RawRun:
         run.info.run_name or "",
         experiment,
         run.info.status,
-        run.info.start_time,
+        run.info.start_time or 0,
         run.info.end_time,
         run.info.lifecycle_stage == "deleted",
         dict(run.data.params),
@@ -200,7 +200,7 @@ def _row(run: Run) -> dict[str, Any]:
         "owner": tags.get("owner") or tags.get("mlflow.user", ""),
         "reused_from": tags.get("reused_from", ""),
         "prediction": tags.get("prediction", ""),
-        "started": run.info.start_time,
+        "started": run.info.start_time or 0,
         "deleted": run.info.lifecycle_stage == "deleted",
         "measured": bool(run.data.metrics),
         "seal": tags.get(SEAL, ""),

@@ -1,7 +1,9 @@
 """A class as text for the terminal, as CSV for a learning platform, and as a page with a figure per question."""
 
+import shutil
 from collections import Counter
-from datetime import UTC
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -12,23 +14,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnlab.inquiry.design import count
-from cnnlab.inquiry.judge.classroom import Classroom, Question, Student
+from cnnlab.inquiry.judge.classroom import Classroom, Copies, Question, Student, group_copies
 from cnnlab.inquiry.judge.reference import Reference, find_reference
 from cnnlab.inquiry.judge.review import recorded_effect
 from cnnlab.inquiry.judge.statistics import Effect
+from cnnlab.inquiry.printable import printable
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.figures import titled
+from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import GREY, OUTCOME_COLOURS, PAPER, LabFigure, svg
-from cnnlab.inquiry.shown import Head, Part, Shown
+from cnnlab.inquiry.shown import GAP, Head, Part, Shown
 
 TEMPLATE = Path(__file__).with_name("classroom.html")
 OUTCOMES = ["supported", "refuted", "practically equivalent", "inconclusive", "withheld", "not judged"]
-LEGEND = (
-    f"verdicts: {' / '.join(OUTCOMES[:-1])}; conf: how many of them are confirmatory; empty: verdicts without a "
-    "reflection; last: the last record, UTC; late: records after the deadline."
-)
-MOST_QUESTIONS = 20  # in the terminal
 DIRECTIONS = ("higher", "lower", "none")
+# In the terminal, so that a class of any size has less than 200 lines there.
+MOST_ROWS = 100
+MOST_PROBLEMS, MOST_GROUPS = 10, 5
+MOST_NAMES, OF_A_GROUP = 5, 2
+LETTERS = 155  # of two lines
+QUESTION_LINES, QUESTIONS_AND_ROWS = 9, 130  # lines
+HTML = "on the page (--html)"
+COUNTS = ["predictions", *(outcome.replace(" ", "_") for outcome in OUTCOMES), "confirmatory", "not_withheld"]
+COUNTS += ["late_records", "empty_reflections", "records", "head", "last_said_utc", "last_received_utc"]
 
 
 class ClassShown(Shown):
@@ -41,27 +49,34 @@ class ClassShown(Shown):
 
     def parts(self) -> list[Part]:
         """Return what there is to show on a terminal."""
-        shown: list[Part] = [Head(summary(self.found)), "", student_table(self.found.students), LEGEND]
-        if problems := say_problems(self.found.students):
-            shown += ["", "Not intact, or not readable (`cnnlab review HAND-IN` has the rest):", problems]
-        if self.found.copies:
-            shown += ["", "Pairs that share what only copies share:", say_copies(self.found)]
-        shown += ["", f"Calibration of the class: {self.found.calibration.sentence()}"]
-        for question, reference in list(zip(self.found.questions, self.references, strict=True))[:MOST_QUESTIONS]:
-            shown += ["", question.title, [f"  {line}" for line in say_question(question, reference)]]
-        if (more := len(self.found.questions) - MOST_QUESTIONS) > 0:
-            shown += ["", f"{count(more, 'more question')}: on the page (--html)."]
+        found, rows = self.found, min(len(self.found.students), MOST_ROWS)
+        shown: list[Part] = [Head(summary(found, MOST_NAMES)), "", short_table(found)]
+        if (more := len(found.students) - rows) > 0:
+            shown.append(f"{count(more, 'more row')}: {HTML} and in the CSV (--csv).")
+        shown += [legend(found)]
+        if problems := say_problems(found):
+            shown += ["", "Not intact, or not readable (`cnnlab review HAND-IN` has the rest):"]
+            shown.append(_first([shortened(printable(line), LETTERS) for line in problems], MOST_PROBLEMS))
+        if copies := say_copies(found, OF_A_GROUP):
+            shown += ["", "Who shares what only copies share:", _first(copies, MOST_GROUPS)]
+        shown += ["", f"Calibration of the class: {found.calibration.sentence()}"]
+        most = (QUESTIONS_AND_ROWS - rows) // QUESTION_LINES
+        for question, reference in list(zip(found.questions, self.references, strict=True))[:most]:
+            lines = [shortened(f"  {line}", 2 * LETTERS) for line in say_question(question, reference)]
+            shown += ["", shortened(question.title, LETTERS), lines]
+        if (more := len(found.questions) - most) > 0:
+            shown += ["", f"{count(more, 'more question')}: {HTML}."]
         return shown
 
     def page(self) -> str:
-        """Return the same as HTML, with a figure per question."""
+        """Return the same as HTML, with everybody and a figure per question."""
         template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
         pairs = list(zip(self.found.questions, self.references, strict=True))
         return template.render(
             summary=summary(self.found),
-            table=student_table(self.found.students).to_dict("split"),
-            legend=LEGEND,
-            problems=say_problems(self.found.students),
+            table=student_table(self.found).to_dict("split"),
+            legend=legend(self.found),
+            problems=say_problems(self.found),
             copies=say_copies(self.found),
             calibration=self.found.calibration.sentence(),
             questions=[
@@ -71,56 +86,115 @@ class ClassShown(Shown):
         )
 
 
-def summary(found: Classroom) -> str:
-    """Return in a sentence who handed in, and whose records are intact."""
-    there = [student for student in found.students if not student.unreadable]
+def summary(found: Classroom, most: int | None = None) -> str:
+    """Return in a sentence who handed in, and whose records are intact; it names at most so many of each kind."""
+    there = found.counted
     intact = sum(student.is_intact for student in there)
     said = f"{count(len(there), 'student')} handed in, and the records of {intact} are intact."
-    unread = len(found.students) - len(there)
+    unread = sum(bool(student.unreadable) for student in found.students)
     said += f" {count(unread, 'hand-in')} can't be read." if unread else ""
     if alone := sum(not student.has_files for student in there):
         said += f" For {alone} of them, the files of runs were not compared with the records; `cnnlab review` does."
-    return said + (f" Missing from the roster: {', '.join(found.absent)}." if found.absent else "")
+    if found.absent:
+        said += f" Nothing from: {_list(found.absent, most)}."
+    if found.unlisted:
+        said += f" Not in the roster: {_list([found.label(one) for one in found.unlisted], most)}."
+    return said
 
 
-def student_table(students: list[Student]) -> pd.DataFrame:
-    """Return a row per student, short enough for a terminal."""
-    return pd.DataFrame([_row(student) for student in students]).fillna("")
+def legend(found: Classroom) -> str:
+    """Return what the columns of the table mean."""
+    last = "when the server received the last record" if _has_received(found) else "the time that the last record gives"
+    said = (
+        f"pred: predictions; verdicts: {' / '.join(OUTCOMES[:-1])}; conf: how many are confirmatory, of those that "
+        "aren't withheld; empty: verdicts without a reflection (?: without a logbook, as on a server, where "
+        f"reflections stay with the students); last: {last}, UTC"
+    )
+    return f"{said}; late: records after {found.deadline:%Y-%m-%d %H:%M:%S %z}." if found.deadline else f"{said}."
 
 
-def _row(student: Student) -> dict[str, object]:
+def student_table(found: Classroom) -> pd.DataFrame:
+    """Return a row per student, with the beginning of the last head."""
+    table = pd.DataFrame([_row(found, student) for student in found.students]).fillna("")
+    return table.assign(head=[one.head.sha256[:12] if one.head else "" for one in found.students])
+
+
+def short_table(found: Classroom) -> pd.DataFrame:
+    """Return the first rows without the heads, each short enough for a line of a terminal."""
+    table = student_table(found).drop(columns="head")[:MOST_ROWS]
+    others = [max(map(len, [name, *column])) + GAP for name, column in table.items() if name != "student"]
+    letters = max(10, min(shutil.get_terminal_size().columns, 120) - sum(others))
+    return table.assign(student=short_names(list(table["student"]), letters))
+
+
+def short_names(names: Sequence[str], letters: int) -> list[str]:
+    """Return names of at most this many letters without spaces that break; those that are cut alike get a number."""
+    cut = [name if len(name) <= letters else f"{name[: letters - 3].rstrip()}..." for name in names]
+    often, seen, short = Counter(cut), Counter[str](), list[str]()
+    for name in cut:
+        seen[name] += 1
+        number = str(seen[name]) if often[name] > 1 and name.endswith("...") else ""
+        short.append(f"{name[: letters - 3 - len(number)].rstrip('.')}...{number}" if number else name)
+    return [name.replace(" ", "\N{NO-BREAK SPACE}") for name in short]
+
+
+def _row(found: Classroom, student: Student) -> dict[str, object]:
     """Return a row of the table; a hand-in that can't be read has little to say."""
-    row: dict[str, object] = {"student": student.name, "intact": "yes" if student.is_intact else "NO"}
+    row: dict[str, object] = {"student": printable(found.label(student))}
+    row["intact"] = "yes" if student.is_intact else "NO"
     if student.unreadable:
         return row
-    time = f"{student.head.time.astimezone(UTC):%d %b %H:%M}" if student.head else ""
-    return row | {
-        "predictions": str(len(student.records)),
+    last = student.received or (student.head.time if student.head else None)
+    row |= {
+        "pred": str(len(student.records)),
         "verdicts": "/".join(str(student.outcomes[outcome]) for outcome in OUTCOMES[:-1]),
-        "conf": str(student.confirmatory),
+        "conf": "/".join(map(str, student.confirmatory)),
         "empty": "?" if student.empty is None else str(student.empty),
-        "last": time.replace(" ", "\N{NO-BREAK SPACE}"),
-        "late": str(student.late),
+        "last": f"{last.astimezone(UTC):%d %b %H:%M}".replace(" ", "\N{NO-BREAK SPACE}") if last else "",
     }
+    return row | ({"late": str(student.late)} if found.deadline else {})
 
 
-def say_problems(students: list[Student]) -> list[str]:
+def say_problems(found: Classroom) -> list[str]:
     """Return a line per student whose hand-in isn't intact, with the first problem."""
     lines = []
-    for one in students:
+    for one in found.students:
         first = one.unreadable or next(iter(one.problems), "")
         more = f" (and {len(one.problems) - 1} more)" if len(one.problems) > 1 else ""
-        lines += [f"  {one.name}: {first}{more}"] if first else []
+        lines += [f"  {found.label(one)}: {first}{more}"] if first else []
     return lines
 
 
-def say_copies(found: Classroom) -> list[str]:
-    """Return a line per pair of students, with what they share."""
+def say_copies(found: Classroom, most: int | None = None) -> list[str]:
+    """Return a line per group of students who share something; it names at most so many of them."""
     lines = []
-    for pair in found.copies:
-        shared = ", ".join(f"{kind} ({n})" for kind, n in pair.shared.items()) or "the owner"
-        lines.append(f"  {' and '.join(pair.students)}: {shared}")
+    for group in group_copies(found.copies):
+        names = dict.fromkeys(found.label(student) for pair in group for student in pair.students)
+        lines.append(f"  {_list(list(names), most)} share {_shared(group)}")
     return lines
+
+
+def _shared(group: Sequence[Copies]) -> str:
+    """Return what the pairs of a group share, with the smallest and largest number of it."""
+    numbers: dict[str, list[int]] = {}
+    for pair in group:
+        for kind, n in pair.shared.items():
+            numbers.setdefault(kind, []).append(n)
+    ends = {kind: sorted({min(some), max(some)}) for kind, some in numbers.items()}
+    return ", ".join(f"{kind} ({' to '.join(map(str, both))})" for kind, both in ends.items()) or "the owner"
+
+
+def _list(names: Sequence[str], most: int | None) -> str:
+    """Return names in a sentence, such as "ada, ben and 28 more"."""
+    shown = [shortened(printable(name), 30) if most else name for name in names[:most]]
+    if (more := len(names) - len(shown)) > 0:
+        shown.append(f"{more} more")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _first(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first lines, and how many there are more."""
+    return [*lines[:most], *([f"  {len(lines) - most} more: {HTML}"] if len(lines) > most else [])]
 
 
 def say_question(question: Question, reference: Reference | None) -> list[str]:
@@ -155,8 +229,8 @@ def plot_question(question: Question, reference: Reference | None) -> Figure:
     labels: list[str] = []
     for name in question.effects:
         record = question.predictions[name].record
-        colour = OUTCOME_COLOURS.get(record.verdicts[-1].content["outcome"], "black")
-        _draw(axes, labels, name, recorded_effect(record), color=colour, lw=1, ms=3)
+        colour = OUTCOME_COLOURS.get(record.verdicts[-1].content.get("outcome", ""), "black")
+        _draw(axes, labels, shortened(printable(name), 40), recorded_effect(record), color=colour, lw=1, ms=3)
     _draw(axes, labels, "class", question.effect, color="black", lw=3, ms=7)
     _draw(
         axes, labels, "reference runs", reference.effect if reference else None, color="black", mfc="white", lw=1, ms=5
@@ -166,7 +240,7 @@ def plot_question(question: Question, reference: Reference | None) -> Figure:
     axes.set_xlabel(f"effect on {metric.label}{f' ({metric.unit})' if metric.unit else ''}", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "left", "right"]].set_visible(False)
-    return titled(figure, question.title)
+    return titled(figure, shortened(printable(question.title), 2 * LETTERS))
 
 
 def _draw(axes: Axes, labels: list[str], label: str, effect: Effect | None, **look: Any) -> None:
@@ -178,29 +252,52 @@ def _draw(axes: Axes, labels: list[str], label: str, effect: Effect | None, **lo
 
 
 def to_csv(found: Classroom) -> str:
-    """Return a row per student with counts and flags, without grades."""
-    partners: dict[str, list[str]] = {}
+    """Return a row per student with counts and flags, without grades; what the roster knows is carried over."""
+    partners: dict[int, list[str]] = {}
     for pair in found.copies:
         for one, other in permutations(pair.students):
-            partners.setdefault(one, []).append(other)
-    rows = [_counts(student) | {"shares_with": "; ".join(partners.get(student.name, []))} for student in found.students]
-    rows += [{"student": name, "handed_in": "no"} for name in found.absent]
-    table = pd.DataFrame(rows).map(_safe)
-    return table.to_csv(index=False, lineterminator="\n")
+            partners.setdefault(id(one), []).append(found.label(other))
+    carried = [name for name in ("id", "email") if any(name in about for about in found.roster.values())]
+    known = {name.casefold(): {one: row.get(one, "") for one in carried} for name, row in found.roster.items()}
+    rows: list[dict[str, object]] = []
+    for student in found.students:
+        about = known.get(student.name.casefold(), known.get(student.hand_in.casefold(), {}))
+        row: dict[str, object] = {**about, "student": student.name, "hand_in": student.hand_in, "handed_in": "yes"}
+        row["in_roster"] = ("yes" if found.is_listed(student) else "no") if found.roster else ""
+        row |= {"intact": "yes" if student.is_intact else "no", "shares_with": "; ".join(partners.get(id(student), []))}
+        rows.append(row | ({} if student.unreadable else _counts(found, student)))
+    for name in found.absent:
+        rows.append({**known[name.casefold()], "student": name, "handed_in": "no", "in_roster": "yes"})
+    columns = ["student", *carried, "hand_in", "handed_in", "in_roster", "intact", "problems", *COUNTS, "shares_with"]
+    return pd.DataFrame(rows, columns=columns, dtype=object).map(_safe).to_csv(index=False, lineterminator="\n")
 
 
-def _counts(student: Student) -> dict[str, object]:
-    row: dict[str, object] = {"student": student.name, "hand_in": student.hand_in, "handed_in": "yes"}
-    row["intact"] = "yes" if student.is_intact else "no"
-    row["problems"] = str(int(bool(student.unreadable)) + len(student.problems))
-    row["predictions"] = str(len(student.records))
-    row |= {outcome.replace(" ", "_"): str(student.outcomes[outcome]) for outcome in OUTCOMES}
-    row["confirmatory"], row["late_records"] = str(student.confirmatory), str(student.late)
-    row["empty_reflections"] = "" if student.empty is None else str(student.empty)
-    if head := student.head:
-        row["records"], row["head"] = str(head.number), head.sha256
-        row["last_record_utc"] = head.time.astimezone(UTC).isoformat("T", "seconds")
-    return row
+def _counts(found: Classroom, student: Student) -> dict[str, object]:
+    """Return what is counted of a student."""
+    confirmatory, not_withheld = student.confirmatory
+    counts: dict[str, object] = {
+        "problems": len(student.problems),
+        "predictions": len(student.records),
+        **{outcome.replace(" ", "_"): student.outcomes[outcome] for outcome in OUTCOMES},
+        "confirmatory": confirmatory,
+        "not_withheld": not_withheld,
+        "late_records": student.late if found.deadline else None,
+        "empty_reflections": student.empty,
+        "records": student.head.number if student.head else 0,
+        "head": student.head.sha256 if student.head else "",
+        "last_said_utc": _moment(student.head.time if student.head else None),
+        "last_received_utc": _moment(student.received),
+    }
+    return {name: "" if value is None else str(value) for name, value in counts.items()}
+
+
+def _moment(time: datetime | None) -> str:
+    return time.astimezone(UTC).isoformat("T", "seconds") if time else ""
+
+
+def _has_received(found: Classroom) -> bool:
+    """Return whether the server keeps when it received the records."""
+    return any(student.received for student in found.students)
 
 
 def _safe(value: object) -> object:

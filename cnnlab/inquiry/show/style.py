@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Okabe & Ito's colors, which color-blind readers can distinguish (Okabe & Ito 2008, Color Universal Design).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -17,7 +18,17 @@ PAPER = 7.0  # inches between the margins of A4, where 8 points are 8 points
 
 
 class LabFigure(Figure):
-    """A figure for notebooks, with its title as the alternative text for readers who can't see it."""
+    """A figure for notebooks, with its title as the alternative text for readers who can't see it.
+
+    Names in it may have any characters: a dollar is one, and not the beginning of a formula.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draw the figure, with all texts as they are."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        with mpl.rc_context({"text.parse_math": False}):  # for ticks that are made only now
+            super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
         file = io.BytesIO()
