@@ -33,7 +33,7 @@ SMALL = replace(
 SGD = replace(SMALL, optimizer="sgd", lr=0.1)
 CONFIGS = {
     "base": SMALL,
-    "best": replace(BEST, train_images=256, epochs=1, precision="float32"),
+    "best": replace(BEST, train_images=256, epochs=1, precision="float32", keep="last"),
     "keeps the best epoch": replace(SGD, keep="best", epochs=6, lr=0.3, schedule="constant"),
     "patience": replace(SGD, epochs=30, patience=1, lr=0.05, schedule="constant"),
     "diverges at once": replace(SGD, lr=1e6, schedule="constant"),

@@ -267,6 +267,16 @@ def test_7_a_result_that_was_sealed_again_has_to_agree_with_all_that_the_run_lef
     assert "its final accuracy/valid (0.990000) is not that of the epoch whose weights were kept" in " ".join(problems)
 
 
+def test_7_averaged_weights_are_of_no_epoch_and_a_changed_result_is_named_by_their_answers(home: Path) -> None:
+    study = study_of("averaged", replace(SMALL, keep="average"), norm=("none", "batch"))
+    predicted(study, arm="norm=batch")
+    run_id = run(study)["run_id"].iloc[1]
+    assert reviewed(home).is_intact
+    tamper(run_id, home, reseal=True)
+    (problem,) = [problem for problem in reviewed(home).problems if run_id[:8] in problem]
+    assert "its answers to the validation images make an accuracy of" in problem
+
+
 def test_7_with_the_answers_forged_alike_the_weights_tell(home: Path, real_data: Data, finished: pd.DataFrame) -> None:
     few = replace(SMALL, train_images=640)
     study = Study("real", "?", few, (0, 1), {"dropout": (0.0, 0.5)})
