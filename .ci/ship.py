@@ -1,15 +1,18 @@
 """Make the store small enough to ship: uv run .ci/ship.py, when the reference runs are done and the vault was opened.
 
 What was measured stays for every run, but for curves that others give or that are about the machine. Figures stay for
-the best run of each arm, the model for the best run of each study, weights for the champion. A run whose files go
-says so in its note, with a link to the run that has them. The largest indexes go too. The lab makes them again when it
-opens the store, so this is the last step before a commit.
+the best run of each arm, in 256 colours, the model for the best run of each study, weights for the champion and for the
+runs of 04-order, whose networks the notebook takes up again. A run whose files go says so in its note, with a link to
+the run that has them. The largest indexes go too. The lab makes them again when it opens the store, so this is the last
+step before a commit.
 """
 
 import os
 import shutil
 import sqlite3
 from itertools import groupby
+
+from PIL import Image
 
 from cnnlab.course.champion import ALIAS, MODEL
 from cnnlab.course.profiles import PROFILES
@@ -44,16 +47,24 @@ def rank(run: RawRun) -> tuple[float, str]:
     return run.metrics[ACCURACY], run.run_id
 
 
-def drop_files(store: Store, run: RawRun, best: RawRun, champion: str) -> None:
+def drop_files(store: Store, run: RawRun, best: RawRun, with_weights: set[str]) -> None:
     """Remove the files of a run that don't ship."""
     folder = artifact_folder(store.client.get_run(run.run_id).info.artifact_uri, store.uri)
-    if run.run_id != champion:
+    if run.run_id not in with_weights:
         (folder / WEIGHTS).unlink(missing_ok=True)
     if run.run_id != best.run_id:
         shutil.rmtree(folder / "figures", ignore_errors=True)
         other = run_link(store.client.get_run(best.run_id))
         note = f"Its figures don't ship with the lab; those of the best run of this arm do: {other}."
         store.client.set_tag(run.run_id, NOTE, note)
+
+
+def shrink_figures() -> None:
+    """Store figures with a palette, which takes less than half of the space."""
+    for file in paths.models_folder().rglob("*.png"):
+        with Image.open(file) as figure:
+            if figure.mode != "P":
+                figure.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def drop_models(models: list[str]) -> None:
@@ -101,15 +112,19 @@ def main() -> None:
     champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     runs = [run for run in load_raw(store) if run.kind == "run" and run.owner == OWNER and run.status == "FINISHED"]
     publish(store, runs)
+    with_weights = {run.tags.get("reused_from", run.run_id) for run in runs if run.experiment == "04-order"} | {
+        champion
+    }
     runs = sorted((run for run in runs if "reused_from" not in run.tags), key=arm_of)
     for _, arm in groupby(runs, arm_of):
         ranked = sorted(arm, key=rank)
         for run in ranked:
-            drop_files(store, run, ranked[-1], champion)
+            drop_files(store, run, ranked[-1], with_weights)
     kept = {max(some, key=rank).run_id for _, some in groupby(runs, lambda run: run.experiment)} | {champion}
     outputs = [store.client.get_run(run.run_id).outputs for run in runs if run.run_id not in kept]
     models = [model.model_id for one in outputs for model in one.model_outputs]
     drop_models(models)
+    shrink_figures()
     note_seals(store)
     with sqlite3.connect(paths.database()) as database:
         drop_curves(database)
