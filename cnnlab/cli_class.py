@@ -80,7 +80,7 @@ def table(
     MLFLOW_TRACKING_PASSWORD). It only reads.
 
     Records after the deadline are late. It may be a date, which lasts until its end, or a time with or without seconds
-    and an offset such as +01:00; without one it is your local time. The times in the table are UTC.
+    and an offset such as +01:00; without one it is your local time. All times shown are UTC.
 
     The page and the CSV also have each student's last head, and all names and lines that the terminal has no room for.
     Columns "id" and "email" of the roster are carried over into the CSV.

@@ -203,14 +203,14 @@ def test_in_a_workspace_the_records_of_another_owner_are_a_problem_and_not_their
     server: ClassServer, students: dict[str, Account], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_in(monkeypatch, "admin", PASSWORD)
-    gus, hal = enroll(["gus", "hal"], server.address)
-    call(gus, server, tmp_path, "-c", "import os; os.environ['CNNLAB_OWNER'] = 'hal'\n" + DAY.partition("study.run")[0])
+    una, vic = enroll(["una", "vic"], server.address)
+    call(una, server, tmp_path, "-c", "import os; os.environ['CNNLAB_OWNER'] = 'vic'\n" + DAY.partition("study.run")[0])
     log_in(monkeypatch, "admin", PASSWORD)
-    hand_ins = [one for one in find_hand_ins(server.address) if one.name in (gus.name, hal.name)]
-    found = look_at_class(hand_ins, {"gus": {}, "hal": {}})
+    hand_ins = [one for one in find_hand_ins(server.address) if one.name in (una.name, vic.name)]
+    found = look_at_class(hand_ins, {"una": {}, "vic": {}})
     (student,) = found.students
-    assert student.name == "gus" and student.problems == ["its records name another owner: hal."]
-    assert found.absent == ["hal"] and student.records == [] and not student.answers
+    assert student.name == "una" and student.problems == ["its records name another owner: vic."]
+    assert found.absent == ["vic"] and student.records == [] and not student.answers
 
 
 def test_all_of_the_lab_works_in_a_workspace(

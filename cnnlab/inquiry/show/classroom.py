@@ -87,7 +87,7 @@ class ClassShown(Shown):
 
 
 def summary(found: Classroom, most: int | None = None) -> str:
-    """Return in a sentence who handed in, and whose records are intact; it names at most so many of each kind."""
+    """Return in a sentence who handed in, and whose records are intact; it names at most `most` of each kind."""
     there = found.counted
     intact = sum(student.is_intact for student in there)
     said = f"{count(len(there), 'student')} handed in, and the records of {intact} are intact."
@@ -166,7 +166,7 @@ def say_problems(found: Classroom) -> list[str]:
 
 
 def say_copies(found: Classroom, most: int | None = None) -> list[str]:
-    """Return a line per group of students who share something; it names at most so many of them."""
+    """Return a line per group of students who share something; it names at most `most` of them."""
     lines = []
     for group in group_copies(found.copies):
         names = dict.fromkeys(found.label(student) for pair in group for student in pair.students)

@@ -24,7 +24,7 @@ class LabFigure(Figure):
     """
 
     def draw(self, renderer: Any) -> None:
-        """Draw the figure, with all texts as they are."""
+        """Draw the figure, with every text taken literally."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
         with mpl.rc_context({"text.parse_math": False}):  # for ticks that are made only now
