@@ -262,6 +262,15 @@ def test_the_runs_to_reproduce_are_one_of_each_study(store: Store) -> None:
     assert set(runs["owner"]) == {OWNER}
 
 
+def test_a_study_that_ships_runs_again_without_training_and_without_a_warning(
+    store: Store, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNLAB_OWNER", OWNER)
+    runs = reference_studies()["02-dropout-short"].run(store, progress=False)
+    assert len(runs) == 20
+    assert [line for line in said if "exported" in line or "Training" in line] == []
+
+
 def test_a_short_run_is_reproduced(store: Store, real_data: Data) -> None:
     runs = results(reference_studies()["02-dropout-short"], store, OWNER)
     found = reproduce(str(runs["run_id"].iloc[0]), store, real_data, progress=False)

@@ -15,11 +15,15 @@ from cnnlab.inquiry.task import task
 Files = Callable[[RawRun, str], Path | None]  # a file of a run, by name; None if it doesn't exist
 
 
+class NoFile(LabError):
+    """A run has no such file in the store."""
+
+
 def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
     """Return a file of a run, or the folder of all for the name ""; don't change it: it may be the store's own.
 
     Raises:
-        LabError: the run has no such file in the store.
+        NoFile: the run has no such file in the store.
     """
     try:
         address = store.client.get_run(run_id).info.artifact_uri
@@ -30,7 +34,7 @@ def run_file(store: Store, run_id: str, name: str, folder: Path) -> Path:
         return Path(store.client.download_artifacts(run_id, name, str(folder)))
     except Exception as error:  # MLflow raises whatever the library below it raises
         reason = first_line(error)
-        raise LabError(f"the run {run_id} has no {name} in the store: is models/ complete? ({reason})") from None
+        raise NoFile(f"the run {run_id} has no {name} in the store: is models/ complete? ({reason})") from None
 
 
 def downloaded(store: Store, folder: Path) -> Files:
@@ -41,7 +45,7 @@ def downloaded(store: Store, folder: Path) -> Files:
             target = folder / run.run_id
             target.mkdir(exist_ok=True)
             return run_file(store, run.run_id, name, target)
-        except LabError:
+        except NoFile:
             return None
 
     return file
@@ -65,7 +69,7 @@ def export_model(store: Store, run_id: str) -> None:
     """Add the model of a run to the store, unless it is already there.
 
     Raises:
-        LabError: the run's weights aren't in the store.
+        NoFile: the run's weights aren't in the store.
     """
     client = store.client
     if has_model(client, run_id):

@@ -22,7 +22,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.courier import Courier, deliver_leftovers
 from cnnlab.inquiry.record.dead_runs import close_dead_runs
 from cnnlab.inquiry.record.environment import owner
-from cnnlab.inquiry.record.files import export_model
+from cnnlab.inquiry.record.files import NoFile, export_model
 from cnnlab.inquiry.record.run_logger import reuse_run
 from cnnlab.inquiry.record.runs import load_runs
 from cnnlab.inquiry.record.store import Store, first_line, in_words
@@ -213,6 +213,8 @@ def _export_best(table: pd.DataFrame, store: Store) -> None:
     for _, run in best.drop_duplicates("arm").iterrows():
         try:
             export_model(store, run["reused_from"] or run["run_id"])
+        except NoFile:
+            continue  # most of the runs that ship with the lab have no weights
         except Exception as error:  # a missing model is no reason to stop: it can be exported later
             log.warning(
                 f"The model of the run {run['name']} could not be exported ({in_words(error)}); its weights are kept."
