@@ -8,6 +8,7 @@ rewrites `tests/golden/`. A difference from the committed files is a decision, a
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -68,6 +69,13 @@ def runs_of_golden(folder: Path) -> list[str]:
 def records_of_golden(folder: Path) -> list[str]:
     """Return the seals of the predictions in the golden file."""
     return [record["sha256"] for record in json.loads((folder / "records.json").read_text(encoding="utf-8"))]
+
+
+def what_ships(folder: Path) -> tuple[int, int]:
+    """Return the numbers of predictions and runs in the golden review."""
+    found = re.search(r"^Intact: (\d+) predictions and (\d+) runs", (folder / "review.txt").read_text("utf-8"), re.M)
+    assert found
+    return int(found[1]), int(found[2])
 
 
 def _verdicts(record: Record) -> dict[str, Any]:
