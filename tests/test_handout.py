@@ -87,7 +87,7 @@ def test_its_scripts_can_be_started(handed_out: Path) -> None:
 
 
 def test_the_two_commands_of_its_readme_work(handed_out: Path, tmp_path: Path) -> None:
-    """The first one at its smallest size; of the second, all tests are found, and those of a few files are run."""
+    """The first one at its smallest size; of the second, all tests are found, and those of two files are run."""
     lab = shutil.copytree(handed_out, tmp_path / "lab")
 
     def call(*arguments: str) -> str:
@@ -98,9 +98,8 @@ def test_the_two_commands_of_its_readme_work(handed_out: Path, tmp_path: Path) -
 
     said = call("cnnlab", *FIRST)
     assert "MLflow: lab/mlflow.db" in said and "95 % interval [" in said
-    tests = ["pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    call(*tests, "--collect-only")
-    assert " passed" in call(*tests, *(f"tests/test_{name}.py" for name in ("config", "outcome", "predictions")))
+    few = "test_config.py or test_outcome.py"
+    assert " passed" in call("pytest", "-q", "-n0", "-p", "no:cacheprovider", "-k", few)
 
 
 def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
