@@ -238,9 +238,12 @@ def verdict(studies: tuple[str, ...], **size: Any) -> None:
     predicted = {record.content.get("study") for record in load_records(store, owner=owner())}
     asked = chosen if studies else [study for study in chosen if study.name in predicted]
     if not asked:
+        if not predicted:
+            raise LabError(f"{owner()} has predicted nothing yet: begin with `uv run cnnlab predict dropout`.")
         raise LabError(
-            f"{owner()} has predicted nothing about the lab's studies at this size: use the profile, epochs and seeds "
-            "that you predicted with. The verdicts on a study of your own come from confront(study), in Python."
+            f"{owner()} has predicted nothing about the lab's studies at this size, but about "
+            f"{', '.join(sorted(map(str, predicted)))}: give the --profile, --epochs and --seeds that you predicted "
+            "with. The verdicts on a study of your own come from confront(study), in Python."
         )
     for study in asked:
         say(f"\n{study.name}\n{confront(study, store)}")

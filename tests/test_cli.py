@@ -77,7 +77,7 @@ def test_a_study_is_predicted_run_and_judged_by_its_student(home: Path, here: Cn
     words = ("--because", "only the random numbers differ", "--if-refuted", "something else differs too")
     nothing = here("verdict", *size)
     assert nothing.returncode == 1
-    assert "a student has predicted nothing about the lab's studies at this size" in nothing.stderr
+    assert "a student has predicted nothing yet: begin with `uv run cnnlab predict dropout`." in nothing.stderr
     predicted = here("predict", "baseline", "--arm", "baseline again", *options, *words)
     assert predicted.returncode == 0, predicted.stderr
     assert "differs by less than 0.30 pp (2 seeds)" in predicted.stdout

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cnnlab.cli import cli
 from cnnlab.config import Config, replace
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
@@ -39,6 +41,15 @@ def confronted(home: Path, small: Config, small_data: Data) -> Study:
 def test_there_is_no_report_before_there_are_verdicts(home: Path) -> None:
     with pytest.raises(LabError, match="nothing to report yet: make a prediction, run the study, and confront it"):
         report(connect())
+
+
+def test_what_was_predicted_and_waits_for_its_runs_is_named(home: Path, small: Config) -> None:
+    study = small_study("tiny-01-baseline", "?", small, (0, 1), arms={"A": small, "again": replace(small, seed=1000)})
+    predict(study, arm="again", metric="accuracy/valid", direction="none", confidence=70, **WORDS)
+    with pytest.raises(LabError, match="run and confront tiny-01-baseline, which you predicted"):
+        report(connect())
+    elsewhere = CliRunner().invoke(cli, ["verdict", "--profile", "quick"])
+    assert "at this size, but about tiny-01-baseline: give the --profile" in str(elsewhere.exception)
 
 
 def test_where_a_why_is_missing_is_listed_and_the_words_of_the_student_are_in_the_annex(

@@ -33,6 +33,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import load_vault
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.predictions import plot_predictions
+from cnnlab.terminal import OUTCOME
 from cnnlab.training import EVAL_BATCH
 from tests.golden import FOLDER, PROJECT, copy_what_ships, golden_files
 from tests.helpers import settle
@@ -209,6 +210,12 @@ def test_the_predictions_that_the_readme_calls_known_are_repeated_with_fresh_see
     assert asked[0] == asked[1]
     seeds = [[Prediction.from_record(records[n - 1]).contrast.seeds for n in some] for some in ((5, 7), (27, 24))]
     assert not {*seeds[0][0], *seeds[0][1]} & {*seeds[1][0], *seeds[1][1]}
+
+
+def test_the_outcomes_of_the_results_are_found_and_coloured_in_a_terminal(store: Store) -> None:
+    shown = Results(store)
+    outcomes = [record.verdicts[-1].content["outcome"] for record in shown.records]
+    assert [found[2] for found in OUTCOME.findall(str(shown))] == outcomes
 
 
 def test_the_code_beside_the_models_runs(store: Store) -> None:

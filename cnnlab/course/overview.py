@@ -72,17 +72,18 @@ class Results(Shown):
 
 def _table(rows: Iterable[dict[str, str]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
-    return table.set_axis(range(1, len(table) + 1))
+    return table.set_axis([str(number) for number in range(1, len(table) + 1)])
 
 
 def _short_row(record: Record) -> dict[str, str]:
     """Return what fits into a terminal."""
     row, effect, prediction = _row(record), recorded_effect(record), Prediction.from_record(record)
     compared = f"{record.experiment}, {prediction.contrast.text}: "
-    found = [prediction.metric.say(effect.estimate), row["95 % interval"], f"n = {effect.n}"] if effect else []
+    interval = row["95 % interval"].replace(" ", "\N{NO-BREAK SPACE}")
+    found = [prediction.metric.say(effect.estimate), interval, f"n = {effect.n}"] if effect else []
     return {
-        "predicted (how sure)": row["predicted (how sure)"].replace(f"{record.experiment}: ", compared),
         "verdict": row["verdict"],
+        "predicted (how sure)": row["predicted (how sure)"].replace(f"{record.experiment}: ", compared),
         "effect": "\n".join(found),
     }
 

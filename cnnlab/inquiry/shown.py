@@ -86,7 +86,8 @@ def _text_table(table: pd.DataFrame) -> str:
 def _widths(columns: list[list[str]], numeric: list[bool], width: int) -> list[int]:
     """Return the characters for each column: its longest word, and as much of the rest as fits, equally shared."""
     most = [max(len(line) for text in texts for line in text.splitlines() or [""]) for texts in columns]
-    words = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
+    # at spaces alone: words with a no-break space between them are one word here
+    words = [max(len(word) for text in texts for word in text.replace("\n", " ").split(" ")) for texts in columns]
     widths = [full if is_number else word for full, word, is_number in zip(most, words, numeric, strict=True)]
     left = width - sum(widths) - GAP * (len(columns) - 1)
     while left < 0 and max(widths) > 1:  # then the words of the widest columns are broken

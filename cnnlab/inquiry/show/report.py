@@ -43,10 +43,13 @@ def report(store: Store | None = None) -> Path:
         LabError: there are no verdicts yet, or a field "why" in a logbook is empty; the message gives file and line.
     """
     store = store or connect()
-    records = [record for record in load_records(store, owner=owner()) if record.verdicts]
+    predicted = load_records(store, owner=owner())
+    records = [record for record in predicted if record.verdicts]
     judged = [record for record in records if not record.deleted]
     if deleted := sorted({record.experiment for record in records if record.deleted}):
         log.info(f"Left out, because they were deleted in the MLflow UI: predictions about {', '.join(deleted)}.")
+    if not judged and (waiting := sorted({record.experiment for record in predicted if not record.deleted})):
+        raise LabError(f"there is nothing to report yet: run and confront {', '.join(waiting)}, which you predicted.")
     if not judged:
         raise LabError("there is nothing to report yet: make a prediction, run the study, and confront it.")
     words = _words(judged)
