@@ -54,7 +54,11 @@ def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
     directions = click.Choice([*get_args(Direction), *INTERACTION_WORDS])
     kinds: dict[str, dict[str, Any]] = {
         "direction": {"type": directions, "help": "the last three are for interactions"},
-        "size": {"nargs": 2, "type": float},
+        "size": {
+            "nargs": 2,
+            "type": float,
+            "help": "the range that you are 80 % sure of, such as 1 3; optional",
+        },
         "interaction": {"nargs": 2, "help": "two changes to the control, such as norm=batch lr=0.3"},
         "confidence": {"type": float},
         "sesoi": {"type": float},
@@ -71,7 +75,15 @@ def _claim_options(command: Callable[..., None]) -> Callable[..., None]:
 @_claim_options
 @_sized
 def predict(study: str, profile: str | None, epochs: int | None, seeds: int | None, **said: Any) -> None:
-    """Record what you expect of STUDY, before its first run; it asks for what the options leave open."""
+    """Record what you expect of STUDY, before its first run; it asks for what the options leave open.
+
+    STUDY is one of those that `cnnlab --help` lists. A prediction without questions:
+
+    \b
+      cnnlab predict dropout --arm dropout=0.5 --metric loss/valid \\
+          --direction higher --size 0.03 0.15 --confidence 75 \\
+          --because "it takes features away" --if-refuted "it is overfitting"
+    """
     from cnnlab.inquiry.contrast import changes_from_text
     from cnnlab.inquiry.prediction import predict as record
     from cnnlab.inquiry.record.connection import connect
@@ -105,7 +117,9 @@ def _as_command(study: str, options: dict[str, Any]) -> str:
 def _ask_what_is_missing(study: "Study", claim: dict[str, Any], store: "Store") -> bool:
     """Ask for what a claim lacks, and check each answer; return whether anything was asked."""
     from cnnlab.inquiry.judge.power import power
+    from cnnlab.inquiry.prediction import check_so_far
 
+    check_so_far(study, claim)
     what = {"arm": f"Arm, one of {', '.join(name for name in study.arms if name != study.control)}"}
     what |= {name: f"{name}: {field.description}" for name, field in Claim.model_fields.items() if field.is_required()}
     if {"arm", "trend", "interaction"} & set(claim):
@@ -262,7 +276,7 @@ def report() -> None:
     write(connect())
 
 
-@cli.command(short_help="An instructor's first look at a store; it is only read.")
+@cli.command(short_help="Look at a store as an instructor does, without changing it.")
 @click.argument("store", required=False)
 @click.option("--all", "everything", is_flag=True, help="Include the reference predictions.")
 @click.option("--head", help="A head that was handed in earlier: checks that everything it covers is unchanged.")

@@ -104,6 +104,32 @@ def test_what_a_prediction_lacks_is_asked_for(home: Path, here: Cnnlab, monkeypa
     assert "I am 60 % confident that the validation loss is higher (2 seeds; smallest effect" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--confidence", "30"), "confidence=30 is not possible"),
+        (("--metric", "loss/valid", "--size", "0.2", "0.1"), r"size=(0.2, 0.1) is not possible"),
+        (("--arm", "dropout=0.9"), "dropout=0.9"),
+        (("--because", "why"), "because='why' is too short"),
+    ],
+)
+def test_given_options_are_checked_before_anything_is_asked(
+    home: Path, here: Cnnlab, given: tuple[str, ...], said: str
+) -> None:
+    done = here("predict", "02-dropout", "--profile", "tiny", *given)
+    assert done.returncode == 1 and said in done.stderr
+    assert "What does dropout" not in done.stdout  # the question of the study comes first where something is asked
+
+
+def test_sizes_wait_for_their_metric(home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.03 nats is much, and 0.03 pp is nothing."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("loss/valid\n70\ny\n"))
+    given = ("--arm", "dropout=0.5", "--direction", "higher", "--size", "0.03", "0.2", "--because", "a b c")
+    done = here("predict", "02-dropout", "--profile", "tiny", *given, "--if-refuted", "d e f")
+    assert done.returncode == 0, done.stderr
+    assert "it is higher by 0.03 to 0.2 nats" in done.stdout
+
+
 def test_answers_that_are_not_recorded_need_not_be_typed_again(
     home: Path, here: Cnnlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +168,7 @@ def test_ctrl_c_ends_the_run_as_killed_with_its_epochs_kept(home: Path) -> None:
     ("arguments", "code", "hint"),
     [
         (("run", "--profile", "huge"), 2, "'huge' is not one of 'tiny', 'quick', 'full'"),
-        (("run", "normalisation"), 1, "did you mean 'quick-03-normalization'?"),
+        (("run", "normalisation"), 1, "did you mean 'normalization'? Otherwise choose from baseline, dropout,"),
         (
             (
                 "predict",

@@ -144,7 +144,7 @@ def test_an_interaction_counts_failed_runs_keeps_them_out_of_its_means_and_says_
     (means,) = (line.get_ydata() for line in figure.axes[0].lines if line.get_label() == "norm=batch")
     assert means[1] == pytest.approx(80)  # the mean of the run that didn't fail
     title = " ".join(figure.get_suptitle().split())
-    assert "direction supported, size missed (3.3 times too large), +0.500 nats beyond the sum" in title
+    assert "direction supported, size missed (above the range by a factor of 3.3), +0.500 nats beyond the sum" in title
     assert title.endswith("(n = 2 seeds; the effect includes 1 run that failed)")
     whole = plot_interaction(dataclasses.replace(one, runs=runs_of(GRID, accuracies, [*losses[:3], [2.3, 2.4]])))
     assert [axes.get_title() for axes in whole.axes] == ["", ""]
@@ -211,7 +211,7 @@ def test_every_prediction_has_a_row_in_order_with_the_predicted_direction_to_the
     figure = plot_records([*records, waiting], "18")
     (axes,) = figure.axes
     labels = [label.get_text().split("\n") for label in axes.get_yticklabels()]
-    assert [one for one, _ in labels] == ["own: first", "own: second", "own: third", "own: fourth"]
+    assert [one for one, _ in labels] == ["1  own: first", "2  own: second", "3  own: third", "4  own: fourth"]
     assert labels[2][1] == "loss/valid, no difference (75 %)"
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # from top to bottom
     said = [text.get_text() for text in axes.texts]
@@ -245,7 +245,7 @@ def test_a_row_says_which_kind_of_inconclusive_at_least_how_much_and_how_many_ru
 ) -> None:
     said = {
         "some": "inconclusive (a difference of unclear size)",
-        "least": "supported, size missed (a little too large)",
+        "least": "supported, size missed (a little above the range)",
     }
     monkeypatch.setattr(predictions, "outcome_of", lambda record: said.get(record.content["contrast"], "inconclusive"))
     found = {"label": "confirmatory", "outcome": "inconclusive", "estimate": "0.05", "low": "0.04", "high": "0.06"}

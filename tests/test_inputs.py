@@ -160,7 +160,7 @@ def test_more_images_than_there_are_are_refused_before_anything_is_predicted(stu
 
 
 def test_two_words_are_not_a_reason_but_three_are(home: Path, study: Study) -> None:
-    with pytest.raises(LabError, match="says too little"):
+    with pytest.raises(LabError, match="is too short"):
         predict(study, **(CLAIM | {"because": "two words"}))
     assert predict(study, **(CLAIM | {"because": "there are three"})).claim.because == "there are three"
 

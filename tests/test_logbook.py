@@ -175,7 +175,7 @@ def test_a_blank_or_early_reflection_is_refused_in_a_sentence(story: Story, jour
     open_field: Any = ...
     for call, sentence in (
         ({"why": open_field, "next": open_field}, "still open: why, next"),
-        ({"why": "chance"}, "why='chance' says too little"),
+        ({"why": "chance"}, "why='chance' is too short"),
     ):
         with pytest.raises(LabError, match=sentence):
             reflect(STUDY, store=story.store, **call)

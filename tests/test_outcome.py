@@ -39,9 +39,9 @@ def judged(p: Prediction, e: Effect) -> tuple[str, str]:
 
 
 SIZES = [  # direction, size, estimate (nats) -> in words
-    ("higher", (0.5, 1), 0.033, "direction supported, size missed (15 times too small)"),
-    ("higher", (0.01, 0.02), 0.033, "direction supported, size missed (1.7 times too large)"),
-    ("higher", (0.04, 0.1), 0.033, "direction supported, size missed (a little too small)"),
+    ("higher", (0.5, 1), 0.033, "direction supported, size missed (below the range by a factor of 15)"),
+    ("higher", (0.01, 0.02), 0.033, "direction supported, size missed (above the range by a factor of 1.7)"),
+    ("higher", (0.04, 0.1), 0.033, "direction supported, size missed (a little below the range)"),
     ("lower", (0.03, 0.15), -0.033, "direction supported, size as predicted"),
     ("lower", (0.03, 0.15), 0.033, "refuted"),
     ("lower", None, -0.033, "direction supported"),

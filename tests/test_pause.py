@@ -127,7 +127,7 @@ def test_your_own_words_are_shown_again_if_the_outcome_was_different(judged: tup
         assert 'You were 80 % sure, because: "this is my mechanism"' in back
         assert 'If refuted, you wanted to conclude: "it was another one" Do you?' in back
     missed = " ".join(given_back(with_outcome(one, "supported", 0.1, size=(1, 2))))
-    assert "the size came out 10 times too small" in missed and '"this is my mechanism"' in missed
+    assert "the size came out below the range by a factor of 10" in missed and '"this is my mechanism"' in missed
     for outcome, size in (("supported", (0.05, 2)), ("supported", None), ("inconclusive", (1, 2))):
         assert given_back(with_outcome(one, outcome, 0.1, size)) == []
 

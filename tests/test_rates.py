@@ -64,6 +64,18 @@ def test_the_table_agrees_with_a_calculation_by_hand() -> None:
     assert f"batch - none: {gains.mean():+.2f} pp, 95 % interval [{low:+.2f}, {high:+.2f}] pp, n = 3" in str(found)
 
 
+def test_a_range_is_never_narrower_than_a_single_rate() -> None:
+    """The interval of the mean logarithm may reach below 0, but a range can't be below 1; the ratio of two can."""
+    runs = runs_of(STUDY)
+    at = [config.norm == "none" and config.lr == 0.006 for config in runs["config"]]
+    runs.loc[pd.Series(at) & runs["seed"].lt(2), "accuracy/valid"] = 0.5  # then 0.01 works alone in two seeds
+    narrow = compare_rates(STUDY, runs).table["range that works (highest / lowest)"].iloc[0]
+    assert "(95 % interval [1, " in narrow
+    assert "Range of batch / range of none: 10 (95 % interval [2.81, 35.6], n = 3 seeds)" in str(
+        compare_rates(STUDY, runs)
+    )
+
+
 def test_a_run_that_failed_does_not_work() -> None:
     runs = runs_of(STUDY)
     at_best = runs["arm"].eq("norm=none, lr=0.01") & runs["seed"].eq(0)

@@ -12,6 +12,7 @@ import pytest
 from cnnlab.inquiry.log import Collector, log
 from cnnlab.inquiry.progress import progress_bar
 from cnnlab.inquiry.shown import Details, Head, Part, Quote, Shown
+from cnnlab.inquiry.task import find_metric
 from cnnlab.terminal import say
 
 
@@ -54,6 +55,15 @@ def test_every_part_is_in_the_text_and_in_the_html() -> None:
 def test_a_table_without_rows_or_names_is_shown() -> None:
     assert str(Example(pd.DataFrame({"outcome": []}))).splitlines()[0] == "outcome"
     assert str(Example(pd.DataFrame({"outcome": ["refuted"]}))).splitlines()[2].strip() == "refuted"
+
+
+def test_large_counts_have_commas_and_no_number_is_minus_zero() -> None:
+    shown = Example(pd.DataFrame({"parameters": [18_496, 320], "fits": [True, False]}, index=["conv", "head"]))
+    for text in (str(shown), shown._repr_html_()):
+        assert "18,496" in text and "320" in text and "True" in text
+    loss = find_metric("loss/valid")
+    assert (loss.say(-0.0001), loss.say(-0.0001, sign=False)) == ("+0.000 nats", "0.000 nats")
+    assert loss.say_interval(-0.0001, 0.01) == "[+0.000, +0.010] nats"
 
 
 def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

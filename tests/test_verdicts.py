@@ -466,5 +466,5 @@ def test_a_verdict_is_shown_as_text_and_in_a_notebook(arm_prediction: Prediction
     found: Verdict = judge(arm_prediction, GRID, runs, [])
     html = found._repr_html_()
     assert "What differs in the networks" in html
-    assert "Other arms (exploratory): difference from dropout=0.0, norm=none in pp" in html
+    assert "Other arms (exploratory): validation accuracy, difference from dropout=0.0, norm=none, 95 % i" in html
     assert arm_prediction.sentence() in str(found)

@@ -3,7 +3,7 @@
 The README shows them between two marks; `cnnlab results --write` puts them there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.vault_record import Recorded, accuracies, load_vault
 from cnnlab.inquiry.run.results import results
 from cnnlab.inquiry.show.figures import MEAN, legend_below, mean_interval, say_means, titled
-from cnnlab.inquiry.show.predictions import plot_predictions
+from cnnlab.inquiry.show.predictions import failed_ids, plot_predictions, with_failures
 from cnnlab.inquiry.show.scales import error_scale
 from cnnlab.inquiry.show.sentences import came_out
 from cnnlab.inquiry.show.style import BLUE, GREY, WIDTH, LabFigure
@@ -53,10 +53,11 @@ class Results(Shown):
             raise LabError("this store has no reference results: see your own with `cnnlab verdict`.")
         self.records = records
         self.openings = load_vault(store, OWNER)
+        self.failed = failed_ids(store)
 
     def parts(self) -> list[Part]:
         """Return what there is to show."""
-        shown: list[Part] = [_table(map(_short_row, self.records))]
+        shown: list[Part] = [_table(_short_row(record, self.failed) for record in self.records)]
         for opening in self.openings:
             shown += ["", accuracies(opening.arms), "", *_said(opening)]
         return shown
@@ -64,7 +65,7 @@ class Results(Shown):
     def markdown(self) -> str:
         """Return them as the README has them, folded away."""
         lines = ["<details><summary>What was predicted, and what came out</summary>", ""]
-        lines += _markdown_table(_table(map(_row, self.records)))
+        lines += _markdown_table(_table(_row(record, self.failed) for record in self.records))
         for opening in self.openings:
             lines += ["", *_markdown_table(accuracies(opening.arms)), "", *(f"{line}  " for line in _said(opening))]
         return "\n".join([*lines, "", "</details>"])
@@ -75,9 +76,9 @@ def _table(rows: Iterable[dict[str, str]]) -> pd.DataFrame:
     return table.set_axis([str(number) for number in range(1, len(table) + 1)])
 
 
-def _short_row(record: Record) -> dict[str, str]:
+def _short_row(record: Record, failed: Container[str]) -> dict[str, str]:
     """Return what fits into a terminal."""
-    row, effect, prediction = _row(record), recorded_effect(record), Prediction.from_record(record)
+    row, effect, prediction = _row(record, failed), recorded_effect(record), Prediction.from_record(record)
     compared = f"{record.experiment}, {prediction.contrast.text}: "
     interval = row["95 % interval"].replace(" ", "\N{NO-BREAK SPACE}")
     found = [prediction.metric.say(effect.estimate), interval, f"n = {effect.n}"] if effect else []
@@ -88,10 +89,11 @@ def _short_row(record: Record) -> dict[str, str]:
     }
 
 
-def _row(record: Record) -> dict[str, str]:
+def _row(record: Record, failed: Container[str]) -> dict[str, str]:
     effect, metric = recorded_effect(record), Prediction.from_record(record).metric
+    words = labelled(outcome_of(record), record).removeprefix("direction ")
     return {
-        "verdict": labelled(outcome_of(record), record).removeprefix("direction "),
+        "verdict": with_failures(words, record, failed),
         "what came out": came_out(record),
         "95 % interval": metric.say_interval(effect.low, effect.high).partition("]")[0] + "]" if effect else "",
         "n": str(effect.n) if effect else "",
@@ -108,7 +110,7 @@ def _said(opening: Recorded) -> list[str]:
 
 
 def _markdown_table(table: pd.DataFrame) -> list[str]:
-    head = ["", *table.columns]
+    head = [table.index.name or "", *table.columns]
     rows = [[str(name), *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 

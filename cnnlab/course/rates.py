@@ -31,7 +31,8 @@ def compare_rates(study: Design, runs: pd.DataFrame) -> Rates:
 
     A rate works for a seed if the accuracy is within 1 pp of the best one of that norm and seed; a run that failed
     doesn't work. The range is the highest rate that works divided by the lowest, with no gap between them. Its interval
-    is Student's t over the seeds, of its logarithm. Nothing is known between the rates that were tried.
+    is Student's t over the seeds, of its logarithm, cut off at 1, the range of a single rate. Nothing is known between
+    the rates that were tried.
 
     Raises:
         LabError: the arms of the study aren't norms with rates, or runs are missing.
@@ -43,7 +44,7 @@ def compare_rates(study: Design, runs: pd.DataFrame) -> Rates:
         norm: {
             "best rate": f"{best[norm]:g}",
             "accuracy there (%)": f"{values[best[norm]].mean():.2f}",
-            "range that works (highest / lowest)": _as_factor(widths[norm].to_numpy()),
+            "range that works (highest / lowest)": _as_factor(widths[norm].to_numpy(), least=0.0),
         }
         for norm, values in accuracy.items()
     }
@@ -90,12 +91,12 @@ def _width(accuracies: pd.Series) -> float:
     return float(np.log10(accuracies.index[high] / accuracies.index[low]))
 
 
-def _as_factor(logs: np.ndarray) -> str:
-    """Return the mean of logarithms as a factor, with its interval over the seeds."""
+def _as_factor(logs: np.ndarray, least: float = -np.inf) -> str:
+    """Return the mean of logarithms as a factor, with its interval over the seeds, cut off at `least`."""
     if np.ptp(logs) <= SAME:
         return f"{10 ** logs[0]:.3g} (the same for all {len(logs)} seeds)"
     e = t_interval(logs)
-    return f"{10**e.estimate:.3g} (95 % interval [{10**e.low:.3g}, {10**e.high:.3g}], n = {e.n} seeds)"
+    return f"{10**e.estimate:.3g} (95 % interval [{10 ** max(least, e.low):.3g}, {10**e.high:.3g}], n = {e.n} seeds)"
 
 
 def _in_pp(differences: np.ndarray) -> str:

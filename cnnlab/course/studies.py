@@ -46,9 +46,14 @@ class Studies(dict[str, Study]):
         raise LabError(f"there is no study {name!r}: {_did_you_mean(str(name), self)}choose from {', '.join(self)}.")
 
 
+def short_name(study: str) -> str:
+    """Return the name of a study without its profile and number: "dropout" for "quick-02-dropout"."""
+    return study.split("-", 1 + study.startswith(("quick-", "tiny-", "custom-")))[-1]
+
+
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the study whose name is closest, "" where none is close."""
-    short = {one.split("-", 1 + one.startswith(("quick-", "tiny-", "custom-")))[-1]: one for one in known}
+    short = {short_name(one): one for one in known}
     close = [one for one in short.values() if name in one]
     close = close or [short[one] for one in difflib.get_close_matches(name, short, n=1)]
     return f"did you mean {close[0]!r}? Otherwise " if close else ""
@@ -251,8 +256,7 @@ def pick(studies: dict[str, Study], names: tuple[str, ...]) -> list[Study]:
         if len(fitting) > 1:
             raise LabError(f"{name!r} names {len(fitting)} studies: choose from {', '.join(s.name for s in fitting)}.")
         if not fitting:
-            raise LabError(
-                f"there is no study {name!r}: {_did_you_mean(name, studies)}choose from {', '.join(studies)}."
-            )
+            short = [short_name(study) for study in studies]
+            raise LabError(f"there is no study {name!r}: {_did_you_mean(name, short)}choose from {', '.join(short)}.")
         chosen += fitting
     return chosen

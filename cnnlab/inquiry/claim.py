@@ -77,7 +77,7 @@ class Claim(Params):
         asked = {"because": "the mechanism you have in mind", "if_refuted": "what you learn if it turns out otherwise"}
         for name, ask in asked.items():
             if len(getattr(self, name).split()) < FEWEST_WORDS:
-                raise LabError(f"{name}={getattr(self, name)!r} says too little: write in a sentence {ask}.")
+                raise LabError(f"{name}={getattr(self, name)!r} is too short: describe {ask} in a sentence.")
         return self
 
     def filled(self, kind: str) -> "Claim":

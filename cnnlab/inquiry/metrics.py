@@ -23,16 +23,16 @@ class Metric:
 
     def say(self, value: float, sign: bool = True) -> str:
         """Return a number in the metric's unit, such as "+0.31 pp"."""
-        return f"{value:{'+' if sign else ''}.{self.digits}f} {self.unit}".rstrip()
+        return f"{value:{'+' if sign else ''}z.{self.digits}f} {self.unit}".rstrip()
 
     def say_interval(self, low: float, high: float) -> str:
         """Return an interval in the metric's unit, such as "[+0.25, +0.37] pp"."""
-        return f"[{low:+.{self.digits}f}, {high:+.{self.digits}f}] {self.unit}".rstrip()
+        return f"[{low:+z.{self.digits}f}, {high:+z.{self.digits}f}] {self.unit}".rstrip()
 
     def say_level(self, value: float) -> str:
         """Return a value from the store in words, such as "accuracy/valid 91.20 %"."""
         unit = "%" if self.unit == "pp" else self.unit
-        return f"{self.name} {self.scale * value:.{self.digits}f} {unit}".rstrip()
+        return f"{self.name} {self.scale * value:z.{self.digits}f} {unit}".rstrip()
 
     def say_detectable(self, value: float) -> str:
         """Return a phrase about the smallest detectable effect; an accuracy can't differ by more than 100 pp."""

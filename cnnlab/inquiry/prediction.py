@@ -173,13 +173,18 @@ def predict(study: Design, *, store: Store | None = None, **claim: Any) -> Predi
 
 
 def check_so_far(study: Design, said: Mapping[str, Any]) -> None:
-    """Check the answers that a claim has so far; open ones are assumed to be possible.
+    """Check the answers that a claim has so far; open ones are assumed to be possible. Sizes wait for their metric.
 
     Raises:
         LabError: an answer so far is impossible.
     """
-    open_yet = {"metric": task().metrics[0].name, "direction": "none", "confidence": 60.0}
-    open_yet |= dict.fromkeys(("because", "if_refuted"), "it is still open")
+    if "metric" not in said:
+        said = {name: value for name, value in said.items() if name not in ("size", "sesoi", "at_least_sesoi")}
+    has_size = said.get("size") or said.get("at_least_sesoi")
+    open_yet: dict[str, Any] = {"metric": task().metrics[0].name, "direction": "higher" if has_size else "none"}
+    open_yet |= {"confidence": 60.0} | dict.fromkeys(("because", "if_refuted"), "it is still open")
+    if not {"arm", "trend", "interaction"} & set(said):
+        open_yet["arm"] = next(arm for arm in study.arms if arm != (said.get("against") or study.control))
     claim = Claim(**{**open_yet, **said})
     claim.filled(choose_contrast(study, claim).kind)
 
@@ -274,6 +279,11 @@ def _content(study: Design, contrast: Contrast, claim: Claim) -> dict[str, str]:
         "design": contrast.to_json(),
     }
     return {name: _text(value) for name, value in content.items() if value not in (None, "")}
+
+
+def say_direction(direction: str) -> str:
+    """Return a recorded direction in words: "higher", "lower" or "no difference"."""
+    return "no difference" if direction == "none" else direction
 
 
 def say_claim(content: Mapping[str, str]) -> str:

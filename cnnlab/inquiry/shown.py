@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from html import escape
 from math import isnan
+from numbers import Integral
 from typing import NamedTuple, Union
 
 import pandas as pd
@@ -103,7 +104,11 @@ def _widths(columns: list[list[str]], numeric: list[bool], width: int) -> list[i
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if isnan(value) else f"{value:g}"
-    return str(value)
+    return f"{value:,}" if _is_count(value) else str(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _html(part: Part) -> str:
@@ -141,6 +146,8 @@ def _html_table(table: pd.DataFrame) -> str:
 
 
 def _left(value: object) -> object:
+    if _is_count(value):
+        return _cell(value)
     return f'<div style="text-align:left">{_escaped(value)}</div>' if isinstance(value, str) else value
 
 

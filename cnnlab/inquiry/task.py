@@ -215,6 +215,6 @@ def find_metric(name: str) -> Metric:
     if name not in known:
         containing = [one for one in known if name and name in one]
         close = containing or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise LabError(f"metric={name!r} is not possible: {hint}there are {', '.join(known)}.")
+        hint = f"did you mean {close[0]!r}? Otherwise " if close else ""
+        raise LabError(f"metric={name!r} is not possible: {hint}choose from {', '.join(known)}.")
     return known[name]

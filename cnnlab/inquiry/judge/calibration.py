@@ -9,6 +9,7 @@ import pandas as pd
 from cnnlab.inquiry.claim import RANGE_LEVEL
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.outcome import DECIDED
+from cnnlab.inquiry.prediction import say_claim
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.store import Store
@@ -164,7 +165,7 @@ def _row(record: Record) -> dict[str, object] | None:
         confidence = float(content["confidence"])
         row = {
             "study": record.experiment,
-            "prediction": f"{content['metric']} {content['direction']}: {content['contrast']}",
+            "prediction": f"{content['contrast']}: {say_claim(content)}",
             "confidence": confidence,
             "label": last["label"],
             "outcome": last["outcome"],

@@ -49,7 +49,7 @@ def in_range(p: Prediction, effect: Effect) -> bool | None:
 
 
 def outcome_in_words(p: Prediction, outcome: str, effect: Effect | None) -> str:
-    """Return an outcome in words, direction and size separately: "direction supported, size missed (too large)"."""
+    """Return an outcome in words, direction and size separately, such as "direction supported, size as predicted"."""
     if outcome == "inconclusive" and effect and _excludes_zero(effect):
         return "inconclusive (a difference of unclear size)"
     if outcome == "practically equivalent" and effect and _excludes_zero(effect):
@@ -103,10 +103,10 @@ def size_miss(p: Prediction, effect: Effect) -> str:
         return ""
     assert p.claim.size is not None
     (low, high), found = p.claim.size, p.sign * effect.estimate
-    factor, word = (low / found, "small") if found < low else (found / high, "large")
+    factor, place = (low / found, "below the range") if found < low else (found / high, "above the range")
     if factor < 1.5:
-        return f"a little too {word}"
-    return f"{factor:.0f} times too {word}" if factor >= 10 else f"{factor:.1f} times too {word}"
+        return f"a little {place}"
+    return f"{place} by a factor of {factor:.0f}" if factor >= 10 else f"{place} by a factor of {factor:.1f}"
 
 
 def _nearest(p: Prediction, effect: Effect) -> float:

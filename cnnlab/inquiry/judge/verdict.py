@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
+from math import isnan
 from typing import Literal
 
 import numpy as np
@@ -120,14 +121,19 @@ class Verdict(Shown):
         shown: list[Part] = [Quote(f"Predicted: {p.sentence()}"), Head(self.headline()), self._said()]
         shown += [Folded(self._noted()), *self.fairness.details()]
         if not self.others.empty:
-            unit = f" in {p.metric.unit}" if p.metric.unit else ""
             intervals = f"95 % intervals, simultaneous for all {self.num_others} of the study (Bonferroni)"
-            about = f"difference from {p.contrast.control}{unit}, {intervals}"
-            shown.append(Details(f"Other arms (exploratory): {about}", self.others.round(p.metric.digits)))
+            about = f"{p.metric.label}, difference from {p.contrast.control}, {intervals}"
+            shown.append(Details(f"Other arms (exploratory): {about}", self._others()))
         if self.not_compared:
             said = "; ".join(f"{arm} ({why})" for arm, why in self.not_compared.items())
             shown.append([f"Not compared: {said}."])
         return shown
+
+    def _others(self) -> pd.DataFrame:
+        """Return the comparisons of other arms in words; an interval that isn't known is left empty."""
+        say, rows = self.prediction.metric, self.others.itertuples(index=False)
+        said = [(say.say(d), "" if isnan(low) else say.say_interval(low, high)) for d, low, high in rows]
+        return pd.DataFrame(said, index=self.others.index, columns=["difference", "95 % interval"])
 
 
 def effect_in_words(metric: Metric, effect: Effect) -> str:

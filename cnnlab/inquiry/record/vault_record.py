@@ -115,7 +115,7 @@ class Recorded(Shown):
 def accuracies(arms: pd.DataFrame) -> pd.DataFrame:
     """Return the table of a reading for display: columns with units, and two decimals."""
     names = {"test": "test (%)", "test_sd": "SD (pp)", "valid": "validation (%)", "valid - test": "difference (pp)"}
-    return arms.map("{:.2f}".format).assign(n=arms["n"].map("{:.0f}".format)).rename(columns=names)
+    return arms.map("{:.2f}".format).assign(n=arms["n"].map("{:.0f}".format)).rename(columns=names).rename_axis("arm")
 
 
 def load_vault(store: Store, owner: str) -> list[Recorded]:

@@ -4,7 +4,7 @@ It only reads the store, and is made again whenever something changed.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import search_runs
 from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.record.views import view_links
-from cnnlab.inquiry.show.predictions import failed_ids, plot_records
+from cnnlab.inquiry.show.predictions import failed_ids, plot_records, with_failures
 from cnnlab.inquiry.show.style import OUTCOME_COLOURS, svg
 
 TEMPLATE = Path(__file__).with_name("lab.html")
@@ -51,20 +51,22 @@ def lab_page(store: Store, owner: str = "") -> str:
     records = [record for record in load_records(store, owner=asked or None) if not record.deleted]
     owner = asked or (records[-1].owner if records else "")
     own = [record for record in records if record.owner == owner]
+    own.sort(key=lambda record: not record.sha256)  # the figure has no row for those that were cut short
     students = [record for record in records if record.owner not in SHIPPED]  # their studies alone fit the window
     states = {record.run_id: _state(store, record) for record in own if not record.verdicts}
-    whole = [record for record in own if record.sha256]  # a record that was cut short has nothing to draw
+    whole = [record for record in own if record.sha256]
     ids = {one.name: one.experiment_id for one in store.client.search_experiments()}
     links = {one.run_id: f"/#/experiments/{ids.get(one.experiment, '')}/runs/{quote(one.run_id)}" for one in own}
     views = view_links(store, "")
+    failed = failed_ids(store) if whole else frozenset()
     written = entries()
     covered = reflected(written.values())
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         asked=asked,
         owner=owner,
-        rows=[_row(one, states, links[one.run_id], views, _reflection(one, written, covered)) for one in own],
-        figure=svg(plot_records(whole, failed=failed_ids(store), pending=states, links=links)) if whole else "",
+        rows=[_row(one, states, links[one.run_id], views, _reflection(one, written, covered), failed) for one in own],
+        figure=svg(plot_records(whole, failed=failed, pending=states, links=links)) if whole else "",
         is_running=any(RUNNING in state for state in states.values()),
         studies=sorted({record.experiment for record in students}),
         owners=_by_owner(students),
@@ -88,13 +90,15 @@ def _row(
     link: str,
     views: Mapping[str, dict[str, str]],
     reflection: str,
+    failed: Container[str],
 ) -> Row:
     state = states.get(record.run_id, "")
+    outcome = state or labelled(outcome_of(record).removeprefix("direction "), record)
     return Row(
         study=record.experiment,
         claim=claim_of(record),
         confidence=record.content.get("confidence", "?"),
-        outcome=state or labelled(outcome_of(record).removeprefix("direction "), record),
+        outcome=with_failures(outcome, record, failed) if record.verdicts else outcome,
         look="running" if RUNNING in state else _look(_outcome(record)),
         effect=effect_of(record),
         reflection=reflection,

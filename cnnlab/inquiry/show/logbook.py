@@ -18,6 +18,7 @@ from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.reference import Reference
 from cnnlab.inquiry.judge.verdict import Verdict
 from cnnlab.inquiry.log import log
+from cnnlab.inquiry.prediction import say_direction
 from cnnlab.inquiry.record.connection import default_store
 from cnnlab.inquiry.record.entries import entries, entry_id, fill, read_entries
 from cnnlab.inquiry.record.environment import owner
@@ -44,7 +45,7 @@ def reflect(study: Design, *, why: str, next: str = "", store: Store | None = No
     """
     for name, text in {"why": why, "next": next}.items():
         if len(text.split()) < FEWEST_WORDS and (text or name == "why"):
-            raise LabError(f"{name}={text!r} says too little: write a sentence.")
+            raise LabError(f"{name}={text!r} is too short: write a sentence.")
     records = load_records(store or default_store(), study.name, owner())
     own = {entry_id(record.sha256, verdict.number) for record in records for verdict in record.verdicts}
     known = [entry for entry in entries().values() if entry.id in own]
@@ -84,7 +85,7 @@ def _entry(
     said = "\n".join(f"- {line}" for line in lines)
     fields = "\n".join(f"**{title}**\n\n<!-- {name} {entry} -->\n\n<!-- end -->\n" for name, title in FIELDS.items())
     return (
-        f"\n## {time} UTC, {p.record.owner}: {p.metric.name} {p.claim.direction}, {p.contrast.text}\n\n"
+        f"\n## {time} UTC, {p.record.owner}: {p.metric.name} {say_direction(p.claim.direction)}, {p.contrast.text}\n\n"
         f"**Predicted**\n\n{quoted}\n\n"
         f"**Plan and runs** ({study.describe()})\n\n| arm | differs | runs |\n|---|---|---|\n{rows}\n\n"
         f"![Effect, predicted size and smallest effect of interest](figures/{_picture(study, entry)})\n\n"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cnnlab.inquiry.design import count
 from cnnlab.inquiry.judge.failures import failed_runs
 from cnnlab.inquiry.judge.review import labelled, outcome_of
+from cnnlab.inquiry.prediction import say_direction
 from cnnlab.inquiry.record.environment import owner
 from cnnlab.inquiry.record.ledger import Record, load_records
 from cnnlab.inquiry.record.runs import load_runs
@@ -62,10 +63,10 @@ def plot_records(
     All are in units of their smallest effect of interest, so that pp and nats fit one axis, which is logarithmic beyond
     1; the predicted direction is to the right. Nothing is recomputed: the figure shows the last verdict on record. A
     thin whisker is the interval over seeds and images, if it was recorded. `on_paper` is for an A4 page with a table of
-    the predictions and a sentence that counts them: no letter is smaller than 8 points, rows have the numbers of the
-    table and, if there are many, only study, confidence and outcome. `failed` are the ids of failed runs: an effect
-    that includes some is marked. `pending` has texts for predictions without a verdict, by id; these are shown in gray.
-    `links` are the link targets of the names of rows in SVG, by the same ids.
+    the predictions and a sentence that counts them: no letter is smaller than 8 points, and many rows have only study,
+    confidence and outcome. `failed` are the ids of failed runs: an effect that includes some is marked. `pending` has
+    texts for predictions without a verdict, by id; these are shown in gray. `links` are the link targets of the names
+    of rows in SVG, by the same ids.
     """
     shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
     is_short = on_paper and len(shown) > FEW
@@ -83,7 +84,8 @@ def plot_records(
         axes.text(1.01, row, words, color=_colour(record), fontsize=size, linespacing=1.1, **beside)
     _scale(axes)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
-    labels = [_numbered(row, one, is_short) if on_paper else _label(one) for row, one in enumerate(shown, start=1)]
+    label = _on_paper if on_paper else _label
+    labels = [label(number, one, is_short) for number, one in enumerate(shown, start=1)]
     axes.set_yticks(range(len(shown)), labels, fontsize=size)
     for tick, record in zip(axes.get_yticklabels(), shown, strict=False):
         tick.set_url(links.get(record.run_id))
@@ -141,26 +143,25 @@ def _scale(axes: Axes) -> None:
 def _outcome(record: Record, failed: Container[str], is_short: bool) -> str:
     """Return the outcome in a few words, such as "supported, size missed, exploratory"; a short one omits the size."""
     said = outcome_of(record).removeprefix("direction ").replace(" (", ", ").rstrip(")").split(", ")
+    return with_failures(labelled(", ".join(said[: 1 if is_short else 2]), record), record, failed)
+
+
+def with_failures(words: str, record: Record, failed: Container[str]) -> str:
+    """Return words for the last verdict with the number of failed runs that its effect includes, if there are any."""
     last = record.verdicts[-1].content
-    failures = _failures(last, failed) if "estimate" in last else 0
-    words = labelled(", ".join(said[: 1 if is_short else 2]), record)
+    named = [one for name, some in last.items() if name.startswith("runs_") for one in some.split("; ")]
+    failures = sum(one.partition(" ")[0] in failed for one in named) if "estimate" in last else 0
     return f"{words}, {count(failures, 'run')} failed" if failures else words
 
 
-def _failures(verdict: dict[str, str], failed: Container[str]) -> int:
-    """Return how many of the runs in a verdict failed."""
-    named = [one for name, some in verdict.items() if name.startswith("runs_") for one in some.split("; ")]
-    return sum(one.partition(" ")[0] in failed for one in named)
+def _label(number: int, record: Record, _is_short: bool) -> str:
+    """Return the numbered label of a prediction's row, on two lines."""
+    about = f"{number}  {record.experiment}: {record.content.get('contrast', '?')}"
+    return f"{shortened(about, 74)}\n{_claim(record)}"
 
 
-def _label(record: Record) -> str:
-    """Return the label of a prediction's row, on two lines."""
-    about = f"{record.experiment}: {record.content.get('contrast', '?')}"
-    return f"{shortened(about, 70)}\n{_claim(record)}"
-
-
-def _numbered(number: int, record: Record, is_short: bool) -> str:
-    """Return the numbered label of a prediction's row, on one short line or on three lines."""
+def _on_paper(number: int, record: Record, is_short: bool) -> str:
+    """Return the same for a page of paper, on one short line or on three lines."""
     if is_short:
         return f"{number}  {record.experiment} ({record.content.get('confidence', '?')} %)"
     return f"{number}  {record.experiment}\n{shortened(record.content.get('contrast', '?'), 44)}\n{_claim(record)}"
@@ -168,7 +169,7 @@ def _numbered(number: int, record: Record, is_short: bool) -> str:
 
 def _claim(record: Record) -> str:
     content = record.content
-    direction = {"none": "no difference"}.get(content.get("direction", ""), content.get("direction", "?"))
+    direction = say_direction(content.get("direction", "?"))
     if content.get("at_least_sesoi") == "True":
         direction += f" by at least {content.get('sesoi', '?')} {content.get('unit', '')}".rstrip()
     return f"{content.get('metric', '?')}, {direction} ({content.get('confidence', '?')} %)"

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections import Counter
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.show.effects import plot_calibration, say_outcomes
 from cnnlab.inquiry.show.logbook import logbook_file
 from cnnlab.inquiry.show.page import count_pages, render_html, write_pdf
-from cnnlab.inquiry.show.predictions import failed_ids, plot_records
+from cnnlab.inquiry.show.predictions import failed_ids, plot_records, with_failures
 from cnnlab.inquiry.show.scales import shortened
 from cnnlab.inquiry.show.style import PAPER
 
@@ -55,9 +56,10 @@ def report(store: Store | None = None) -> Path:
     words = _words(judged)
     folder = paths.experiment_log()
     name = "report-" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner()).strip("-")
-    _draw(judged, store, folder / "figures", name)
-    text = _page_one(judged, f"figures/{name}") + _annex(judged, words, my_head(store, owner()))
-    text = text.replace(" %", f"{SPACE}%").replace("n = ", f"n{SPACE}={SPACE}")
+    failed = failed_ids(store)
+    _draw(judged, failed, folder / "figures", name)
+    text = _page_one(judged, f"figures/{name}") + _annex(judged, words, my_head(store, owner()), failed)
+    text = re.sub(r"(?<=[\d\]]) (?=%|pp\b|nats\b)", SPACE, text).replace("n = ", f"n{SPACE}={SPACE}")
     page = folder / f"{name}.html"
     page.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
     page.write_text(render_html(text, f"Report of {owner()}", folder), encoding="utf-8", newline="\n")
@@ -71,13 +73,13 @@ def report(store: Store | None = None) -> Path:
     return page
 
 
-def _draw(judged: list[Record], store: Store, folder: Path, name: str) -> None:
+def _draw(judged: list[Record], failed: Container[str], folder: Path, name: str) -> None:
     """Draw the figures of page one, as wide as its text."""
     folder.mkdir(parents=True, exist_ok=True)
     calibration = plot_calibration(calibrate_records(judged))
     calibration.set_size_inches(PAPER, 2.0)
     calibration.savefig(folder / f"{name}-calibration.png", dpi=200)
-    predictions = plot_records(judged, on_paper=True, failed=failed_ids(store))
+    predictions = plot_records(judged, on_paper=True, failed=failed)
     predictions.savefig(folder / f"{name}-predictions.png", dpi=200)
 
 
@@ -112,7 +114,7 @@ def _where(record: Record, entry: Entry | None) -> str:
     """Return one line with the place of a missing "why", as file:line, and the prediction."""
     file = entry.file if entry else logbook_file(record.experiment)
     place = f"{file.parent.name}/{file.name}{f':{entry.line}' if entry else ' (confront it again)'}"
-    claim = ": {metric} {direction}".format_map(record.content)
+    claim = f": {record.content['metric']}"
     room = LINE - len(f"{place}  {claim}")
     return f"{place}  {textwrap.shorten(record.content['contrast'], max(20, room), placeholder=' ...')}{claim}"
 
@@ -172,8 +174,8 @@ def _worth(found: Calibration) -> str:
     )
 
 
-def _annex(judged: list[Record], words: dict[Entry, list[int]], head: str) -> str:
-    rows = "\n".join(_row(number, record) for number, record in enumerate(judged, start=1))
+def _annex(judged: list[Record], words: dict[Entry, list[int]], head: str, failed: Container[str]) -> str:
+    rows = "\n".join(_row(number, record, failed) for number, record in enumerate(judged, start=1))
     told = "\n\n".join(_reflection(entry, numbers) for entry, numbers in words.items())
     return (
         "## Annex: the predictions\n\n"
@@ -183,10 +185,11 @@ def _annex(judged: list[Record], words: dict[Entry, list[int]], head: str) -> st
     )
 
 
-def _row(number: int, record: Record) -> str:
+def _row(number: int, record: Record, failed: Container[str]) -> str:
     claim = f"{claim_of(record)} ({record.content['confidence']} %)"
     effect = effect_of(record).replace(", 95 % interval", "").removesuffix(" seeds")
-    verdict = labelled(outcome_of(record), record) + (f": {effect}" if effect else "")
+    words = with_failures(labelled(outcome_of(record), record), record, failed)
+    verdict = words + (f": {effect}" if effect else "")
     return f"| {number} | {record.experiment} | {claim} | {verdict} |"
 
 

@@ -37,8 +37,8 @@ class LabFigure(Figure):
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG, for a page."""
+    """Return a figure as SVG without a background, for a page."""
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return "<svg" + file.getvalue().partition("<svg")[2]
