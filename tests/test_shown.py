@@ -72,7 +72,7 @@ def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.Monk
     table = pd.DataFrame({"effect": [said], "other": [said], "n": [1234567]}, index=["an arm with a long name"])
     text = str(Example(table))
     assert max(map(len, text.splitlines())) <= 80
-    assert "1234567" in text and text.count("sentence") == 4
+    assert "1,234,567" in text and text.count("sentence") == 4
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
@@ -90,7 +90,7 @@ def test_a_table_with_too_long_words_still_fits(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("COLUMNS", "80")
     text = str(Example(pd.DataFrame({"a": ["x" * 70], "b": ["y" * 70], "n": [123456]})))
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("x") == text.count("y") == 70 and "123456" in text
+    assert text.count("x") == text.count("y") == 70 and "123,456" in text
 
 
 def test_a_bar_of_80_columns_has_room_for_the_arm_and_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
