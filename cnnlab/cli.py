@@ -36,7 +36,7 @@ def cli() -> None:
     For example: cnnlab predict dropout, then cnnlab run dropout, then cnnlab report.
 
     The studies: baseline, dropout, dropout-long, normalization, combined, order, learning-rates, rates-per-norm,
-    tiny-batches, and search once 03_mlflow.py has run.
+    tiny-batches, and search once 03_mlflow.py has run; in the full profile also dropout-short and best.
     """
 
 

@@ -173,6 +173,19 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "builds_on": "the search before",
         }
     ],
+    "06-best": [
+        {
+            "arm": "best",
+            "against": "winner",
+            "metric": "accuracy/valid",
+            "direction": "higher",
+            "size": (0.5, 2),
+            "confidence": 85,
+            "because": "it was chosen with far more runs than the search had, and it trains for twice as long",
+            "if_refuted": "twenty trials find nearly as good a network as hours of choosing by hand",
+            "builds_on": "the accuracies that the README of the lab reports",
+        }
+    ],
 }
 
 
