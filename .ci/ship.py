@@ -2,7 +2,7 @@
 
 What was measured stays for every run, but for curves that others give or that are about the machine. Figures stay for
 the best run of each arm, in 256 colours, the model for the best run of each study, weights for the champion and for the
-runs of 04-order, whose networks the notebook takes up again. A run whose files go says so in its note, with a link to
+runs whose networks the notebook takes up again. A run whose files go says so in its note, with a link to
 the run that has them. The largest indexes go too. The lab makes them again when it opens the store, so this is the last
 step before a commit.
 """
@@ -34,6 +34,7 @@ from cnnlab.one_run import WEIGHTS
 from cnnlab.task import SHIPPED
 
 ACCURACY = "final/accuracy/valid"
+WITH_WEIGHTS = ("03-tiny-batches", "04-order")  # here the notebook recomputes the statistics of BatchNorm
 CURVES = ("gap/accuracy", "lr", "time/epoch_s", "time/images_per_s")  # of which only the last value ships
 
 
@@ -112,9 +113,8 @@ def main() -> None:
     champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     runs = [run for run in load_raw(store) if run.kind == "run" and run.owner == OWNER and run.status == "FINISHED"]
     publish(store, runs)
-    with_weights = {run.tags.get("reused_from", run.run_id) for run in runs if run.experiment == "04-order"} | {
-        champion
-    }
+    taken_up = [run for run in runs if run.experiment in WITH_WEIGHTS]
+    with_weights = {champion, *(run.tags.get("reused_from", run.run_id) for run in taken_up)}
     runs = sorted((run for run in runs if "reused_from" not in run.tags), key=arm_of)
     for _, arm in groupby(runs, arm_of):
         ranked = sorted(arm, key=rank)

@@ -224,7 +224,7 @@ def test_every_prediction_has_a_row_in_order_with_the_predicted_direction_to_the
     assert figure.get_suptitle().endswith("1 of 4 predictions supported, 2 refuted, 1 withheld")
 
 
-@pytest.mark.parametrize("n", [1, 8, 9, 23])
+@pytest.mark.parametrize("n", [1, 8, 9, 32])
 def test_on_paper_rows_are_numbered_and_no_letter_is_smaller_than_8_points(n: int) -> None:
     last = {"outcome": "supported", "label": "exploratory", "estimate": "0.05", "low": "0.04", "high": "0.06"}
     figure = plot_records([record_of("much against none", {}, last)] * n, on_paper=True)

@@ -15,8 +15,7 @@ from cnnlab.inquiry.record.connection import connect
 from cnnlab.inquiry.record.ledger import Record
 from cnnlab.inquiry.show.confront import confront
 from cnnlab.inquiry.show.logbook import logbook_file
-from cnnlab.inquiry.show.page import STYLE, count_pages, find_browser, render_html, write_pdf
-from cnnlab.inquiry.show.predictions import plot_records
+from cnnlab.inquiry.show.page import count_pages, find_browser, render_html, write_pdf
 from cnnlab.inquiry.show.report import report, summary
 from cnnlab.inquiry.study import Study
 from tests.golden import copy_what_ships
@@ -91,7 +90,7 @@ def test_a_missing_logbook_is_named(confronted: Study) -> None:
 def test_page_one_is_one_page_even_with_many_predictions(
     home: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    """The reference runs have 23 predictions, and long reflections."""
+    """The reference has more than thirty predictions, and long reflections."""
     copy_what_ships(home)
     monkeypatch.setenv("CNNLAB_OWNER", "reference")
     page = report(connect())
@@ -110,12 +109,6 @@ def judged(outcome: str, confidence: int = 75, label: str = "confirmatory") -> R
     return record_of(
         f"{outcome} at {confidence}", {"confidence": str(confidence)}, {"outcome": outcome, "label": label}
     )
-
-
-def test_the_page_shrinks_no_figure_of_thirty_predictions() -> None:
-    figure = plot_records([judged("supported", 60)] * 30, on_paper=True)
-    tallest = re.search(r"img .* max-height: (\d+)mm", STYLE)
-    assert tallest and 25.4 * figure.get_size_inches()[1] <= float(tallest[1]), "its letters would be below 8 points"
 
 
 def test_the_sentences_hold_for_one_prediction_whatever_came_out() -> None:

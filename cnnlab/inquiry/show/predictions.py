@@ -70,7 +70,7 @@ def plot_records(
     """
     shown = [one for one in records if not one.deleted and (one.verdicts or one.run_id in pending)]
     is_short = on_paper and len(shown) > FEW
-    height = 0.14 if is_short else 0.43 if on_paper else 0.29
+    height = 0.13 if is_short else 0.43 if on_paper else 0.29
     size = 8 if on_paper else 7
     figure = LabFigure(figsize=(PAPER if on_paper else WIDTH, 1.1 + height * max(2, len(shown))), layout="constrained")
     axes = figure.subplots()
