@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import f
+from scipy.stats import f, ttest_1samp
 
 from cnnlab.course.champion import ADDRESS, ALIAS, MODEL
 from cnnlab.course.overview import Results, plot_overview
+from cnnlab.course.profiles import PROFILES
 from cnnlab.course.reference import OWNER, reference_studies
+from cnnlab.course.search import search_study
 from cnnlab.data import Batches, Data
 from cnnlab.inquiry import server
 from cnnlab.inquiry.judge.reproduce import one_run_of_each, reproduce
@@ -119,14 +121,67 @@ def test_a_difference_is_shown_once_whichever_arm_is_subtracted(store: Store) ->
     assert len(second.others) and "norm=none" not in second.others.index
 
 
-def test_the_vault_on_record_names_no_runs_and_its_interval_is_found_again(store: Store, clone: Path) -> None:
-    (opening,) = load_vault(store, OWNER)
+def tested(clone: Path, *arms: str) -> dict[str, np.ndarray]:
+    """Return which test images each arm of an opening of the vault classified correctly: bool (seeds, images)."""
+    for file in (clone / "models" / "test-set").glob("*/artifacts/test_correct.npz"):
+        with np.load(file) as correct:
+            if set(correct) == set(arms):
+                return dict(correct)
+    raise AssertionError(f"no opening of the vault has these arms: {arms}")
+
+
+def test_the_first_opening_of_the_vault_names_no_runs_and_its_interval_is_found_again(
+    store: Store, clone: Path
+) -> None:
+    opening = load_vault(store, OWNER)[0]
     assert opening.runs == {"baseline": [], "winner": []}
     assert opening.is_about(opening.reason, {"baseline": ["whichever"], "winner": ["run"]})
-    (file,) = (clone / "models" / "test-set").glob("*/artifacts/test_correct.npz")
-    with np.load(file) as correct:
-        differences = 100 * (correct["winner"].astype(float) - correct["baseline"])
+    correct = tested(clone, "baseline", "winner")
+    differences = 100 * (correct["winner"].astype(float) - correct["baseline"])
     assert crossed_interval(differences) == pytest.approx((0.67, 1.09), abs=0.005)
+
+
+def test_the_second_opening_is_post_hoc_and_its_numbers_are_found_again(store: Store, clone: Path) -> None:
+    opening = load_vault(store, OWNER)[1]
+    assert opening.said.startswith(f"Opening 2 of the test vault: {opening.reason}\nPOST-HOC")
+    runs = results(reference_studies()["06-best"], store, OWNER)
+    assert {arm: set(ids) for arm, ids in opening.runs.items()} == {
+        arm: set(some["run_id"]) for arm, some in runs.groupby("arm")
+    }
+    correct = tested(clone, "baseline", "winner", "best")
+    for arm in ("winner", "best"):
+        differences = 100 * (correct[arm].astype(float) - correct["baseline"])
+        mean, (low, high) = differences.mean(), ttest_1samp(differences.mean(axis=1), 0).confidence_interval()
+        said = (
+            f"{arm} - baseline: {mean:+.2f} pp on the test images; 95 % interval [{low:+.2f}, {high:+.2f}] over seeds"
+        )
+        low, high = crossed_interval(differences)
+        assert said in opening.said and f"[{low:+.2f}, {high:+.2f}] over seeds and images (n = 10" in opening.said
+
+
+def test_the_champion_is_the_best_run_of_the_best_network_and_readme_and_docs_say_how_good_that_is(
+    store: Store,
+) -> None:
+    runs = results(reference_studies()["06-best"], store, OWNER)
+    best = runs[runs["arm"] == "best"].set_index("run_id")
+    assert store.client.get_model_version_by_alias(MODEL, ALIAS).run_id == best["accuracy/valid"].idxmax()
+    row = load_vault(store, OWNER)[1].arms.loc["best"]
+    readme = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    said = f"classifies {row.valid:.1f} % of the validation images and {row.test:.1f} % of the test images correctly"
+    assert f"{said} (mean of {len(best)} seeds)" in readme
+    parameters = int(best["fact.num_parameters"].iloc[0])
+    line = f"| the best network of this lab, {parameters:,} parameters (mean of {len(best)} seeds) | {row.test:.1f} % |"
+    assert line in (PROJECT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_winner_that_the_best_network_is_compared_with_is_that_of_the_search(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNLAB_OWNER", OWNER)
+    winners = [
+        study.arms["winner"] for study in (search_study(PROFILES["full"], store), reference_studies()["06-best"])
+    ]
+    assert winners[0] == winners[1]
 
 
 def test_every_run_has_its_end_and_every_arm_its_seeds(store: Store) -> None:
