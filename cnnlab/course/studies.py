@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from cnnlab.config import BASE, Config, replace
+from cnnlab.config import BASE, BEST, Config, replace
 from cnnlab.course.profiles import Profile
 from cnnlab.data import Data
 from cnnlab.inquiry.errors import LabError
@@ -30,6 +30,9 @@ SECTIONS = {  # of the notebook, in its order; those up to 4b are the core of th
 }
 CORE = 6  # of them
 FIRST_OF_THEIR_OWN = 50  # the place of the first seed of studies that no run of another profile tells anything about
+FIRST_OF_BEST = 200  # the place of the first seed of the study of BEST; no search and no exploration has used it
+# what the search of the reference found (05-search)
+SEARCHED = replace(BASE, blocks=((2, 16), (2, 32), (2, 64)), norm="layer", norm_groups=4, dropout=0.2, lr=0.00744)
 
 
 class Studies(dict[str, Study]):
@@ -73,6 +76,7 @@ def lab_studies(profile: Profile, of: str = "") -> Studies:
         _learning_rates(profile, base, seeds),
         _rates_per_norm(profile, base, seeds),
         _tiny_batches(profile, base, seeds),
+        *([_best(profile, base, of)] if profile.short_images else []),
     ]
     return Studies((study.name, study) for study in studies)
 
@@ -205,6 +209,22 @@ def _order(profile: Profile, base: Config, seeds: tuple[int, ...]) -> Study:
             "norm, dropout, pool": replace(both, pool="last"),
             "dropout, norm, pool": replace(both, pool="last", **dropout_first),
         },
+    )
+
+
+def _best(profile: Profile, base: Config, of: str) -> Study:
+    """The end of the search for a strong network; BEST trains for twice as long as the others."""
+    return Study(
+        profile.experiment("06-best"),
+        "How much better is the best network that was found than the baseline, and than the winner of the search?",
+        base,
+        my_seeds(profile.baseline_seeds, first=FIRST_OF_BEST, of=of),
+        arms={
+            "baseline": base,
+            "winner": replace(SEARCHED, train_images=base.train_images, epochs=base.epochs),
+            "best": replace(BEST, train_images=base.train_images),
+        },
+        roles={"epochs": "scientific", "keep": "scientific"},
     )
 
 
