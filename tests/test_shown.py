@@ -62,8 +62,8 @@ def test_large_counts_have_commas_and_no_number_is_minus_zero() -> None:
     for text in (str(shown), shown._repr_html_()):
         assert "18,496" in text and "320" in text and "True" in text
     loss = find_metric("loss/valid")
-    assert (loss.say(-0.0001), loss.say(-0.0001, sign=False)) == ("+0.000 nats", "0.000 nats")
-    assert loss.say_interval(-0.0001, 0.01) == "[+0.000, +0.010] nats"
+    assert (loss.say(-0.0001), loss.say(-0.0001, sign=False)) == ("0.000 nats", "0.000 nats")
+    assert loss.say_interval(-0.0001, 0.01) == "[0.000, +0.010] nats"
 
 
 def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,16 @@ class Metric:
     caution: str = ""
 
     def say(self, value: float, sign: bool = True) -> str:
-        """Return a number in the metric's unit, such as "+0.31 pp"."""
-        return f"{value:{'+' if sign else ''}z.{self.digits}f} {self.unit}".rstrip()
+        """Return a number in the metric's unit, such as "+0.31 pp"; what is rounded to zero has no sign."""
+        return f"{self._rounded(value, sign)} {self.unit}".rstrip()
 
     def say_interval(self, low: float, high: float) -> str:
         """Return an interval in the metric's unit, such as "[+0.25, +0.37] pp"."""
-        return f"[{low:+z.{self.digits}f}, {high:+z.{self.digits}f}] {self.unit}".rstrip()
+        return f"[{self._rounded(low)}, {self._rounded(high)}] {self.unit}".rstrip()
+
+    def _rounded(self, value: float, sign: bool = True) -> str:
+        text = f"{value:{'+' if sign else ''}z.{self.digits}f}"
+        return text if float(text) else text.removeprefix("+")
 
     def say_level(self, value: float) -> str:
         """Return a value from the store in words, such as "accuracy/valid 91.20 %"."""
