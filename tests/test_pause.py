@@ -141,7 +141,7 @@ def test_the_table_of_conclusions_has_a_row_per_study_from_the_record(judged: tu
     assert row["Question"] == STUDY.question and row["Why (your words)"] == "?"
     assert "loss/valid higher (80 %)" in row["Expected"] and "2. dropout=0.5 against" in row["Expected"]
     for verdict in (copied, own):
-        assert verdict.effect and f"n = {verdict.effect.n} seeds" in row["Found"]
+        assert verdict.effect and f"n = {verdict.effect.n}" in row["Found (95 % interval)"]
     assert "1 epoch of 320 images, 2 seeds" in row["What it does not show"]
     reflect(STUDY, why="it was chance and nothing else", store=store)
     again = conclusions([STUDY], store)

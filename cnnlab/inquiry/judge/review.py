@@ -477,13 +477,18 @@ def labelled(words: str, record: Record) -> str:
     return words if label in ("", "confirmatory") else f"{words}, {label}"
 
 
-def effect_of(record: Record) -> str:
-    """Return the effect of the last verdict, with its interval, as recorded; "" where it has none."""
+def effect_of(record: Record, is_short: bool = False) -> str:
+    """Return the effect of the last verdict, with its interval, as recorded; "" where it has none.
+
+    A short one is for a column whose title says what the interval is.
+    """
     effect, metric = recorded_effect(record), metrics().get(record.content.get("metric", ""))
     if effect is None or metric is None:
         return ""
-    interval = metric.say_interval(effect.low, effect.high)
-    return f"{metric.say(effect.estimate)}, 95 % interval {interval}, n = {effect.n} seeds"
+    estimate, interval = metric.say(effect.estimate), metric.say_interval(effect.low, effect.high)
+    if is_short:
+        return f"{estimate} {interval}, n = {effect.n}"
+    return f"{estimate}, 95 % interval {interval}, n = {effect.n} seeds"
 
 
 def recorded_effect(record: Record) -> Effect | None:

@@ -15,7 +15,7 @@ from cnnlab.inquiry.record.store import Store
 from cnnlab.inquiry.shown import Part, Shown
 from cnnlab.inquiry.task import task
 
-COLUMNS = ["Question", "Expected", "Found", "Why (your words)", "What it does not show"]
+COLUMNS = ["Question", "Expected", "Found (95 % interval)", "Why (your words)", "What it does not show"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +45,7 @@ def conclusions(studies: Iterable[Design], store: Store | None = None) -> Conclu
             cells = [
                 study.question,
                 _listed([f"{claim_of(record)} ({record.content['confidence']} %)" for record in judged]),
-                _listed([f"{outcome_of(record)}: {effect_of(record)}" for record in judged]),
+                _listed([f"{outcome_of(record)}: {effect_of(record, is_short=True)}" for record in judged]),
                 _listed(list(whys)) or "?",
                 _limits(study, judged),
             ]

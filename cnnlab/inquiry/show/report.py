@@ -187,7 +187,7 @@ def _annex(judged: list[Record], words: dict[Entry, list[int]], head: str, faile
 
 def _row(number: int, record: Record, failed: Container[str]) -> str:
     claim = f"{claim_of(record)} ({record.content['confidence']} %)"
-    effect = effect_of(record).replace(", 95 % interval", "").removesuffix(" seeds")
+    effect = effect_of(record, is_short=True)
     words = with_failures(labelled(outcome_of(record), record), record, failed)
     verdict = words + (f": {effect}" if effect else "")
     return f"| {number} | {record.experiment} | {claim} | {verdict} |"
