@@ -16,7 +16,7 @@ from cnnlab.inquiry.params import ConfigError, from_params, replace, to_params
         ({"dropout": -0.1}, "greater than or equal to 0"),
         ({"dropout": "0.3"}, "number"),
         ({"dropot": 0.3}, "did you mean dropout"),
-        ({"units": 128}, "its fields are blocks"),
+        ({"units": 128}, "there are: blocks"),
         ({"norm": "btach"}, "'batch'"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"epochs": 2.5}, "integer"),

@@ -121,7 +121,7 @@ def test_a_difference_is_shown_once_whichever_arm_is_subtracted(store: Store) ->
     assert len(second.others) and "norm=none" not in second.others.index
 
 
-def tested(clone: Path, *arms: str) -> dict[str, np.ndarray]:
+def answers_on_test_images(clone: Path, *arms: str) -> dict[str, np.ndarray]:
     """Return which test images each arm of an opening of the vault classified correctly: bool (seeds, images)."""
     for file in (clone / "models" / "test-set").glob("*/artifacts/test_correct.npz"):
         with np.load(file) as correct:
@@ -136,7 +136,7 @@ def test_the_first_opening_of_the_vault_names_no_runs_and_its_interval_is_found_
     opening = load_vault(store, OWNER)[0]
     assert opening.runs == {"baseline": [], "winner": []}
     assert opening.is_about(opening.reason, {"baseline": ["whichever"], "winner": ["run"]})
-    correct = tested(clone, "baseline", "winner")
+    correct = answers_on_test_images(clone, "baseline", "winner")
     differences = 100 * (correct["winner"].astype(float) - correct["baseline"])
     assert crossed_interval(differences) == pytest.approx((0.67, 1.09), abs=0.005)
 
@@ -148,7 +148,7 @@ def test_the_second_opening_is_post_hoc_and_its_numbers_are_found_again(store: S
     assert {arm: set(ids) for arm, ids in opening.runs.items()} == {
         arm: set(some["run_id"]) for arm, some in runs.groupby("arm")
     }
-    correct = tested(clone, "baseline", "winner", "best")
+    correct = answers_on_test_images(clone, "baseline", "winner", "best")
     for arm in ("winner", "best"):
         differences = 100 * (correct[arm].astype(float) - correct["baseline"])
         mean, (low, high) = differences.mean(), ttest_1samp(differences.mean(axis=1), 0).confidence_interval()

@@ -86,7 +86,7 @@ def _sentence(kind: type[Params], error: ValidationError) -> str:
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, kind.model_fields, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"its fields are {', '.join(kind.model_fields)}."
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(kind.model_fields)}."
         return f"{kind.noun} has no field {name!r}; {hint}"
     rule = kind.model_fields[name].description or first["msg"].removeprefix("Input should be ")
     if first["type"] == "missing":
