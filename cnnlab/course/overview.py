@@ -150,7 +150,7 @@ def _shared_once(store: Store) -> list[tuple[str, pd.Series]]:
     for study in _full_studies(store):
         for arm, some in results(study, store, OWNER).groupby("arm", sort=False):
             values = pd.Series(100 * some["accuracy/valid"].to_numpy(), index=trained(some))
-            longer = f", {epochs} epochs" if (epochs := study.arms[arm].epochs) != study.base.epochs else ""
+            longer = f", {epochs} epochs" if (epochs := study.arms[str(arm)].epochs) != study.base.epochs else ""
             name = f"{study.name.removeprefix(f'{study.name[:2]}-')}: {arm}{longer} (n = {len(values)})"
             same = [row for row, known in enumerate(accuracies) if set(known.index) & set(values.index)]
             if same:
