@@ -84,8 +84,7 @@ def plot_records(
         axes.text(1.01, row, words, color=_colour(record), fontsize=size, linespacing=1.1, **beside)
     _scale(axes)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
-    label = _on_paper if on_paper else _label
-    labels = [label(number, one, is_short) for number, one in enumerate(shown, start=1)]
+    labels = [_on_paper(n, one, is_short) if on_paper else _label(n, one) for n, one in enumerate(shown, start=1)]
     axes.set_yticks(range(len(shown)), labels, fontsize=size)
     for tick, record in zip(axes.get_yticklabels(), shown, strict=False):
         tick.set_url(links.get(record.run_id))
@@ -154,7 +153,7 @@ def with_failures(words: str, record: Record, failed: Container[str]) -> str:
     return f"{words}, {count(failures, 'run')} failed" if failures else words
 
 
-def _label(number: int, record: Record, _is_short: bool) -> str:
+def _label(number: int, record: Record) -> str:
     """Return the numbered label of a prediction's row, on two lines."""
     about = f"{number}  {record.experiment}: {record.content.get('contrast', '?')}"
     return f"{shortened(about, 74)}\n{_claim(record)}"
