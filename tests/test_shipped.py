@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,6 +168,8 @@ def test_the_champion_is_the_best_run_of_the_best_network_and_readme_and_docs_sa
     champion = store.client.get_model_version_by_alias(MODEL, ALIAS).run_id
     assert best["accuracy/valid"][champion] == best["accuracy/valid"].max()
     row = load_vault(store, OWNER)[1].arms.loc["best"]
+    card = store.client.get_registered_model(MODEL).description
+    assert f"runs reached {row.test:.2f} % on average (post-hoc: these images had been looked at before)." in card
     readme = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
     said = f"classifies {row.valid:.1f} % of the validation images and {row.test:.1f} % of the test images correctly"
     assert f"{said} (mean of {len(best)} seeds;" in readme
@@ -315,6 +318,14 @@ def test_the_numbers_in_the_corrections_of_the_logbooks_are_those_of_the_store(s
         text = (PROJECT / "experiment_log" / f"{study}.md").read_text(encoding="utf-8")
         corrections = text[text.index(": correction of ") :]
         assert [one for one in snippets if one not in corrections] == [], study
+
+
+def test_the_new_statistics_in_the_logbook_are_those_of_the_finished_notebook() -> None:
+    log = PROJECT / "experiment_log"
+    cells = {cell.id: cell for cell in nbformat.read(log / "reference.ipynb", as_version=4).cells}
+    changes = re.findall(r"[+-]\d+\.\d\d \[.+?\]", cells["4b-renewed"].outputs[0].data["text/plain"])
+    said = (log / "04-order.md").read_text(encoding="utf-8").rpartition(": correction of ")[2]
+    assert len(changes) == 4 and all(change.replace(" [", " pp [") in said for change in changes)
 
 
 def test_the_runs_to_reproduce_are_one_of_each_study(store: Store) -> None:

@@ -105,11 +105,14 @@ def _measured(run: pd.Series, seeds: pd.DataFrame) -> str:
 
 def _tested(run: pd.Series, store: Store) -> str:
     """Return what the vault says about the run's arm, if it was opened for it."""
-    for opening in load_vault(store, run["owner"]):
+    for number, opening in enumerate(load_vault(store, run["owner"]), start=1):
         for arm, ids in opening.runs.items():
             if run["run_id"] in ids:
                 row = opening.arms.loc[arm]
-                return f"On the official test images, {row.n:.0f} such runs reached {row.test:.2f} % on average. "
+                stamp = " (post-hoc: these images had been looked at before)" if number > 1 else ""
+                return (
+                    f"On the official test images, {row.n:.0f} such runs reached {row.test:.2f} % on average{stamp}. "
+                )
     return ""
 
 
