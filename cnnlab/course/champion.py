@@ -108,11 +108,9 @@ def _tested(run: pd.Series, store: Store) -> str:
     for number, opening in enumerate(load_vault(store, run["owner"]), start=1):
         for arm, ids in opening.runs.items():
             if run["run_id"] in ids:
-                row = opening.arms.loc[arm]
-                stamp = " (post-hoc: these images had been looked at before)" if number > 1 else ""
-                return (
-                    f"On the official test images, {row.n:.0f} such runs reached {row.test:.2f} % on average{stamp}. "
-                )
+                row, stamp = opening.arms.loc[arm], "post-hoc: these images had been looked at before"
+                said = f"On the official test images, {row.n:.0f} such runs reached {row.test:.2f} % on average"
+                return f"{said} ({stamp}). " if number > 1 else f"{said}. "
     return ""
 
 

@@ -140,9 +140,8 @@ def plot_overview(store: Store) -> Figure:
     legend_below(figure)
     profile = PROFILES["full"]
     found = say_means(METRICS[0], {name.partition(" (")[0]: values for name, values in rows})
-    return titled(
-        figure, f"Reference runs, {profile.train_images:,} images, {profile.epochs} epochs unless named: {found}"
-    )
+    size = f"{profile.train_images:,} images, {profile.epochs} epochs unless named"
+    return titled(figure, f"Reference runs, {size}: {found}")
 
 
 def _shared_once(store: Store) -> list[tuple[str, pd.Series]]:
