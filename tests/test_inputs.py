@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from cnnlab.cli import cli
 from cnnlab.config import Config
 from cnnlab.course.profiles import PROFILES, find_profile
-from cnnlab.course.studies import FIRST_OF_THEIR_OWN, lab_studies
+from cnnlab.course.studies import FIRST_OF_BEST, FIRST_OF_THEIR_OWN, lab_studies
 from cnnlab.inquiry.errors import LabError
 from cnnlab.inquiry.judge.power import power
 from cnnlab.inquiry.judge.vault import open_vault
@@ -194,7 +194,7 @@ def test_every_profile_runs_with_the_seeds_of_its_owner(monkeypatch: pytest.Monk
     monkeypatch.setenv("CNNLAB_OWNER", "ada")
     for profile in PROFILES.values():
         for study in lab_studies(profile).values():
-            apart = {"02-dropout-short": FIRST_OF_THEIR_OWN, "02-dropout-long": FIRST_OF_THEIR_OWN, "06-best": 200}
+            apart = {"02-dropout-short": FIRST_OF_THEIR_OWN, "02-dropout-long": FIRST_OF_THEIR_OWN, "06-best": FIRST_OF_BEST}
             first = next((place for name, place in apart.items() if study.name.endswith(name)), 0)
             assert study.seeds == my_seeds(len(study.seeds), first)
             assert all(config.seed < 2**32 for _, _, config in study.runs())

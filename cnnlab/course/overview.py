@@ -140,7 +140,7 @@ def plot_overview(store: Store) -> Figure:
     legend_below(figure)
     profile = PROFILES["full"]
     found = say_means(METRICS[0], {name.partition(" (")[0]: values for name, values in rows})
-    size = f"{profile.train_images:,} images, {profile.epochs} epochs unless named"
+    size = f"{profile.train_images:,} images, {profile.epochs} epochs unless stated"
     return titled(figure, f"Reference runs, {size}: {found}")
 
 
