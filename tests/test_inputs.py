@@ -194,8 +194,8 @@ def test_every_profile_runs_with_the_seeds_of_its_owner(monkeypatch: pytest.Monk
     monkeypatch.setenv("CNNLAB_OWNER", "ada")
     for profile in PROFILES.values():
         for study in lab_studies(profile).values():
-            apart = {"02-dropout-short": FIRST_OF_THEIR_OWN, "02-dropout-long": FIRST_OF_THEIR_OWN, "06-best": FIRST_OF_BEST}
-            first = next((place for name, place in apart.items() if study.name.endswith(name)), 0)
+            is_apart = study.name.endswith(("02-dropout-short", "02-dropout-long"))
+            first = FIRST_OF_BEST if study.name == "06-best" else FIRST_OF_THEIR_OWN if is_apart else 0
             assert study.seeds == my_seeds(len(study.seeds), first)
             assert all(config.seed < 2**32 for _, _, config in study.runs())
 

@@ -69,11 +69,9 @@ def test_a_range_is_never_narrower_than_a_single_rate() -> None:
     runs = runs_of(STUDY)
     at = [config.norm == "none" and config.lr == 0.006 for config in runs["config"]]
     runs.loc[pd.Series(at) & runs["seed"].lt(2), "accuracy/valid"] = 0.5  # then 0.01 works alone in two seeds
-    narrow = compare_rates(STUDY, runs).table["range that works (highest / lowest)"].iloc[0]
-    assert "(95 % interval [1, " in narrow
-    assert "Range of batch / range of none: 10 (95 % interval [2.81, 35.6], n = 3 seeds)" in str(
-        compare_rates(STUDY, runs)
-    )
+    found = compare_rates(STUDY, runs)
+    assert "(95 % interval [1, " in found.table["range that works (highest / lowest)"].iloc[0]
+    assert "Range of batch / range of none: 10 (95 % interval [2.81, 35.6], n = 3 seeds)." in found.sentences
 
 
 def test_a_run_that_failed_does_not_work() -> None:
